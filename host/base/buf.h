@@ -1,0 +1,38 @@
+/* buf.h - a queue of bytes: put at the end, taken from the front.
+ *
+ * All zero is a valid empty buffer that owns no memory, and a buffer that
+ * becomes empty gives its memory back.  The caller owns the struct; the bytes
+ * are the buffer's until buf_free().  Sizes are bytes.  One thread. */
+#ifndef HOST_BASE_BUF_H
+#define HOST_BASE_BUF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct buf {
+	char *base; /* NULL when empty */
+	size_t off, end, cap;
+};
+
+static inline size_t
+buf_len(const struct buf *b)
+{
+	return b->end - b->off;
+}
+
+static inline const char *
+buf_data(const struct buf *b)
+{
+	return b->base + b->off;
+}
+
+/* Appends a copy of n bytes.  False: out of memory, and nothing changed. */
+bool buf_put(struct buf *b, const void *p, size_t n);
+
+/* Forgets the first n bytes, n <= buf_len(b).  Pointers into the buffer die. */
+void buf_drop(struct buf *b, size_t n);
+
+/* Forgets everything and frees the memory. */
+void buf_free(struct buf *b);
+
+#endif

@@ -1,0 +1,212 @@
+#include "base/log.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/json.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_FIELDS = 24, CHUNK = 4096 };
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
+struct log_field
+log_str(const char *name, const char *value)
+{
+	const char *v = value ? value : "";
+
+	return (struct log_field){.name = name, .str = v, .len = strlen(v)};
+}
+
+struct log_field
+log_bytes(const char *name, const char *value, size_t len)
+{
+	return (struct log_field){.name = name, .str = value, .len = len};
+}
+
+struct log_field
+log_int(const char *name, int64_t value)
+{
+	return (struct log_field){.name = name, .num = value};
+}
+
+int
+log_level_of(const char *word)
+{
+	for (int i = 0; i <= LOG_ERROR; i++)
+		if (strcmp(word, level_names[i]) == 0)
+			return i;
+	return -1;
+}
+
+static void
+put(struct buf *b, const char *s)
+{
+	buf_put(b, s, strlen(s));
+}
+
+static void
+put_stamp(struct buf *b)
+{
+	struct timespec t;
+	struct tm tm;
+	char s[64];
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	gmtime_r(&t.tv_sec, &tm);
+	strftime(s, sizeof(s), "%Y-%m-%dT%H:%M:%S", &tm);
+	put(b, s);
+	snprintf(s, sizeof(s), ".%03ldZ", t.tv_nsec / 1000000);
+	put(b, s);
+}
+
+static bool
+is_plain(const char *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (s[i] <= ' ' || s[i] == '"' || s[i] == '\\' || s[i] == '=' || s[i] == 0x7f)
+			return false;
+	return n > 0;
+}
+
+static void
+put_text_field(struct buf *b, const struct log_field *f, bool multiline)
+{
+	char num[32];
+
+	if (f->str && multiline && memchr(f->str, '\n', f->len)) {
+		put(b, "\n    ");
+		for (size_t i = 0; i < f->len; i++) {
+			if (f->str[i] == '\n')
+				put(b, "\n    ");
+			else
+				buf_put(b, f->str + i, 1);
+		}
+		return;
+	}
+	put(b, " ");
+	put(b, f->name);
+	put(b, "=");
+	if (!f->str) {
+		snprintf(num, sizeof(num), "%lld", (long long)f->num);
+		put(b, num);
+	} else if (is_plain(f->str, f->len))
+		buf_put(b, f->str, f->len);
+	else
+		json_quote(b, f->str, f->len);
+}
+
+static void
+put_json_field(struct buf *b, const struct log_field *f)
+{
+	char num[32];
+
+	put(b, ",");
+	json_quote(b, f->name, strlen(f->name));
+	put(b, ":");
+	if (f->str) {
+		json_quote(b, f->str, f->len);
+		return;
+	}
+	snprintf(num, sizeof(num), "%lld", (long long)f->num);
+	put(b, num);
+}
+
+static void
+compose(struct log *log, struct buf *b, enum log_level level, const char *event,
+	const struct log_field *fields)
+{
+	if (log->format == LOG_JSON) {
+		put(b, "{\"time\":\"");
+		put_stamp(b);
+		put(b, "\",\"level\":\"");
+		put(b, level_names[level]);
+		put(b, "\",\"event\":");
+		json_quote(b, event, strlen(event));
+		for (; fields && fields->name; fields++)
+			put_json_field(b, fields);
+		put(b, "}\n");
+		return;
+	}
+	put_stamp(b);
+	put(b, " ");
+	put(b, level_names[level]);
+	put(b, " ");
+	put(b, event);
+	for (; fields && fields->name; fields++)
+		put_text_field(b, fields, log->multiline);
+	put(b, "\n");
+}
+
+/* Writes the line in pieces that a pipe takes whole.  False: no room for the first. */
+static bool
+deliver(struct log *log, const char *p, size_t n)
+{
+	bool begun = false;
+
+	while (n > 0) {
+		struct pollfd pfd = {.fd = log->fd, .events = POLLOUT};
+		ssize_t w;
+
+		/* A line that has begun gets a moment, so that it is not left half. */
+		if (poll(&pfd, 1, begun ? 50 : 0) <= 0 || !(pfd.revents & POLLOUT))
+			return begun;
+		w = write(log->fd, p, n < CHUNK ? n : CHUNK);
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w <= 0)
+			return begun;
+		begun = true;
+		p += w;
+		n -= (size_t)w;
+	}
+	return true;
+}
+
+void
+log_event(struct log *log, enum log_level level, const char *event,
+	  const struct log_field *fields)
+{
+	struct buf b = {0};
+
+	if (level < log->level)
+		return;
+	if (log->untold) {
+		struct log_field lost[] = {log_int("count", (int64_t)log->untold), {0}};
+		compose(log, &b, LOG_WARN, "log events dropped", lost);
+	}
+	compose(log, &b, level, event, fields);
+	if (b.base && deliver(log, buf_data(&b), buf_len(&b)))
+		log->untold = 0;
+	else {
+		log->dropped++;
+		log->untold++;
+	}
+	buf_free(&b);
+}
+
+void
+log_gated(struct log *log, struct log_gate *gate, enum log_level level, const char *event,
+	  const struct log_field *fields)
+{
+	struct log_field all[MAX_FIELDS + 2];
+	int64_t now = clock_now();
+	int n = 0;
+
+	if (now < gate->next) {
+		gate->held++;
+		return;
+	}
+	for (; fields && fields[n].name && n < MAX_FIELDS; n++)
+		all[n] = fields[n];
+	if (gate->held)
+		all[n++] = log_int("suppressed", (int64_t)gate->held);
+	all[n] = (struct log_field){0};
+	*gate = (struct log_gate){.next = now + CLOCK_SECOND};
+	log_event(log, level, event, all);
+}

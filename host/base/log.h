@@ -1,0 +1,53 @@
+/* log.h - one event a line on a descriptor, as text or JSON.
+ *
+ * Writing never blocks the caller: an event that the descriptor has no room
+ * for is dropped and counted.  One thread a log. */
+#ifndef HOST_BASE_LOG_H
+#define HOST_BASE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum log_format { LOG_TEXT, LOG_JSON };
+
+struct log {
+	int fd; /* borrowed */
+	enum log_level level;
+	enum log_format format;
+	bool multiline;   /* text to a terminal: a traceback keeps its lines */
+	uint64_t dropped; /* events lost since the start */
+	uint64_t untold;  /* of these, not yet reported in the log itself */
+};
+
+/* A named value of an event; an array of them ends with a NULL name. */
+struct log_field {
+	const char *name;
+	const char *str; /* borrowed; NULL: the value is num */
+	size_t len;
+	int64_t num;
+};
+
+/* At most one event a second for each cause; the next one says how many were kept back. */
+struct log_gate {
+	int64_t next; /* clock_now() from which the next may pass */
+	uint64_t held;
+};
+
+struct log_field log_str(const char *name, const char *value);
+struct log_field log_bytes(const char *name, const char *value, size_t len);
+struct log_field log_int(const char *name, int64_t value);
+
+/* Writes an event if its level is on.  fields may be NULL. */
+void log_event(struct log *log, enum log_level level, const char *event,
+	       const struct log_field *fields);
+
+/* The same, behind a gate; the event then carries "suppressed" when any were. */
+void log_gated(struct log *log, struct log_gate *gate, enum log_level level,
+	       const char *event, const struct log_field *fields);
+
+/* "debug", "info", "warn" or "error" to a level; -1 for another word. */
+int log_level_of(const char *word);
+
+#endif

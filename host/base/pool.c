@@ -1,0 +1,65 @@
+#include "base/pool.h"
+
+#include <stdlib.h>
+
+enum { PER_SLAB = 32 };
+
+/* Each slab begins with the address of the next; the structs follow. */
+enum { SLAB_HEAD = 16 };
+
+void
+pool_init(struct pool *p, size_t size)
+{
+	*p = (struct pool){.size = (size + 15) & ~(size_t)15};
+}
+
+static void
+add_slab(struct pool *p)
+{
+	char *slab = calloc(1, SLAB_HEAD + p->size * PER_SLAB);
+
+	if (!slab)
+		return;
+	*(void **)slab = p->slabs;
+	p->slabs = slab;
+	for (int i = PER_SLAB - 1; i >= 0; i--) {
+		void **item = (void **)(void *)(slab + SLAB_HEAD + p->size * (size_t)i);
+		*item = p->spare;
+		p->spare = item;
+	}
+}
+
+void *
+pool_take(struct pool *p)
+{
+	void **item;
+
+	if (!p->spare)
+		add_slab(p);
+	item = p->spare;
+	if (!item)
+		return NULL;
+	p->spare = *item;
+	*item = NULL;
+	p->taken++;
+	return item;
+}
+
+void
+pool_give(struct pool *p, void *item)
+{
+	*(void **)item = p->spare;
+	p->spare = item;
+	p->taken--;
+}
+
+void
+pool_free(struct pool *p)
+{
+	while (p->slabs) {
+		void *next = *(void **)p->slabs;
+		free(p->slabs);
+		p->slabs = next;
+	}
+	p->spare = NULL;
+}

@@ -1,0 +1,71 @@
+#include "bind/lhandle.h"
+
+#include "base/clock.h"
+#include "bind/stream.h"
+
+void
+handle_class(lua_State *L, const char *name, const luaL_Reg *methods)
+{
+	luaL_newmetatable(L, name);
+	lua_newtable(L);
+	lua_pushvalue(L, -2);
+	luaL_setfuncs(L, methods, 1);
+	lua_setfield(L, -2, "__index");
+}
+
+void
+handle_push(lua_State *L, const char *name, struct stream *s)
+{
+	struct handle *h = lua_newuserdatauv(L, sizeof(*h), 0);
+
+	h->stream = s;
+	h->serial = s->serial;
+	luaL_setmetatable(L, name);
+}
+
+static struct stream *
+live(lua_State *L, const struct handle *h)
+{
+	if (!h->stream || h->stream->serial != h->serial)
+		luaL_error(L, "the request is over: its objects cannot be used any more");
+	if (h->stream->closed)
+		luaL_error(L, "the connection is closed: the handler has closed it before");
+	return h->stream;
+}
+
+struct stream *
+handle_check(lua_State *L, const char *name)
+{
+	return live(L, luaL_checkudata(L, 1, name));
+}
+
+struct stream *
+handle_self(lua_State *L)
+{
+	if (!lua_getmetatable(L, 1) || !lua_rawequal(L, -1, lua_upvalueindex(1))) {
+		lua_getfield(L, lua_upvalueindex(1), "__name");
+		luaL_typeerror(L, 1, lua_tostring(L, -1));
+	}
+	lua_pop(L, 1);
+	return live(L, lua_touserdata(L, 1));
+}
+
+struct stream *
+handle_peek(lua_State *L)
+{
+	const struct handle *h = lua_touserdata(L, 1);
+
+	return h && h->stream && h->stream->serial == h->serial ? h->stream : NULL;
+}
+
+int64_t
+arg_seconds(lua_State *L, int idx)
+{
+	lua_Number n;
+
+	if (lua_isnoneornil(L, idx))
+		return CLOCK_NEVER;
+	n = luaL_checknumber(L, idx);
+	luaL_argcheck(L, n >= 0, idx, "seconds must not be negative");
+	return n < 1e9 ? (int64_t)(n * 1e9) : CLOCK_NEVER;
+}

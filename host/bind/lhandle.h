@@ -1,0 +1,61 @@
+/* lhandle.h - what the Lua objects of a connection have in common.
+ *
+ * A request, rfile or wfile is a userdata that names a stream and its serial
+ * number: when the request is over the number no longer fits, and every use of
+ * the object raises an error.  Each method has its own class's metatable as
+ * upvalue 1. */
+#ifndef HOST_BIND_LHANDLE_H
+#define HOST_BIND_LHANDLE_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdint.h>
+
+struct addr;
+struct stream;
+
+struct handle {
+	struct stream *stream;
+	uint32_t serial;
+};
+
+/* Registry names of the metatables. */
+#define REQUEST_META "moonport.request"
+#define SOCKET_META "moonport.socket" /* a request that Lua owns: collected, closable */
+#define RFILE_META "moonport.rfile"
+#define WFILE_META "moonport.wfile"
+
+/* Makes a metatable `name` whose methods, in its __index, have it as upvalue 1.
+ * Leaves it on the stack. */
+void handle_class(lua_State *L, const char *name, const luaL_Reg *methods);
+
+/* Pushes an object of the class in the registry under `name` for a live stream. */
+void handle_push(lua_State *L, const char *name, struct stream *s);
+
+/* The stream of argument 1 of a method.  Raises when it is over or closed. */
+struct stream *handle_check(lua_State *L, const char *name);
+
+/* The same for a method of the metatable in upvalue 1, which is quicker. */
+struct stream *handle_self(lua_State *L);
+
+/* The live stream of argument 1, also when it was closed; NULL when it is over. */
+struct stream *handle_peek(lua_State *L);
+
+/* A duration in seconds at idx (nil or none: for ever) as nanoseconds. */
+int64_t arg_seconds(lua_State *L, int idx);
+
+/* Pushes an address: {host, port} with .host and .port, or a path. */
+void push_address(lua_State *L, const struct addr *a);
+
+/* The address at idx, {host, port} or a path; raises if it is neither. */
+void check_address(lua_State *L, int idx, struct addr *out);
+
+/* Registers the classes.  Called once for each state. */
+void open_request(lua_State *L);
+void open_rfile(lua_State *L);
+void open_wfile(lua_State *L);
+void open_address(lua_State *L);
+void open_datagram(lua_State *L);
+void open_server(lua_State *L);
+
+#endif

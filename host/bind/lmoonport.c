@@ -1,0 +1,187 @@
+#include "bind/lmoonport.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "bind/lhandle.h"
+#include "bind/stream.h"
+#include "net/addr.h"
+#include "script/coro.h"
+#include "script/lerror.h"
+#include "script/task.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int
+sleep_k(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)status, (void)ctx;
+	task_woke(L);
+	return 0;
+}
+
+/* moonport.sleep(seconds) */
+static int
+moonport_sleep(lua_State *L)
+{
+	int64_t ns = arg_seconds(L, 1), now = clock_now();
+
+	luaL_checknumber(L, 1);
+	return task_park(L, ns < CLOCK_NEVER - now ? now + ns : CLOCK_NEVER, NULL, NULL, 0, sleep_k);
+}
+
+/* moonport.monotonic() -> seconds from some fixed point */
+static int
+moonport_monotonic(lua_State *L)
+{
+	lua_pushnumber(L, (lua_Number)clock_now() / 1e9);
+	return 1;
+}
+
+/* moonport.time() -> seconds since 1970, with a fraction */
+static int
+moonport_time(lua_State *L)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	lua_pushnumber(L, (lua_Number)t.tv_sec + (lua_Number)t.tv_nsec / 1e9);
+	return 1;
+}
+
+/* moonport.log(level, message): one event in the host's log */
+static int
+moonport_log(lua_State *L)
+{
+	static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+	int level = luaL_checkoption(L, 1, NULL, levels);
+	struct sched *s = sched_of(L);
+	struct io *io = s ? s->io : NULL;
+	size_t n;
+	const char *text = luaL_tolstring(L, 2, &n);
+
+	if (io && io->log) {
+		struct log_field f[] = {log_bytes("message", text, n), {0}};
+		log_event(io->log, (enum log_level)level, "script", f);
+	}
+	return 0;
+}
+
+/* The stream of a connection being made, closed should anything go wrong. */
+static struct stream *
+pending(lua_State *L)
+{
+	return handle_check(L, SOCKET_META);
+}
+
+static int
+connected(lua_State *L, int rc)
+{
+	struct stream *s;
+
+	if (rc == 0)
+		return 1;
+	s = pending(L);
+	s->error = -rc; /* nothing to wait for: close at once */
+	stream_shut(s);
+	if (rc != -ETIMEDOUT)
+		return lerror_result(L, -rc);
+	lua_pushnil(L);
+	lua_pushliteral(L, "timeout");
+	return 2;
+}
+
+static int
+connect_k(lua_State *L, int status, lua_KContext ctx)
+{
+	struct stream *s;
+	int rc = task_woke(L);
+
+	(void)status, (void)ctx;
+	s = pending(L);
+	s->writer = NULL;
+	return connected(L, rc < 0 ? rc : loop_connect(&s->fd, &s->out_op, NULL));
+}
+
+static void
+detach_connect(void *arg)
+{
+	struct stream *s = arg;
+
+	s->writer = NULL;
+	loop_cancel(&s->out_op);
+}
+
+/* moonport.connect(url [, seconds]) -> socket | nil, why [, errno] */
+static int
+moonport_connect(lua_State *L)
+{
+	size_t n;
+	const char *text = luaL_checklstring(L, 1, &n);
+	int64_t timeout = arg_seconds(L, 2), now = clock_now();
+	struct task *task = task_current(L);
+	struct stream *s;
+	struct handle *h;
+	struct addr to;
+	struct url url;
+	char why[320];
+	int fd, rc, one = 1;
+
+	if (url_parse(text, n, &url, why, sizeof(why)) < 0 ||
+	    url_resolve(&url, false, &to, why, sizeof(why)) < 0)
+		return luaL_argerror(L, 1, lua_pushstring(L, why));
+	luaL_argcheck(L, transport_is_stream(url.transport), 1, "connect is for tcp:// and unix://");
+	lua_settop(L, 0);
+	h = lua_newuserdatauv(L, sizeof(*h), 0); /* before the socket: nothing can leak */
+	h->stream = NULL;
+	luaL_setmetatable(L, SOCKET_META);
+	fd = socket(to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return lerror_result(L, errno);
+	rc = stream_new(task->sched->io, fd, false, &s);
+	if (rc < 0)
+		return lerror_result(L, -rc);
+	h->stream = s;
+	h->serial = s->serial;
+	if (url.transport == TRANSPORT_TCP)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	rc = loop_connect(&s->fd, &s->out_op, &to);
+	if (rc != -EINPROGRESS)
+		return connected(L, rc);
+	s->writer = task;
+	return task_park(L, timeout < CLOCK_NEVER - now ? now + timeout : CLOCK_NEVER, detach_connect, s, 0,
+			 connect_k);
+}
+
+int
+open_moonport(lua_State *L)
+{
+	static const luaL_Reg functions[] = {
+	    {"connect", moonport_connect}, {"log", moonport_log},   {"monotonic", moonport_monotonic},
+	    {"sleep", moonport_sleep},     {"time", moonport_time}, {NULL, NULL},
+	};
+
+	open_request(L);
+	open_rfile(L);
+	open_wfile(L);
+	open_address(L);
+	open_datagram(L);
+	open_server(L);
+	luaL_newlib(L, functions);
+	lua_pushliteral(L, MOONPORT_VERSION);
+	lua_setfield(L, -2, "version");
+	luaopen_moonport_coroutine(L);
+	lua_setfield(L, -2, "coroutine");
+	return 1;
+}
+
+int
+preload_moonport(lua_State *L)
+{
+	luaL_requiref(L, "moonport", open_moonport, 0);
+	return 0;
+}

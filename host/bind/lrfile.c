@@ -1,0 +1,602 @@
+/* rfile: a Lua file handle that reads from the connection.
+ *
+ * A read returns data, or nil and why.  What a read has not taken stays in the
+ * stream's buffer: a read that timed out can be tried again.
+ *
+ * Every reader below is a function that looks at the bytes at hand and either
+ * takes what it wants (pushes one value, returns TAKEN), refuses (pushes nil and
+ * why, returns REFUSED), or wants more (returns MORE). */
+#include "bind/lrfile.h"
+
+#include "bind/lhandle.h"
+#include "bind/packsize.h"
+#include "bind/stream.h"
+#include "script/lerror.h"
+#include "script/task.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+enum outcome { TAKEN, REFUSED, MORE };
+
+/* What a format asks for. */
+struct want {
+	enum { LINE, LINE_NL, ALL, NUMBER, COUNT, EXACTLY, UNTIL, UNPACK } kind;
+	size_t n;      /* COUNT, EXACTLY; UNTIL: the delimiter's length */
+	const char *s; /* UNTIL: the delimiter; UNPACK: the format; both are on the stack */
+};
+
+int
+read_failed(lua_State *L, ssize_t rc)
+{
+	if (rc == 0) {
+		lua_pushnil(L);
+		lua_pushliteral(L, "closed");
+		return 2;
+	}
+	if (rc == -ETIMEDOUT) {
+		lua_pushnil(L);
+		lua_pushliteral(L, "timeout");
+		return 2;
+	}
+	return lerror_result(L, (int)-rc);
+}
+
+static enum outcome
+refuse(lua_State *L, const char *why)
+{
+	lua_pushnil(L);
+	lua_pushstring(L, why);
+	return REFUSED;
+}
+
+static enum outcome
+take(lua_State *L, struct stream *s, const char *p, size_t n, size_t skip)
+{
+	lua_pushlstring(L, p, n);
+	stream_consume(s, n + skip);
+	return TAKEN;
+}
+
+static enum outcome
+take_line(lua_State *L, struct stream *s, bool keep_nl)
+{
+	const char *p, *nl;
+	size_t n, len;
+
+	stream_view(s, &p, &n);
+	nl = n > s->scanned ? memchr(p + s->scanned, '\n', n - s->scanned) : NULL;
+	len = nl ? (size_t)(nl - p) : n;
+	if (len > s->max_line)
+		return refuse(L, "line too long");
+	if (nl)
+		return take(L, s, p, len + keep_nl, !keep_nl);
+	s->scanned = n;
+	if (!s->eof)
+		return MORE;
+	return n > 0 ? take(L, s, p, n, 0) : refuse(L, "closed");
+}
+
+static enum outcome
+take_until(lua_State *L, struct stream *s, const char *delimiter, size_t dn)
+{
+	const char *p, *at;
+	size_t n, from;
+
+	stream_view(s, &p, &n);
+	from = s->scanned < n ? s->scanned : 0;
+	at = n > from ? memmem(p + from, n - from, delimiter, dn) : NULL;
+	if ((at ? (size_t)(at - p) : n) > s->max_line)
+		return refuse(L, "line too long");
+	if (at)
+		return take(L, s, p, (size_t)(at - p) + dn, 0);
+	s->scanned = n >= dn ? n - dn + 1 : 0; /* a part of the delimiter may be here */
+	return s->eof ? refuse(L, "closed") : MORE;
+}
+
+static enum outcome
+take_count(lua_State *L, struct stream *s, size_t count, bool exactly)
+{
+	const char *p;
+	size_t n;
+
+	stream_view(s, &p, &n);
+	if (n >= count && (n > 0 || exactly))
+		return take(L, s, p, count, 0);
+	if (!s->eof)
+		return MORE; /* of count 0, too: it asks whether the end is here */
+	return n > 0 && !exactly ? take(L, s, p, n < count ? n : count, 0) : refuse(L, "closed");
+}
+
+static enum outcome
+take_all(lua_State *L, struct stream *s)
+{
+	const char *p;
+	size_t n;
+
+	if (!s->eof)
+		return MORE;
+	stream_view(s, &p, &n);
+	return take(L, s, p, n, 0);
+}
+
+static enum outcome
+take_unpacked(lua_State *L, struct stream *s, const char *format)
+{
+	const char *p;
+	size_t n, need;
+
+	stream_view(s, &p, &n);
+	if (!packsize(format, p, n, &need)) {
+		if (need > s->max_line && strchr(format, 'z'))
+			return refuse(L, "line too long");
+		return s->eof ? refuse(L, "closed") : MORE;
+	}
+	if (need > n)
+		need = n;
+	return take(L, s, p, need, 0);
+}
+
+/* The longest numeral that Lua's own io library reads. */
+enum { NUMERAL = 200 };
+
+struct numeral {
+	const char *p, *end;
+	char out[NUMERAL + 1];
+	size_t len;
+};
+
+static bool
+next_is(struct numeral *r, const char *set)
+{
+	if (r->p == r->end || !strchr(set, *r->p) || r->len == NUMERAL)
+		return false;
+	r->out[r->len++] = *r->p++;
+	return true;
+}
+
+static size_t
+digits(struct numeral *r, bool hex)
+{
+	size_t n = 0;
+
+	for (; r->p < r->end && r->len < NUMERAL; n++) {
+		if (!(hex ? isxdigit((unsigned char)*r->p) : isdigit((unsigned char)*r->p)))
+			break;
+		r->out[r->len++] = *r->p++;
+	}
+	return n;
+}
+
+/* As liolib's read("n"): takes the longest prefix that could be a numeral. */
+static enum outcome
+take_number(lua_State *L, struct stream *s)
+{
+	struct numeral r = {0};
+	const char *p;
+	size_t n, count;
+	bool hex = false;
+
+	stream_view(s, &p, &n);
+	r.p = p;
+	r.end = p + n;
+	while (r.p < r.end && isspace((unsigned char)*r.p))
+		r.p++;
+	if (r.p > p) { /* spaces are gone for good, so that they cannot fill the buffer */
+		stream_consume(s, (size_t)(r.p - p));
+		stream_view(s, &p, &n);
+		r.p = p;
+		r.end = p + n;
+	}
+	next_is(&r, "+-");
+	count = 0;
+	if (next_is(&r, "0")) {
+		if (next_is(&r, "xX"))
+			hex = true;
+		else
+			count = 1;
+	}
+	count += digits(&r, hex);
+	if (next_is(&r, "."))
+		count += digits(&r, hex);
+	if (count > 0 && next_is(&r, hex ? "pP" : "eE")) {
+		next_is(&r, "+-");
+		digits(&r, false);
+	}
+	if (r.p == r.end && !s->eof && r.len < NUMERAL)
+		return MORE; /* the next byte may belong to it */
+	stream_consume(s, r.len);
+	if (lua_stringtonumber(L, r.out))
+		return TAKEN;
+	return refuse(L, r.len == 0 && n == 0 ? "closed" : "not a number");
+}
+
+static enum outcome
+take_wanted(lua_State *L, struct stream *s, const struct want *w)
+{
+	switch (w->kind) {
+	case LINE:
+	case LINE_NL:
+		return take_line(L, s, w->kind == LINE_NL);
+	case ALL:
+		return take_all(L, s);
+	case NUMBER:
+		return take_number(L, s);
+	case UNTIL:
+		return take_until(L, s, w->s, w->n);
+	case UNPACK:
+		return take_unpacked(L, s, w->s);
+	default:
+		return take_count(L, s, w->n, w->kind == EXACTLY);
+	}
+}
+
+/* Reads until one wanted thing is taken or refused.  Returns how many values were
+ * pushed; *parked: return this to Lua at once, k goes on. */
+static int
+read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx, lua_KFunction k,
+	 bool *parked)
+{
+	int top = lua_gettop(L);
+	ssize_t n;
+
+	for (;;) {
+		enum outcome o = take_wanted(L, s, w);
+		if (o != MORE) {
+			if (stream_keep(s) < 0)
+				return luaL_error(L, "not enough memory");
+			return lua_gettop(L) - top;
+		}
+		if (stream_keep(s) < 0)
+			return luaL_error(L, "not enough memory");
+		n = stream_fill(s);
+		if (n == -EINPROGRESS || n == -EAGAIN) {
+			*parked = true;
+			return n == -EAGAIN ? task_yield(L, ctx, k) : stream_park_in(L, s, ctx, k);
+		}
+		if (n < 0)
+			return read_failed(L, n);
+	}
+}
+
+/* The stream after a wait, or an error; *rc says how the wait ended. */
+static struct stream *
+woken(lua_State *L, int *rc)
+{
+	struct stream *s = handle_peek(L);
+
+	*rc = task_woke(L);
+	if (!s || s->closed)
+		luaL_error(L, "the connection was closed during a read");
+	return s;
+}
+
+static struct want
+format_at(lua_State *L, int idx)
+{
+	const char *f;
+
+	if (lua_type(L, idx) == LUA_TNUMBER) {
+		lua_Integer n = luaL_checkinteger(L, idx);
+		luaL_argcheck(L, n >= 0, idx, "a count must not be negative");
+		return (struct want){.kind = COUNT, .n = (size_t)n};
+	}
+	f = luaL_checkstring(L, idx);
+	if (*f == '*')
+		f++;
+	switch (*f) {
+	case 'l':
+		return (struct want){.kind = LINE};
+	case 'L':
+		return (struct want){.kind = LINE_NL};
+	case 'a':
+		return (struct want){.kind = ALL};
+	case 'n':
+		return (struct want){.kind = NUMBER};
+	default:
+		luaL_argerror(L, idx, "invalid format: \"l\", \"L\", \"a\", \"n\" or a count");
+		return (struct want){0};
+	}
+}
+
+static int read_k(lua_State *L, int status, lua_KContext ctx);
+
+/* Stack: rfile, formats 2..last, results.  ctx: last * 256 + the format that is due. */
+static int
+read_formats(lua_State *L, struct stream *s, int last, int at)
+{
+	bool parked = false;
+	int n;
+
+	for (; at <= last; at++) {
+		struct want w = format_at(L, at);
+		n = read_one(L, s, &w, (lua_KContext)last * 256 + at, read_k, &parked);
+		if (parked)
+			return n;
+		if (n > 1)
+			break; /* nil and why: the rest is not read */
+	}
+	return lua_gettop(L) - last;
+}
+
+static int
+read_k(lua_State *L, int status, lua_KContext ctx)
+{
+	int rc, last = (int)(ctx / 256), failed;
+	struct stream *s = woken(L, &rc);
+
+	(void)status;
+	if (rc < 0) {
+		failed = read_failed(L, rc);
+		(void)failed;
+		return lua_gettop(L) - last;
+	}
+	return read_formats(L, s, last, (int)(ctx % 256));
+}
+
+static struct stream *
+self_for_reading(lua_State *L)
+{
+	struct stream *s = handle_self(L);
+
+	if (s->read_closed)
+		luaL_error(L, "attempt to read from a closed rfile");
+	return s;
+}
+
+/* rfile:read([format, ...]) */
+static int
+rfile_read(lua_State *L)
+{
+	struct stream *s = self_for_reading(L);
+	int last = lua_gettop(L);
+
+	luaL_argcheck(L, last < 200, 2, "too many formats");
+	if (last == 1) {
+		lua_pushliteral(L, "l");
+		last = 2;
+	}
+	luaL_checkstack(L, last + 4, "too many formats");
+	return read_formats(L, s, last, 2);
+}
+
+/* The methods that read one thing: `arg` is how to make it from argument 2. */
+static int single_k(lua_State *L, int status, lua_KContext ctx);
+
+static struct want
+single_want(lua_State *L, int kind)
+{
+	struct want w = {.kind = (unsigned)kind};
+
+	if (kind == EXACTLY) {
+		lua_Integer n = luaL_checkinteger(L, 2);
+		luaL_argcheck(L, n >= 0, 2, "a count must not be negative");
+		w.n = (size_t)n;
+	} else if (kind == UNTIL) {
+		w.s = luaL_checklstring(L, 2, &w.n);
+		luaL_argcheck(L, w.n > 0, 2, "the delimiter must not be empty");
+	} else if (kind == UNPACK)
+		w.s = luaL_checkstring(L, 2);
+	return w;
+}
+
+/* Turns the bytes on top into the values of the format in argument 2. */
+static int
+unpack_top(lua_State *L)
+{
+	lua_getfield(L, lua_upvalueindex(1), "unpack");
+	lua_pushvalue(L, 2);
+	lua_pushvalue(L, -3);
+	lua_call(L, 2, LUA_MULTRET);
+	lua_pop(L, 1); /* where it ended */
+	return lua_gettop(L) - 3;
+}
+
+static int
+read_single(lua_State *L, struct stream *s, int kind)
+{
+	struct want w = single_want(L, kind);
+	bool parked = false;
+	int n;
+
+	lua_settop(L, 2);
+	n = read_one(L, s, &w, kind, single_k, &parked);
+	return parked || n != 1 || kind != UNPACK ? n : unpack_top(L);
+}
+
+static int
+single_k(lua_State *L, int status, lua_KContext ctx)
+{
+	int rc;
+	struct stream *s = woken(L, &rc);
+
+	(void)status;
+	return rc < 0 ? read_failed(L, rc) : read_single(L, s, (int)ctx);
+}
+
+static int
+rfile_readline(lua_State *L)
+{
+	return read_single(L, self_for_reading(L), LINE_NL);
+}
+
+static int
+rfile_readexactly(lua_State *L)
+{
+	return read_single(L, self_for_reading(L), EXACTLY);
+}
+
+static int
+rfile_readuntil(lua_State *L)
+{
+	return read_single(L, self_for_reading(L), UNTIL);
+}
+
+static int
+rfile_unpack(lua_State *L)
+{
+	return read_single(L, self_for_reading(L), UNPACK);
+}
+
+/* An iteration step: nil at the end of the stream, an error for any other failure.
+ * Stack: ..., nil, message [, errno]: n values. */
+static int
+step_result(lua_State *L, int n)
+{
+	const char *why;
+
+	if (n < 2 || !lua_isnil(L, -n))
+		return n;
+	why = lua_tostring(L, 1 - n);
+	if (strcmp(why, "closed") == 0) {
+		lua_pushnil(L);
+		return 1;
+	}
+	if (n == 3)
+		return lerror_raise_errno(L, "read", (int)lua_tointeger(L, -1));
+	if (strcmp(why, "timeout") == 0)
+		return lerror_raise_timeout(L, "read");
+	lerror_push(L, why, lua_pushfstring(L, "read: %s", why), 0);
+	return lua_error(L);
+}
+
+static int next_k(lua_State *L, int status, lua_KContext ctx);
+
+static int
+next_line(lua_State *L, struct stream *s, int kind)
+{
+	struct want w = {.kind = (unsigned)kind};
+	bool parked = false;
+	int n = read_one(L, s, &w, kind, next_k, &parked);
+
+	return parked || n == 1 ? n : step_result(L, n);
+}
+
+static int
+next_k(lua_State *L, int status, lua_KContext ctx)
+{
+	int rc;
+	struct stream *s = woken(L, &rc);
+
+	(void)status;
+	return rc < 0 ? step_result(L, read_failed(L, rc)) : next_line(L, s, (int)ctx);
+}
+
+/* The iterators of lines() and lines("L"): the state of the loop is the rfile itself. */
+static int
+rfile_next(lua_State *L)
+{
+	struct stream *s = self_for_reading(L);
+
+	lua_settop(L, 1);
+	return next_line(L, s, LINE);
+}
+
+static int
+rfile_next_nl(lua_State *L)
+{
+	struct stream *s = self_for_reading(L);
+
+	lua_settop(L, 1);
+	return next_line(L, s, LINE_NL);
+}
+
+static int
+next_formats_k(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)status, (void)ctx;
+	return step_result(L, lua_gettop(L));
+}
+
+/* The iterator of lines() with other formats.  Upvalues: read, rfile, count, formats... */
+static int
+next_formats(lua_State *L)
+{
+	int n = (int)lua_tointeger(L, lua_upvalueindex(3));
+
+	lua_settop(L, 0);
+	luaL_checkstack(L, n + 4, "too many formats");
+	for (int i = 1; i <= n + 3; i++)
+		if (i != 3)
+			lua_pushvalue(L, lua_upvalueindex(i));
+	lua_callk(L, n + 1, LUA_MULTRET, 0, next_formats_k);
+	return next_formats_k(L, LUA_OK, 0);
+}
+
+/* rfile:lines([format, ...]): an iterator; the stream's end ends the loop, another failure raises. */
+static int
+rfile_lines(lua_State *L)
+{
+	int n = lua_gettop(L) - 1;
+	const char *f = n == 1 && lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
+
+	self_for_reading(L);
+	if (n == 0 || (f && (strcmp(f, "l") == 0 || strcmp(f, "L") == 0))) {
+		lua_getfield(L, lua_upvalueindex(1), f && *f == 'L' ? "next_nl" : "next");
+		lua_pushvalue(L, 1);
+		return 2;
+	}
+	luaL_argcheck(L, n < 200, 2, "too many formats");
+	for (int i = 2; i <= n + 1; i++)
+		format_at(L, i);
+	lua_getfield(L, lua_upvalueindex(1), "read");
+	lua_insert(L, 1);
+	lua_pushinteger(L, n);
+	lua_insert(L, 3);
+	lua_pushcclosure(L, next_formats, n + 3);
+	return 1;
+}
+
+/* rfile:close() -> true: later reads raise.  The connection stays open. */
+static int
+rfile_close(lua_State *L)
+{
+	struct stream *s = handle_self(L);
+
+	if (s->read_closed)
+		return luaL_error(L, "attempt to close a closed rfile");
+	s->read_closed = true;
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+static int
+rfile_tostring(lua_State *L)
+{
+	struct stream *s = handle_peek(L);
+
+	if (s && !s->closed && !s->read_closed)
+		lua_pushfstring(L, "rfile (%p)", lua_topointer(L, 1));
+	else
+		lua_pushliteral(L, "rfile (closed)");
+	return 1;
+}
+
+void
+open_rfile(lua_State *L)
+{
+	static const luaL_Reg methods[] = {
+	    {"close", rfile_close},
+	    {"lines", rfile_lines},
+	    {"read", rfile_read},
+	    {"readexactly", rfile_readexactly},
+	    {"readline", rfile_readline},
+	    {"readuntil", rfile_readuntil},
+	    {"unpack", rfile_unpack},
+	    {NULL, NULL},
+	};
+	/* Kept in the metatable, out of the handler's sight. */
+	static const luaL_Reg iterators[] = {
+	    {"next", rfile_next}, {"next_nl", rfile_next_nl}, {"read", rfile_read}, {NULL, NULL}};
+
+	handle_class(L, RFILE_META, methods);
+	lua_pushvalue(L, -1);
+	luaL_setfuncs(L, iterators, 1);
+	lua_pushcfunction(L, rfile_tostring);
+	lua_setfield(L, -2, "__tostring");
+	lua_getglobal(L, "string");
+	lua_getfield(L, -1, "unpack");
+	lua_setfield(L, -3, "unpack");
+	lua_pop(L, 2);
+}

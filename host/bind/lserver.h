@@ -1,0 +1,29 @@
+/* lserver.h - what a handler sees as self.server.
+ *
+ * The server floor fills the struct in and owns it; it outlives the state. */
+#ifndef HOST_BIND_LSERVER_H
+#define HOST_BIND_LSERVER_H
+
+#include "net/addr.h"
+
+#include <lua.h>
+#include <stdbool.h>
+
+struct server_view {
+	const char *name;       /* of the server in the ready line */
+	const char *class_name; /* "AsyncTCPServer" */
+	struct addr addr;
+	enum transport transport;
+	int fd;
+	/* Begins a drain; returns at once. */
+	void (*shutdown)(struct server_view *v);
+	/* Pushes a table of counters. */
+	void (*push_stats)(struct server_view *v, lua_State *L);
+	/* Pushes the attribute of this name, or returns false. */
+	bool (*push_attribute)(struct server_view *v, lua_State *L, const char *name);
+};
+
+/* Pushes the object for v. */
+void server_push(lua_State *L, struct server_view *v);
+
+#endif

@@ -1,0 +1,132 @@
+#include "bind/packsize.h"
+
+#include <ctype.h>
+#include <lua.h>
+#include <stdint.h>
+#include <string.h>
+
+struct scan {
+	const char *f; /* the rest of the format */
+	bool little;
+	size_t align; /* the most, by "!" */
+	size_t at;    /* bytes taken so far */
+};
+
+/* A size after an option, or its default. */
+static size_t
+number(struct scan *s, size_t otherwise)
+{
+	size_t n = 0;
+
+	if (!isdigit((unsigned char)*s->f))
+		return otherwise;
+	while (isdigit((unsigned char)*s->f) && n < 1000000000)
+		n = n * 10 + (size_t)(*s->f++ - '0');
+	return n;
+}
+
+/* The size of a number option; 0 if c is none. */
+static size_t
+fixed_size(struct scan *s, char c)
+{
+	switch (c) {
+	case 'b':
+	case 'B':
+		return 1;
+	case 'h':
+	case 'H':
+		return sizeof(short);
+	case 'i':
+	case 'I':
+		return number(s, sizeof(int));
+	case 'l':
+	case 'L':
+		return sizeof(long);
+	case 'j':
+	case 'J':
+		return sizeof(lua_Integer);
+	case 'T':
+		return sizeof(size_t);
+	case 'f':
+		return sizeof(float);
+	case 'd':
+		return sizeof(double);
+	case 'n':
+		return sizeof(lua_Number);
+	default:
+		return 0;
+	}
+}
+
+/* Padding before an item of this size. */
+static void
+pad(struct scan *s, size_t size)
+{
+	size_t a = size < s->align ? size : s->align;
+
+	if (a > 1 && (a & (a - 1)) == 0)
+		s->at = (s->at + a - 1) & ~(a - 1);
+}
+
+static uint64_t
+length(const struct scan *s, const char *p, size_t size)
+{
+	uint64_t v = 0;
+
+	for (size_t i = 0; i < size && i < 8; i++)
+		v = v << 8 | (unsigned char)p[s->little ? (size < 8 ? size : 8) - 1 - i : size - (size < 8 ? size : 8) + i];
+	return v;
+}
+
+/* One option.  False: more than the n bytes at hand are needed, s->at says how many at least. */
+static bool
+step(struct scan *s, const char *p, size_t n)
+{
+	char c = *s->f++;
+	size_t size = fixed_size(s, c);
+	const char *nul;
+
+	if (size > 0) {
+		pad(s, size);
+		s->at += size;
+	} else if (c == '<' || c == '=' || c == '>')
+		s->little = c != '>';
+	else if (c == '!')
+		s->align = number(s, 8);
+	else if (c == 'x')
+		s->at++;
+	else if (c == 'X') {
+		size = fixed_size(s, *s->f ? *s->f++ : ' ');
+		pad(s, size ? size : 1);
+	} else if (c == 'c')
+		s->at += number(s, 0);
+	else if (c == 's') {
+		size = number(s, sizeof(size_t));
+		pad(s, size);
+		if (size > 16 || s->at + size > n) {
+			s->at += size > 16 ? 0 : size;
+			return s->at <= n;
+		}
+		s->at += size + (size_t)length(s, p + s->at, size);
+	} else if (c == 'z') {
+		nul = s->at < n ? memchr(p + s->at, 0, n - s->at) : NULL;
+		if (!nul) {
+			s->at = (s->at > n ? s->at : n) + 1;
+			return false;
+		}
+		s->at = (size_t)(nul - p) + 1;
+	}
+	return s->at <= n;
+}
+
+bool
+packsize(const char *format, const char *p, size_t n, size_t *need)
+{
+	struct scan s = {.f = format, .little = true, .align = 1};
+	bool enough = true;
+
+	while (*s.f && enough)
+		enough = step(&s, p, n);
+	*need = s.at;
+	return enough;
+}

@@ -1,0 +1,361 @@
+#include "bind/stream.h"
+
+#include "base/clock.h"
+#include "script/task.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Receives of one task in a row before others get a turn. */
+enum { FILLS = 16 };
+
+/* Runs after each run of a task: what it wrote goes out. */
+static void
+task_ran(struct sched *sched)
+{
+	struct io *io = sched->io;
+
+	if (io->gatherer)
+		stream_flush(io->gatherer);
+}
+
+int
+io_init(struct io *io, struct sched *sched, struct log *log)
+{
+	*io = (struct io){.sched = sched, .log = log};
+	pool_init(&io->streams, sizeof(struct stream));
+	lingers_init(&io->lingers, sched->loop);
+	io->gather = malloc(STREAM_GATHER);
+	if (!io->gather)
+		return -ENOMEM;
+	sched->io = io;
+	sched->ran = task_ran;
+	return 0;
+}
+
+void
+io_free(struct io *io)
+{
+	lingers_drop(&io->lingers);
+	pool_free(&io->streams);
+	free(io->gather);
+	io->gather = NULL;
+}
+
+static void
+on_readable(struct loop_op *op)
+{
+	struct stream *s = LIST_ENTRY(op, struct stream, in_op);
+	struct task *t = s->reader;
+
+	s->reader = NULL;
+	if (t)
+		task_wake(t);
+}
+
+/* Sends what is kept; wakes the writer when all of it is gone, or cannot go. */
+static void
+push_out(struct stream *s)
+{
+	struct task *t;
+	ssize_t n;
+
+	while (buf_len(&s->out) > 0) {
+		n = loop_send(&s->fd, &s->out_op, buf_data(&s->out), buf_len(&s->out), 0);
+		if (n == -EINPROGRESS)
+			return;
+		if (n < 0) {
+			s->error = (int)-n;
+			buf_free(&s->out);
+			break;
+		}
+		s->active = loop_now(s->fd.loop);
+		s->io->bytes_out += (uint64_t)n;
+		buf_drop(&s->out, (size_t)n);
+	}
+	t = s->writer;
+	s->writer = NULL;
+	if (t)
+		task_wake(t);
+}
+
+static void
+on_writable(struct loop_op *op)
+{
+	push_out(LIST_ENTRY(op, struct stream, out_op));
+}
+
+/* The peer has reset the connection while the handler waits for something else. */
+static void
+on_hangup(struct loop_fd *f)
+{
+	struct stream *s = LIST_ENTRY(f, struct stream, fd);
+
+	if (s->task)
+		task_cancel(s->task, "the peer is gone");
+}
+
+int
+stream_new(struct io *io, int fd, bool likely, struct stream **out)
+{
+	struct stream *s = pool_take(&io->streams);
+	uint32_t serial;
+	int rc = -ENOMEM;
+
+	if (!s) {
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	serial = s->serial;
+	*s = (struct stream){
+	    .io = io,
+	    .serial = serial,
+	    .open = true,
+	    .datagram = fd < 0,
+	    .eof = fd < 0,
+	    .fd = {.fd = -1},
+	    .in_op = {.done = on_readable},
+	    .out_op = {.done = on_writable},
+	    .receive_max = (uint32_t)loop_buffer_size(),
+	    .collect_max = STREAM_GATHER,
+	    .max_line = STREAM_MAX_LINE,
+	    .timeout = CLOCK_NEVER,
+	    .active = loop_now(io->sched->loop),
+	};
+	if (fd >= 0) {
+		rc = loop_add(io->sched->loop, &s->fd, fd, likely);
+		if (rc < 0) {
+			close(fd);
+			s->open = false;
+			pool_give(&io->streams, s);
+			return rc;
+		}
+		s->fd.hangup = on_hangup;
+	}
+	*out = s;
+	return 0;
+}
+
+void
+stream_shut(struct stream *s)
+{
+	if (s->io->gatherer == s) {
+		s->io->gatherer = NULL;
+		s->io->gathered = 0;
+	}
+	if (s->fd.fd >= 0 && (s->eof || s->error || s->abortive))
+		loop_close_fd(&s->fd);
+	else if (s->fd.fd >= 0)
+		linger_start(&s->io->lingers, loop_release_fd(&s->fd));
+	buf_free(&s->in);
+	buf_free(&s->out);
+	s->lent_len = 0;
+	s->scanned = 0;
+	s->closed = true;
+}
+
+void
+stream_free(struct stream *s)
+{
+	stream_shut(s);
+	s->serial++;
+	s->open = false;
+	pool_give(&s->io->streams, s);
+}
+
+void
+stream_view(const struct stream *s, const char **p, size_t *n)
+{
+	if (s->lent_len > 0) {
+		*p = s->lent;
+		*n = s->lent_len;
+	} else {
+		*p = s->in.base ? buf_data(&s->in) : "";
+		*n = buf_len(&s->in);
+	}
+}
+
+void
+stream_consume(struct stream *s, size_t n)
+{
+	s->scanned = 0;
+	if (s->lent_len > 0) {
+		s->lent += n;
+		s->lent_len -= n;
+	} else
+		buf_drop(&s->in, n);
+}
+
+int
+stream_keep(struct stream *s)
+{
+	size_t n = s->lent_len;
+
+	s->lent_len = 0;
+	return n == 0 || buf_put(&s->in, s->lent, n) ? 0 : -ENOMEM;
+}
+
+ssize_t
+stream_fill(struct stream *s)
+{
+	const char *p;
+	ssize_t n;
+
+	if (s->eof)
+		return 0;
+	if (s->fills >= FILLS) {
+		s->fills = 0;
+		return -EAGAIN;
+	}
+	n = loop_recv(&s->fd, &s->in_op, s->receive_max, &p);
+	if (n == 0)
+		s->eof = true;
+	if (n <= 0)
+		return n;
+	s->fills++;
+	s->active = loop_now(s->fd.loop);
+	s->io->bytes_in += (uint64_t)n;
+	if (buf_len(&s->in) == 0) {
+		s->lent = p;
+		s->lent_len = (size_t)n;
+		return n;
+	}
+	return buf_put(&s->in, p, (size_t)n) ? n : -ENOMEM;
+}
+
+void
+stream_flush(struct stream *s)
+{
+	struct io *io = s->io;
+	size_t n = io->gathered;
+	ssize_t sent = 0;
+
+	if (io->gatherer != s)
+		return;
+	io->gatherer = NULL;
+	io->gathered = 0;
+	if (s->error || n == 0)
+		return;
+	if (!s->datagram && buf_len(&s->out) == 0) {
+		sent = loop_send(&s->fd, &s->out_op, io->gather, n, 0);
+		if (sent == -EINPROGRESS)
+			sent = 0;
+		if (sent < 0) {
+			s->error = (int)-sent;
+			return;
+		}
+		s->active = loop_now(s->fd.loop);
+		io->bytes_out += (uint64_t)sent;
+		if ((size_t)sent == n)
+			return;
+	}
+	if (!buf_put(&s->out, io->gather + sent, n - (size_t)sent)) {
+		s->error = ENOMEM;
+		return;
+	}
+	if (!s->datagram && !s->out_op.fd)
+		push_out(s);
+}
+
+size_t
+stream_unsent(const struct stream *s)
+{
+	return buf_len(&s->out) + (s->io->gatherer == s ? s->io->gathered : 0);
+}
+
+static ssize_t
+collect(struct stream *s, const char *p, size_t n)
+{
+	struct io *io = s->io;
+
+	if (io->gatherer != s) {
+		if (io->gatherer)
+			stream_flush(io->gatherer);
+		io->gatherer = s;
+	}
+	if (io->gathered + n > s->collect_max || io->gathered + n > STREAM_GATHER) {
+		stream_flush(s);
+		if (s->error)
+			return -s->error;
+		if (!s->datagram && buf_len(&s->out) > 0)
+			return -EINPROGRESS; /* the peer is slow: wait before keeping more */
+		io->gatherer = s;
+	}
+	memcpy(io->gather + io->gathered, p, n);
+	io->gathered += n;
+	return (ssize_t)n;
+}
+
+ssize_t
+stream_write(struct stream *s, const char *p, size_t n)
+{
+	ssize_t sent;
+
+	if (s->error)
+		return -s->error;
+	if (n < STREAM_DIRECT && n <= s->collect_max)
+		return collect(s, p, n);
+	stream_flush(s);
+	if (s->error)
+		return -s->error;
+	if (s->datagram)
+		return buf_put(&s->out, p, n) ? (ssize_t)n : -ENOMEM;
+	if (buf_len(&s->out) > 0)
+		return -EINPROGRESS;
+	sent = loop_send(&s->fd, &s->out_op, p, n, 0);
+	if (sent > 0) {
+		s->active = loop_now(s->fd.loop);
+		s->io->bytes_out += (uint64_t)sent;
+	} else if (sent < 0 && sent != -EINPROGRESS)
+		s->error = (int)-sent;
+	return sent;
+}
+
+static int64_t
+deadline_of(const struct stream *s)
+{
+	int64_t now;
+
+	if (s->timeout == CLOCK_NEVER)
+		return CLOCK_NEVER;
+	now = clock_now();
+	return s->timeout < CLOCK_NEVER - now ? now + s->timeout : CLOCK_NEVER;
+}
+
+static void
+detach_reader(void *arg)
+{
+	struct stream *s = arg;
+
+	s->reader = NULL;
+	loop_cancel(&s->in_op);
+}
+
+static void
+detach_writer(void *arg)
+{
+	struct stream *s = arg;
+
+	s->writer = NULL;
+	/* What the stream itself has kept goes on being sent. */
+	if (buf_len(&s->out) == 0)
+		loop_cancel(&s->out_op);
+}
+
+int
+stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
+{
+	s->fills = 0;
+	s->reader = task_current(L);
+	return task_park(L, deadline_of(s), detach_reader, s, ctx, k);
+}
+
+int
+stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
+{
+	s->writer = task_current(L);
+	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
+}

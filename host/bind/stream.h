@@ -1,0 +1,119 @@
+/* stream.h - the bytes of one connection, or of one datagram, under rfile and wfile.
+ *
+ * A stream reads ahead into a buffer that exists only while bytes are in it, and
+ * collects small writes in a buffer that all streams of an engine share: only the
+ * task that runs now has bytes there, for they are sent when it waits or ends.
+ * What the socket would not take is kept by the stream and sent as room appears.
+ *
+ * The server (or the socket object that made the connection) owns the stream and
+ * closes it; tasks that wait on it must be gone by then.  Structs come from a
+ * pool: `serial` tells a stream from an earlier one at the same address.  Sizes
+ * are bytes, times clock.h's, failing functions return -errno.  One engine, its
+ * thread. */
+#ifndef HOST_BIND_STREAM_H
+#define HOST_BIND_STREAM_H
+
+#include "base/buf.h"
+#include "base/pool.h"
+#include "loop/linger.h"
+#include "loop/loop.h"
+#include "net/addr.h"
+
+#include <lua.h>
+#include <stdint.h>
+
+struct log;
+struct sched;
+struct task;
+
+enum {
+	STREAM_GATHER = 64 * 1024,   /* small writes collected before one send */
+	STREAM_DIRECT = 4 * 1024,    /* a write of this size is sent from where it is */
+	STREAM_MAX_LINE = 64 * 1024, /* the longest line or delimited part, unless told */
+};
+
+struct stream;
+
+/* What the streams of an engine share.  Owned by the server floor. */
+struct io {
+	struct sched *sched;
+	struct log *log; /* borrowed; NULL: no log */
+	struct pool streams;
+	char *gather; /* STREAM_GATHER bytes */
+	size_t gathered;
+	struct stream *gatherer; /* whose bytes they are */
+	uint64_t bytes_in, bytes_out;
+	struct lingers lingers; /* connections closed here, not yet by the peer */
+};
+
+enum stream_mode { STREAM_FULL, STREAM_LINE, STREAM_NO };
+
+struct stream {
+	void *link; /* the pool's */
+	struct io *io;
+	uint32_t serial;
+	bool open;          /* between stream_new() and stream_free() */
+	bool datagram;      /* no descriptor: one datagram in, one out */
+	bool closed;        /* by the handler; the descriptor is gone */
+	bool eof;           /* nothing more will be received */
+	bool read_closed, write_closed; /* rfile:close(), wfile:close() */
+	bool abortive;      /* closing sends a reset: so_linger is 0 */
+	uint8_t mode;       /* enum stream_mode */
+	uint16_t fills;     /* receives since the last wait */
+	int error;          /* a write failed with this errno: so will all others */
+	struct loop_fd fd;
+	struct loop_op in_op, out_op;
+	struct task *task;  /* whose connection it is; is cancelled when the peer is gone */
+	struct task *reader, *writer; /* who waits */
+	struct buf in;      /* received, not yet read */
+	size_t scanned;     /* of these, searched in vain */
+	struct buf out;     /* written, not yet sent; a datagram's reply */
+	const char *lent;   /* just received, in the loop's buffer: see stream_view() */
+	size_t lent_len;
+	uint32_t receive_max; /* rbufsize */
+	uint32_t collect_max; /* wbufsize */
+	uint32_t max_line;
+	int64_t timeout;    /* of each operation, ns; CLOCK_NEVER: none */
+	int64_t active;     /* when bytes last moved */
+};
+
+/* Errors: -ENOMEM. */
+int io_init(struct io *io, struct sched *sched, struct log *log);
+void io_free(struct io *io);
+
+/* A stream on a connected, non-blocking descriptor, which it owns from here on;
+ * fd -1: a datagram.  likely: data may be there already.  On failure fd is closed.
+ * Errors: -ENOMEM, -ENOSPC. */
+int stream_new(struct io *io, int fd, bool likely, struct stream **out);
+
+/* Closes the descriptor and forgets all bytes.  Nobody may be waiting. */
+void stream_free(struct stream *s);
+
+/* The unread bytes at hand, which stream_keep() must put away before the caller
+ * returns to Lua or waits. */
+void stream_view(const struct stream *s, const char **p, size_t *n);
+void stream_consume(struct stream *s, size_t n);
+int stream_keep(struct stream *s);
+
+/* Receives more.  Returns the count, 0 at the end, -EINPROGRESS (park by
+ * stream_park_in()), -EAGAIN (others are due: yield, then call again). */
+ssize_t stream_fill(struct stream *s);
+
+/* Takes some of n bytes: returns how many, or -EINPROGRESS (park by stream_park_out()). */
+ssize_t stream_write(struct stream *s, const char *p, size_t n);
+
+/* Sends what was collected, as far as the socket takes it; errors are kept in s->error. */
+void stream_flush(struct stream *s);
+
+/* Bytes written and not yet sent. */
+size_t stream_unsent(const struct stream *s);
+
+/* Ends receiving and sending; what was not sent is lost.  The peer can still read all
+ * that the kernel has: see linger.h. */
+void stream_shut(struct stream *s);
+
+/* Park the running task until the stream can go on, or its timeout. */
+int stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
+int stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
+
+#endif

@@ -1,0 +1,66 @@
+/* moonport - the program. */
+#include "bind/lmoonport.h"
+#include "cli/options.h"
+#include "cli/serve.h"
+
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/* Where the modules of lua/ are: beside the build folder, or below the prefix. */
+static void
+find_lua_path(char *out, size_t size)
+{
+	char exe[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	const char *dir;
+
+	*out = 0;
+	if (n <= 0)
+		return;
+	exe[n] = 0;
+	dir = dirname(exe);
+	snprintf(out, size, "%s/../lua/?.lua;%s/../share/lua/5.4/?.lua;", dir, dir);
+}
+
+int
+main(int argc, char **argv)
+{
+	struct options o;
+	struct log log = {.fd = STDERR_FILENO};
+	char why[512], lua_path[2 * PATH_MAX + 64];
+	int code = EXIT_DONE;
+
+	if (options_parse(&o, argc, argv, why, sizeof(why)) < 0) {
+		fprintf(stderr, "moonport: %s\n", why);
+		options_free(&o);
+		return EXIT_USAGE;
+	}
+	log.level = o.log_level;
+	log.format = o.log_format;
+	log.multiline = isatty(STDERR_FILENO);
+	find_lua_path(lua_path, sizeof(lua_path));
+	switch (o.command) {
+	case COMMAND_HELP:
+		options_help();
+		break;
+	case COMMAND_VERSION:
+		printf("moonport " MOONPORT_VERSION " (%s)\n", LUA_RELEASE);
+		break;
+	case COMMAND_SERVE:
+		code = serve_command(&o, &log, lua_path);
+		break;
+	case COMMAND_CHECK:
+		code = check_command(&o, &log, lua_path);
+		break;
+	case COMMAND_TRY:
+		code = try_command(&o, &log, lua_path);
+		break;
+	}
+	options_free(&o);
+	/* A full disk or a closed pipe must not look like success. */
+	if (fflush(stdout) != 0 && code == EXIT_DONE)
+		code = EXIT_SYSTEM;
+	return code;
+}

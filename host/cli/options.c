@@ -1,0 +1,299 @@
+#include "cli/options.h"
+
+#include "base/nearest.h"
+#include "server/policy.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* No --log-level yet. */
+enum { UNSET = -1 };
+
+enum { READY_FILE = 256, EXIT_WITH_PARENT, LOG_FORMAT, LOG_LEVEL };
+
+static const struct option long_options[] = {
+    {"listen", required_argument, NULL, 'l'},
+    {"mixin", required_argument, NULL, 'm'},
+    {"option", required_argument, NULL, 'o'},
+    {"ready-file", required_argument, NULL, READY_FILE},
+    {"exit-with-parent", no_argument, NULL, EXIT_WITH_PARENT},
+    {"log-format", required_argument, NULL, LOG_FORMAT},
+    {"log-level", required_argument, NULL, LOG_LEVEL},
+    {"version", no_argument, NULL, 'V'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+static const char *const commands[] = {"serve", "check", "try"};
+
+static const char *
+nearest_option(const char *word)
+{
+	const char *best = long_options[0].name;
+
+	for (const struct option *p = long_options; p->name; p++)
+		if (nearest_distance(word, p->name) < nearest_distance(word, best))
+			best = p->name;
+	return best;
+}
+
+static int
+unknown_option(const char *word, char *why, size_t size)
+{
+	char name[128];
+
+	snprintf(name, sizeof(name), "%s", word);
+	name[strcspn(name, "=")] = 0;
+	if (strncmp(name, "--", 2) == 0)
+		snprintf(why, size, "unknown option %s; did you mean --%s?", name, nearest_option(name + 2));
+	else
+		snprintf(why, size, "unknown option %s; see moonport --help", name);
+	return -EINVAL;
+}
+
+static int
+set_attribute(struct attrs *a, const char *text, char *why, size_t size)
+{
+	char name[128];
+	const char *eq = strchr(text, '=');
+
+	if (!eq || eq == text || (size_t)(eq - text) >= sizeof(name)) {
+		snprintf(why, size, "--option %s: it must be NAME=VALUE, such as timeout=30", text);
+		return -EINVAL;
+	}
+	snprintf(name, sizeof(name), "%.*s", (int)(eq - text), text);
+	return attrs_set_text(a, name, eq + 1, why, size);
+}
+
+static int
+set_mixin(struct entry *e, const char *name, char *why, size_t size)
+{
+	const struct policy *p;
+	size_t n;
+
+	e->policy = policy_find(name);
+	if (e->policy)
+		return 0;
+	n = (size_t)snprintf(why, size, "--mixin %s: there is no such mixin; there are", name);
+	for (size_t i = 0; (p = policy_at(i)) && n < size; i++)
+		n += (size_t)snprintf(why + n, size - n, "%s %s", i ? "," : "", p->name);
+	return -EINVAL;
+}
+
+static int
+add_listen(struct listen_list *l, const char *text, char *why, size_t size)
+{
+	if (l->n == MAX_LISTENS) {
+		snprintf(why, size, "--listen %s: more than %d of them", text, MAX_LISTENS);
+		return -EINVAL;
+	}
+	return url_parse(text, strlen(text), &l->urls[l->n++], why, size);
+}
+
+static int
+set_log(struct options *o, int option, const char *value, char *why, size_t size)
+{
+	int level = log_level_of(value);
+
+	if (option == LOG_LEVEL && level >= 0)
+		o->log_level = (enum log_level)level;
+	else if (option == LOG_FORMAT && (strcmp(value, "text") == 0 || strcmp(value, "json") == 0))
+		o->log_format = *value == 'j' ? LOG_JSON : LOG_TEXT;
+	else {
+		snprintf(why, size, option == LOG_LEVEL ? "--log-level %s: it must be debug, info, warn or error"
+							: "--log-format %s: it must be text or json",
+			 value);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int
+add_script(struct options *o, const char *path, char *why, size_t size)
+{
+	struct entry *e;
+
+	if (o->nentries == MAX_SCRIPTS) {
+		snprintf(why, size, "%s: more than %d scripts", path, MAX_SCRIPTS);
+		return -EINVAL;
+	}
+	e = &o->entries[o->nentries++];
+	e->script = path;
+	e->policy = o->common.policy;
+	e->attrs = o->common.attrs;
+	return 0;
+}
+
+static int
+take_option(struct options *o, int c, char **argv, char *why, size_t size)
+{
+	struct entry *e = o->nentries ? &o->entries[o->nentries - 1] : &o->common;
+
+	switch (c) {
+	case 1:
+		return add_script(o, optarg, why, size);
+	case 'l':
+		return add_listen(&e->listens, optarg, why, size);
+	case 'm':
+		return set_mixin(e, optarg, why, size);
+	case 'o':
+		return set_attribute(&e->attrs, optarg, why, size);
+	case READY_FILE:
+		o->ready_file = optarg;
+		return 0;
+	case EXIT_WITH_PARENT:
+		o->exit_with_parent = true;
+		return 0;
+	case LOG_FORMAT:
+	case LOG_LEVEL:
+		return set_log(o, c, optarg, why, size);
+	case 'V':
+		o->command = COMMAND_VERSION;
+		return 0;
+	case 'h':
+		o->command = COMMAND_HELP;
+		return 0;
+	case ':':
+		snprintf(why, size, "%s needs a value; see moonport --help", argv[optind - 1]);
+		return -EINVAL;
+	default:
+		return unknown_option(optopt && optopt < 256 ? (char[]){'-', (char)optopt, 0} : argv[optind - 1],
+				      why, size);
+	}
+}
+
+/* --listen before the first script: one for each script in turn, or all for the only one. */
+static int
+share_listens(struct options *o, char *why, size_t size)
+{
+	struct listen_list *common = &o->common.listens;
+	struct entry *e;
+
+	if (common->n > 0 && o->nentries == 1 && o->entries[0].listens.n + common->n <= MAX_LISTENS) {
+		e = &o->entries[0];
+		for (int i = 0; i < common->n; i++)
+			e->listens.urls[e->listens.n++] = common->urls[i];
+	} else if (common->n > 0 && common->n == o->nentries) {
+		for (int i = 0; i < common->n; i++)
+			o->entries[i].listens.urls[o->entries[i].listens.n++] = common->urls[i];
+	} else if (common->n > 0) {
+		snprintf(why, size, "%d --listen before %d scripts: give one for each, or put each behind its script",
+			 common->n, o->nentries);
+		return -EINVAL;
+	}
+	for (int i = 0; i < o->nentries; i++) {
+		e = &o->entries[i];
+		if (e->listens.n == 0 && o->nentries > 1) {
+			snprintf(why, size, "%s has no --listen: with several scripts each needs its own", e->script);
+			return -EINVAL;
+		}
+		if (e->listens.n == 0)
+			return add_listen(&e->listens, "tcp://127.0.0.1:9999", why, size);
+	}
+	return 0;
+}
+
+static int
+take_command(struct options *o, const char *word, char *why, size_t size)
+{
+	const char *best = commands[0];
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		if (strcmp(word, commands[i]) == 0) {
+			o->command = (enum command)(COMMAND_SERVE + i);
+			return 0;
+		}
+		if (nearest_distance(word, commands[i]) < nearest_distance(word, best))
+			best = commands[i];
+	}
+	snprintf(why, size, "unknown command %s; did you mean moonport %s?", word, best);
+	return -EINVAL;
+}
+
+int
+options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
+{
+	int c, rc = 0;
+
+	*o = (struct options){.command = COMMAND_HELP, .log_level = (enum log_level)UNSET};
+	o->common.policy = policy_find("async");
+	attrs_init(&o->common.attrs);
+	o->entries = calloc(MAX_SCRIPTS, sizeof(*o->entries));
+	if (!o->entries) {
+		snprintf(why, size, "out of memory");
+		return -ENOMEM;
+	}
+	if (argc < 2) {
+		snprintf(why, size, "a command is missing: moonport serve SCRIPT, or moonport --help");
+		return -EINVAL;
+	}
+	if (argv[1][0] != '-') {
+		rc = take_command(o, argv[1], why, size);
+		if (rc < 0)
+			return rc;
+		argc--;
+		argv++;
+	}
+	opterr = 0;
+	optind = 1;
+	while (rc == 0 && (c = getopt_long(argc, argv, "-:l:m:o:hV", long_options, NULL)) != -1)
+		rc = take_option(o, c, argv, why, size);
+	while (rc == 0 && optind < argc) /* behind "--" */
+		rc = add_script(o, argv[optind++], why, size);
+	if ((int)o->log_level == UNSET) /* who tries a handler wants to see what it says, and what fails */
+		o->log_level = o->command == COMMAND_TRY ? LOG_WARN : LOG_INFO;
+	if (rc < 0 || o->command == COMMAND_HELP || o->command == COMMAND_VERSION)
+		return rc;
+	if (o->nentries == 0) {
+		snprintf(why, size, "the script is missing: moonport %s SCRIPT", commands[o->command - COMMAND_SERVE]);
+		return -EINVAL;
+	}
+	if (o->command == COMMAND_TRY && o->nentries > 1) {
+		snprintf(why, size, "moonport try takes one script, not %d", o->nentries);
+		return -EINVAL;
+	}
+	return o->command == COMMAND_SERVE ? share_listens(o, why, size) : 0;
+}
+
+void
+options_free(struct options *o)
+{
+	free(o->entries);
+}
+
+void
+options_help(void)
+{
+	const char *name, *about;
+
+	fputs("usage: moonport serve SCRIPT... [options]   run handlers\n"
+	      "       moonport check SCRIPT... [options]   load and validate, run nothing\n"
+	      "       moonport try SCRIPT [options]        one request on standard input and output\n"
+	      "\n"
+	      "  -l, --listen URL        where to listen; repeatable (tcp://127.0.0.1:9999)\n"
+	      "                          tcp://HOST:PORT udp://HOST:PORT unix://PATH unixgram://PATH;\n"
+	      "                          port 0 picks a free one, unix://@NAME is abstract\n"
+	      "  -m, --mixin NAME        how requests run: async, or sync: one at a time (async)\n"
+	      "  -o, --option NAME=VALUE any attribute below\n"
+	      "      --ready-file PATH   write one JSON line when every listener accepts; - is stdout\n"
+	      "      --exit-with-parent  stop when standard input reaches its end\n"
+	      "      --log-format FORMAT text or json (text)\n"
+	      "      --log-level LEVEL   debug, info, warn or error (info)\n"
+	      "      --version, --help\n"
+	      "\n"
+	      "An option before the first script is for all scripts, one behind a script for it alone.\n"
+	      "Times are seconds; sizes are bytes and take K, M, G.\n"
+	      "\n"
+	      "attributes, for --option or in a handler's `server` table:\n",
+	      stdout);
+	for (size_t i = 0; (name = attrs_name(i, &about)); i++)
+		printf("  %-24s %s\n", name, about);
+	fputs("\n"
+	      "signals: TERM, INT drain, a second one stops at once; HUP reloads; USR1 logs every request\n"
+	      "exit codes: 0 done, 1 a tried request failed, 100 wrong usage or a script with an error,\n"
+	      "            111 the system said no\n",
+	      stdout);
+}

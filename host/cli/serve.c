@@ -1,0 +1,197 @@
+#include "cli/serve.h"
+
+#include "cli/options.h"
+#include "cli/ready.h"
+#include "loop/signals.h"
+#include "script/script.h"
+#include "server/host.h"
+#include "server/server.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* What `serve` holds besides the host. */
+struct serving {
+	struct host host;
+	struct signals signals;
+	struct loop_fd parent; /* standard input, for --exit-with-parent */
+	struct loop_op parent_op;
+};
+
+int
+complain(int rc, const char *why)
+{
+	fprintf(stderr, "moonport: %s\n", why);
+	return rc == -EINVAL || rc == -EISDIR ? EXIT_USAGE : EXIT_SYSTEM;
+}
+
+static void
+on_signal(void *arg, int signo)
+{
+	struct serving *sv = arg;
+
+	switch (signo) {
+	case SIGHUP:
+		host_reload(&sv->host);
+		break;
+	case SIGUSR1:
+		host_log_tasks(&sv->host);
+		break;
+	default:
+		if (sv->host.draining)
+			host_stop(&sv->host);
+		else
+			host_drain(&sv->host);
+	}
+}
+
+static void
+on_parent(struct loop_op *op)
+{
+	struct serving *sv = LIST_ENTRY(op, struct serving, parent_op);
+	char junk[4096];
+	ssize_t n = read(sv->parent.fd, junk, sizeof(junk));
+
+	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))) {
+		sv->parent.readable = false;
+		loop_poll(&sv->parent, op, false);
+		return;
+	}
+	host_drain(&sv->host);
+}
+
+/* A standard input that cannot be waited for, such as /dev/null, is at its end. */
+static void
+watch_parent(struct serving *sv)
+{
+	sv->parent_op.done = on_parent;
+	if (loop_add(sv->host.loop, &sv->parent, STDIN_FILENO, false) < 0)
+		host_drain(&sv->host);
+	else
+		loop_poll(&sv->parent, &sv->parent_op, false);
+}
+
+/* As many descriptors as the system allows; scripts' own limits come from attributes. */
+static void
+raise_descriptor_limit(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
+		rl.rlim_cur = rl.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &rl);
+	}
+}
+
+static void
+log_listening(struct host *h)
+{
+	char url[ADDR_TEXT];
+
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		const struct server *s = LIST_ENTRY(l, struct server, link);
+		struct log_field f[] = {log_str("server", s->name), log_str("class", s->class_name),
+					log_str("url", url), log_str("script", s->script->path), {0}};
+		addr_url(&s->view.addr, s->view.transport, url, sizeof(url));
+		f[2] = log_str("url", url);
+		log_event(h->log, LOG_INFO, "listening", f);
+	}
+}
+
+/* What is still alive after a drain: all zero, or something has leaked. */
+static void
+log_stopped(struct host *h)
+{
+	uint64_t requests = 0, errors = 0;
+
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		const struct server *s = LIST_ENTRY(l, struct server, link);
+		requests += s->counters.requests;
+		errors += s->counters.errors;
+	}
+	struct log_field f[] = {
+	    log_int("requests", (int64_t)requests),
+	    log_int("errors", (int64_t)errors),
+	    log_int("tasks", (int64_t)h->sched.ntasks),
+	    log_int("streams", (int64_t)h->io.streams.taken),
+	    log_int("descriptors", (int64_t)loop_live_fds(h->loop)),
+	    log_int("timers", (int64_t)loop_live_timers(h->loop)),
+	    log_int("buffered", (int64_t)h->io.gathered),
+	    {0},
+	};
+	log_event(h->log, LOG_INFO, "stopped", f);
+}
+
+static int
+add_all(struct host *h, const struct options *o, char *why, size_t size)
+{
+	struct server *s;
+	int rc;
+
+	for (int i = 0; i < o->nentries; i++) {
+		const struct entry *e = &o->entries[i];
+		for (int k = 0; k < e->listens.n; k++) {
+			rc = host_add(h, e->script, &e->listens.urls[k], e->policy, &e->attrs, &s, why, size);
+			if (rc < 0)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+static int
+begin(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	static const int signos[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+	int rc = host_begin(&sv->host);
+
+	if (rc == 0)
+		rc = signals_open(&sv->signals, sv->host.loop, signos, sizeof(signos) / sizeof(*signos),
+				  on_signal, sv);
+	if (rc < 0) {
+		snprintf(why, size, "cannot start: %s", strerror(-rc));
+		return rc;
+	}
+	log_listening(&sv->host);
+	if (o->ready_file) {
+		rc = ready_write(&sv->host, o->ready_file);
+		if (rc < 0) {
+			snprintf(why, size, "cannot write the ready file %s: %s", o->ready_file, strerror(-rc));
+			signals_close(&sv->signals);
+			return -EIO;
+		}
+	}
+	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !o->ready_file)
+		ready_greet(&sv->host);
+	if (o->exit_with_parent)
+		watch_parent(sv);
+	return 0;
+}
+
+int
+serve_command(const struct options *o, struct log *log, const char *lua_path)
+{
+	struct serving sv = {.parent = {.fd = -1}};
+	char why[SCRIPT_ERROR];
+	int rc;
+
+	raise_descriptor_limit();
+	rc = host_init(&sv.host, log, lua_path);
+	if (rc < 0)
+		return complain(rc, strerror(-rc));
+	rc = add_all(&sv.host, o, why, sizeof(why));
+	if (rc == 0)
+		rc = begin(&sv, o, why, sizeof(why));
+	if (rc == 0) {
+		host_run(&sv.host);
+		loop_release_fd(&sv.parent);
+		signals_close(&sv.signals);
+		log_stopped(&sv.host);
+	}
+	host_free(&sv.host);
+	return rc < 0 ? complain(rc, why) : EXIT_DONE;
+}

@@ -1,0 +1,17 @@
+/* serve.h - the commands that load and run scripts.  Each returns the exit code. */
+#ifndef HOST_CLI_SERVE_H
+#define HOST_CLI_SERVE_H
+
+#include <stddef.h>
+
+struct log;
+struct options;
+
+int serve_command(const struct options *o, struct log *log, const char *lua_path);
+int check_command(const struct options *o, struct log *log, const char *lua_path);
+int try_command(const struct options *o, struct log *log, const char *lua_path);
+
+/* Writes "moonport: WHY" to standard error; returns the exit code that fits rc. */
+int complain(int rc, const char *why);
+
+#endif

@@ -1,0 +1,58 @@
+/* backend.h - what a loop needs from the kernel's event interface.
+ *
+ * Private to this folder: loop.c calls it, a backend implements it.  Functions
+ * are those of loop.h with the same names; a backend completes operations by
+ * loop_complete_in() and loop_complete_out(). */
+#ifndef HOST_LOOP_BACKEND_H
+#define HOST_LOOP_BACKEND_H
+
+#include "base/list.h"
+#include "loop/heap.h"
+#include "loop/loop.h"
+
+#include <pthread.h>
+
+struct backend {
+	const char *name;
+	int (*open)(struct loop *loop);
+	void (*close)(struct loop *loop);
+	int (*add)(struct loop_fd *f);
+	void (*remove)(struct loop_fd *f);
+	/* Waits at most timeout ns (-1: for ever) and handles what came. */
+	void (*wait)(struct loop *loop, int64_t timeout);
+	int (*accept)(struct loop_fd *f, struct loop_op *op, struct addr *peer);
+	ssize_t (*recv)(struct loop_fd *f, struct loop_op *op, size_t max, const char **data);
+	ssize_t (*send)(struct loop_fd *f, struct loop_op *op, const void *p, size_t n, int flags);
+	int (*recvmmsg)(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n);
+	int (*sendmmsg)(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n);
+	int (*connect)(struct loop_fd *f, struct loop_op *op, const struct addr *to);
+	int (*poll)(struct loop_fd *f, struct loop_op *op, bool out);
+};
+
+extern const struct backend backend_epoll;
+
+struct loop {
+	const struct backend *backend;
+	void *backend_data; /* the backend's own */
+	int64_t now;
+	struct heap timers;
+	size_t timer_room, nfds;
+	struct list deferred;
+	struct loop_fd wake; /* an eventfd */
+	struct loop_op wake_op;
+	pthread_mutex_t mutex; /* guards posts */
+	struct post *posts;
+	char *buffer; /* what loop_recv() lends */
+};
+
+enum { LOOP_BUFFER = 64 * 1024 };
+
+/* Marks the operation as pending.  Returns -EINPROGRESS. */
+int loop_pend_in(struct loop_fd *f, struct loop_op *op);
+int loop_pend_out(struct loop_fd *f, struct loop_op *op);
+
+/* Takes the pending operation off and calls it.  f may be gone afterwards. */
+void loop_complete_in(struct loop_fd *f);
+void loop_complete_out(struct loop_fd *f);
+
+#endif

@@ -1,0 +1,257 @@
+/* The epoll backend.
+ *
+ * A descriptor is registered once for its life.  While a receive is awaited its
+ * registration is level-triggered: a short read then never hides what the
+ * kernel still holds (urgent data and passed descriptors make reads short, too),
+ * so the awaited receive needs no second try to see EAGAIN.  An event that nobody
+ * awaits makes the registration "quiet", that is edge-triggered and without
+ * EPOLLIN, so that data which nobody wants cannot spin the loop; the next receive
+ * then tries first.  Both changes are rare, and the usual request costs no epoll_ctl. */
+#include "base/clock.h"
+#include "loop/backend.h"
+#include "net/addr.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+enum { BATCH = 256 };
+enum {
+	AWAKE = EPOLLIN | EPOLLRDHUP,
+	QUIET = EPOLLRDHUP | (int)EPOLLET,
+};
+
+struct data {
+	int ep;
+	int n, at; /* the batch: how many, and which is being handled */
+	struct epoll_event batch[BATCH];
+};
+
+static int
+ep_open(struct loop *loop)
+{
+	struct data *d = malloc(sizeof(*d));
+
+	if (!d)
+		return -ENOMEM;
+	d->n = d->at = 0;
+	d->ep = epoll_create1(EPOLL_CLOEXEC);
+	if (d->ep < 0) {
+		int rc = -errno;
+		free(d);
+		return rc;
+	}
+	loop->backend_data = d;
+	return 0;
+}
+
+static void
+ep_close(struct loop *loop)
+{
+	struct data *d = loop->backend_data;
+
+	close(d->ep);
+	free(d);
+}
+
+static void
+arm(struct loop_fd *f, unsigned events)
+{
+	struct data *d = f->loop->backend_data;
+	struct epoll_event e = {.events = events, .data.ptr = f};
+
+	if (f->armed == events)
+		return;
+	f->armed = events;
+	epoll_ctl(d->ep, EPOLL_CTL_MOD, f->fd, &e);
+}
+
+static int
+ep_add(struct loop_fd *f)
+{
+	struct data *d = f->loop->backend_data;
+	struct epoll_event e = {.events = AWAKE, .data.ptr = f};
+
+	f->armed = AWAKE;
+	return epoll_ctl(d->ep, EPOLL_CTL_ADD, f->fd, &e) < 0 ? -errno : 0;
+}
+
+static void
+ep_remove(struct loop_fd *f)
+{
+	struct data *d = f->loop->backend_data;
+
+	/* Closing would unregister it, but not when a child still holds a copy. */
+	epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
+	for (int i = d->at + 1; i < d->n; i++)
+		if (d->batch[i].data.ptr == f)
+			d->batch[i].data.ptr = NULL;
+	if (d->at < d->n && d->batch[d->at].data.ptr == f)
+		d->batch[d->at].data.ptr = NULL;
+}
+
+static void
+handle(struct data *d, struct epoll_event *e)
+{
+	struct loop_fd *f = e->data.ptr;
+	unsigned got = e->events;
+
+	if (got & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+		f->readable = true;
+		if (got & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+			f->ended = true;
+		if (f->in)
+			loop_complete_in(f);
+		else if (!(f->armed & EPOLLET))
+			arm(f, QUIET | (f->armed & EPOLLOUT));
+	}
+	/* Callbacks may have closed f: then its place in the batch is empty. */
+	f = d->batch[d->at].data.ptr;
+	if (f && f->out && got & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+		loop_complete_out(f);
+	f = d->batch[d->at].data.ptr;
+	if (f && !f->out && f->armed & EPOLLOUT)
+		arm(f, f->armed & ~(unsigned)EPOLLOUT);
+	if (f && !f->in && !f->out && f->hangup && got & EPOLLERR)
+		f->hangup(f);
+}
+
+static void
+ep_wait(struct loop *loop, int64_t timeout)
+{
+	struct data *d = loop->backend_data;
+	int64_t ms = timeout < 0 ? -1 : (timeout + CLOCK_MS - 1) / CLOCK_MS;
+
+	d->n = epoll_wait(d->ep, d->batch, BATCH, ms > INT32_MAX ? INT32_MAX : (int)ms);
+	loop_refresh(loop);
+	for (d->at = 0; d->at < d->n; d->at++)
+		if (d->batch[d->at].data.ptr)
+			handle(d, &d->batch[d->at]);
+	d->at = d->n = 0;
+}
+
+/* A receive has found nothing: waits for more, level-triggered. */
+static int
+await_in(struct loop_fd *f, struct loop_op *op)
+{
+	f->readable = false;
+	if (f->armed & EPOLLET)
+		arm(f, AWAKE | (f->armed & EPOLLOUT));
+	return loop_pend_in(f, op);
+}
+
+static int
+await_out(struct loop_fd *f, struct loop_op *op)
+{
+	arm(f, f->armed | EPOLLOUT);
+	return loop_pend_out(f, op);
+}
+
+static int
+ep_accept(struct loop_fd *f, struct loop_op *op, struct addr *peer)
+{
+	int fd;
+
+	if (!f->readable)
+		return await_in(f, op);
+	peer->len = sizeof(peer->ss);
+	fd = accept4(f->fd, addr_sa_out(peer), &peer->len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0)
+		return fd;
+	return errno == EAGAIN ? await_in(f, op) : -errno;
+}
+
+static ssize_t
+ep_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
+{
+	ssize_t n;
+
+	if (!f->readable)
+		return await_in(f, op);
+	if (max > LOOP_BUFFER)
+		max = LOOP_BUFFER;
+	n = recv(f->fd, f->loop->buffer, max, MSG_DONTWAIT);
+	if (n < 0)
+		return errno == EAGAIN ? await_in(f, op) : -errno;
+	/* Less than was asked for: nothing more is likely, and a wait would notice. */
+	if ((size_t)n < max && !f->ended)
+		f->readable = false;
+	*data = f->loop->buffer;
+	return n;
+}
+
+static ssize_t
+ep_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n, int flags)
+{
+	ssize_t w = send(f->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
+
+	if (w >= 0)
+		return w;
+	return errno == EAGAIN ? await_out(f, op) : -errno;
+}
+
+static int
+ep_recvmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n)
+{
+	int got;
+
+	if (!f->readable)
+		return await_in(f, op);
+	got = recvmmsg(f->fd, m, n, MSG_DONTWAIT | MSG_TRUNC, NULL);
+	if (got < 0)
+		return errno == EAGAIN ? await_in(f, op) : -errno;
+	if ((unsigned)got < n)
+		f->readable = false;
+	return got;
+}
+
+static int
+ep_sendmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n)
+{
+	int sent = sendmmsg(f->fd, m, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (sent >= 0)
+		return sent;
+	return errno == EAGAIN ? await_out(f, op) : -errno;
+}
+
+static int
+ep_connect(struct loop_fd *f, struct loop_op *op, const struct addr *to)
+{
+	int err = 0;
+	socklen_t len = sizeof(err);
+
+	if (to) {
+		if (connect(f->fd, addr_sa(to), to->len) == 0)
+			return 0;
+		return errno == EINPROGRESS ? await_out(f, op) : -errno;
+	}
+	if (getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
+		return -errno;
+	return -err;
+}
+
+static int
+ep_poll(struct loop_fd *f, struct loop_op *op, bool out)
+{
+	if (out)
+		return await_out(f, op);
+	return f->readable ? 0 : await_in(f, op);
+}
+
+const struct backend backend_epoll = {
+    .name = "epoll",
+    .open = ep_open,
+    .close = ep_close,
+    .add = ep_add,
+    .remove = ep_remove,
+    .wait = ep_wait,
+    .accept = ep_accept,
+    .recv = ep_recv,
+    .send = ep_send,
+    .recvmmsg = ep_recvmmsg,
+    .sendmmsg = ep_sendmmsg,
+    .connect = ep_connect,
+    .poll = ep_poll,
+};

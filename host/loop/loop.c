@@ -1,0 +1,377 @@
+#include "loop/loop.h"
+
+#include "base/clock.h"
+#include "loop/backend.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct post {
+	struct post *next;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void
+run_posts(struct loop *loop)
+{
+	struct post *p, *first = NULL, *next;
+
+	pthread_mutex_lock(&loop->mutex);
+	p = loop->posts;
+	loop->posts = NULL;
+	pthread_mutex_unlock(&loop->mutex);
+	for (; p; p = next) { /* last in, first out: turn the list round */
+		next = p->next;
+		p->next = first;
+		first = p;
+	}
+	for (p = first; p; p = next) {
+		next = p->next;
+		p->fn(p->arg);
+		free(p);
+	}
+}
+
+static void
+on_wake(struct loop_op *op)
+{
+	struct loop *loop = LIST_ENTRY(op, struct loop, wake_op);
+	uint64_t n;
+
+	while (read(loop->wake.fd, &n, sizeof(n)) > 0)
+		;
+	run_posts(loop);
+	loop->wake.readable = false;
+	loop_poll(&loop->wake, op, false);
+}
+
+int
+loop_post(struct loop *loop, void (*fn)(void *arg), void *arg)
+{
+	struct post *p = malloc(sizeof(*p));
+	uint64_t one = 1;
+
+	if (!p)
+		return -ENOMEM;
+	*p = (struct post){.fn = fn, .arg = arg};
+	pthread_mutex_lock(&loop->mutex);
+	p->next = loop->posts;
+	loop->posts = p;
+	pthread_mutex_unlock(&loop->mutex);
+	/* A full counter cannot happen, and a wake-up that is already there is enough. */
+	return write(loop->wake.fd, &one, sizeof(one)) < 0 && errno != EAGAIN ? -errno : 0;
+}
+
+static int
+open_wake(struct loop *loop)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = loop_add(loop, &loop->wake, fd, false);
+	if (rc < 0) {
+		close(fd);
+		return rc;
+	}
+	loop->wake_op.done = on_wake;
+	loop_poll(&loop->wake, &loop->wake_op, false);
+	return 0;
+}
+
+int
+loop_new(struct loop **out)
+{
+	struct loop *loop = calloc(1, sizeof(*loop));
+	int rc = -ENOMEM;
+
+	if (!loop)
+		return -ENOMEM;
+	loop->backend = &backend_epoll;
+	loop->now = clock_now();
+	list_init(&loop->deferred);
+	pthread_mutex_init(&loop->mutex, NULL);
+	loop->buffer = malloc(LOOP_BUFFER);
+	if (!loop->buffer)
+		goto fail_loop;
+	rc = loop->backend->open(loop);
+	if (rc < 0)
+		goto fail_buffer;
+	rc = open_wake(loop);
+	if (rc < 0)
+		goto fail_backend;
+	*out = loop;
+	return 0;
+
+fail_backend:
+	loop->backend->close(loop);
+fail_buffer:
+	free(loop->buffer);
+fail_loop:
+	pthread_mutex_destroy(&loop->mutex);
+	free(loop);
+	return rc;
+}
+
+void
+loop_free(struct loop *loop)
+{
+	if (!loop)
+		return;
+	loop_close_fd(&loop->wake);
+	while (loop->posts) {
+		struct post *next = loop->posts->next;
+		free(loop->posts);
+		loop->posts = next;
+	}
+	loop->backend->close(loop);
+	heap_free(&loop->timers);
+	pthread_mutex_destroy(&loop->mutex);
+	free(loop->buffer);
+	free(loop);
+}
+
+int64_t
+loop_now(const struct loop *loop)
+{
+	return loop->now;
+}
+
+int64_t
+loop_refresh(struct loop *loop)
+{
+	return loop->now = clock_now();
+}
+
+static void
+run_deferred(struct loop *loop)
+{
+	struct list batch;
+
+	list_take(&batch, &loop->deferred);
+	while (!list_empty(&batch)) {
+		struct loop_task *t = LIST_ENTRY(batch.next, struct loop_task, link);
+		list_remove(&t->link);
+		t->run(t);
+	}
+}
+
+static void
+run_timers(struct loop *loop)
+{
+	struct loop_timer *t;
+
+	while ((t = heap_top(&loop->timers)) && t->when <= loop->now) {
+		heap_remove(&loop->timers, t);
+		t->fire(t);
+	}
+}
+
+void
+loop_turn(struct loop *loop, int64_t until)
+{
+	struct loop_timer *t = heap_top(&loop->timers);
+	int64_t timeout = -1;
+
+	if (t && t->when < until)
+		until = t->when;
+	if (!list_empty(&loop->deferred))
+		timeout = 0;
+	else if (until != CLOCK_NEVER) {
+		timeout = until - loop_refresh(loop);
+		if (timeout < 0)
+			timeout = 0;
+	}
+	loop->backend->wait(loop, timeout);
+	run_timers(loop);
+	run_deferred(loop);
+}
+
+int
+loop_add(struct loop *loop, struct loop_fd *f, int fd, bool likely)
+{
+	int rc;
+
+	*f = (struct loop_fd){.loop = loop, .fd = fd, .readable = likely};
+	rc = loop->backend->add(f);
+	if (rc < 0) {
+		f->fd = -1;
+		return rc;
+	}
+	loop->nfds++;
+	return 0;
+}
+
+int
+loop_release_fd(struct loop_fd *f)
+{
+	int fd = f->fd;
+
+	if (fd < 0)
+		return -1;
+	if (f->in)
+		loop_cancel(f->in);
+	if (f->out)
+		loop_cancel(f->out);
+	f->loop->backend->remove(f);
+	f->loop->nfds--;
+	f->fd = -1;
+	return fd;
+}
+
+void
+loop_close_fd(struct loop_fd *f)
+{
+	int fd = loop_release_fd(f);
+
+	if (fd >= 0)
+		close(fd);
+}
+
+int
+loop_pend_in(struct loop_fd *f, struct loop_op *op)
+{
+	f->in = op;
+	op->fd = f;
+	return -EINPROGRESS;
+}
+
+int
+loop_pend_out(struct loop_fd *f, struct loop_op *op)
+{
+	f->out = op;
+	op->fd = f;
+	return -EINPROGRESS;
+}
+
+void
+loop_cancel(struct loop_op *op)
+{
+	if (!op->fd)
+		return;
+	if (op->fd->in == op)
+		op->fd->in = NULL;
+	if (op->fd->out == op)
+		op->fd->out = NULL;
+	op->fd = NULL;
+}
+
+void
+loop_complete_in(struct loop_fd *f)
+{
+	struct loop_op *op = f->in;
+
+	loop_cancel(op);
+	op->done(op);
+}
+
+void
+loop_complete_out(struct loop_fd *f)
+{
+	struct loop_op *op = f->out;
+
+	loop_cancel(op);
+	op->done(op);
+}
+
+int
+loop_accept(struct loop_fd *f, struct loop_op *op, struct addr *peer)
+{
+	return f->loop->backend->accept(f, op, peer);
+}
+
+ssize_t
+loop_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
+{
+	return f->loop->backend->recv(f, op, max, data);
+}
+
+ssize_t
+loop_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n, int flags)
+{
+	return f->loop->backend->send(f, op, p, n, flags);
+}
+
+int
+loop_recvmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n)
+{
+	return f->loop->backend->recvmmsg(f, op, m, n);
+}
+
+int
+loop_sendmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n)
+{
+	return f->loop->backend->sendmmsg(f, op, m, n);
+}
+
+int
+loop_connect(struct loop_fd *f, struct loop_op *op, const struct addr *to)
+{
+	return f->loop->backend->connect(f, op, to);
+}
+
+int
+loop_poll(struct loop_fd *f, struct loop_op *op, bool out)
+{
+	return f->loop->backend->poll(f, op, out);
+}
+
+size_t
+loop_buffer_size(void)
+{
+	return LOOP_BUFFER;
+}
+
+void
+loop_defer(struct loop *loop, struct loop_task *task)
+{
+	list_append(&loop->deferred, &task->link);
+}
+
+int
+loop_timer_init(struct loop *loop, struct loop_timer *t, void (*fire)(struct loop_timer *))
+{
+	if (!heap_reserve(&loop->timers, loop->timer_room + 1))
+		return -ENOMEM;
+	loop->timer_room++;
+	*t = (struct loop_timer){.fire = fire};
+	return 0;
+}
+
+void
+loop_timer_set(struct loop *loop, struct loop_timer *t, int64_t when)
+{
+	if (when == CLOCK_NEVER) {
+		if (t->slot)
+			heap_remove(&loop->timers, t);
+		return;
+	}
+	t->when = when;
+	if (t->slot)
+		heap_moved(&loop->timers, t);
+	else
+		heap_add(&loop->timers, t);
+}
+
+void
+loop_timer_done(struct loop *loop, struct loop_timer *t)
+{
+	if (t->slot)
+		heap_remove(&loop->timers, t);
+	loop->timer_room--;
+}
+
+size_t
+loop_live_fds(const struct loop *loop)
+{
+	return loop->nfds - (loop->wake.fd >= 0);
+}
+
+size_t
+loop_live_timers(const struct loop *loop)
+{
+	return loop->timers.len;
+}

@@ -1,0 +1,84 @@
+#include "loop/signals.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The one thing that a signal handler can see: where to write. */
+static volatile sig_atomic_t signal_fd = -1;
+
+static void
+on_signal(int signo)
+{
+	int saved = errno;
+	unsigned char c = (unsigned char)signo;
+
+	if (signal_fd >= 0 && signo != SIGPIPE)
+		(void)!write(signal_fd, &c, 1); /* full: the signal is in it already */
+	errno = saved;
+}
+
+static void
+on_readable(struct loop_op *op)
+{
+	struct signals *s = LIST_ENTRY(op, struct signals, op);
+	unsigned char got[256];
+	bool seen[256] = {0};
+	ssize_t n;
+
+	while ((n = read(s->pipe.fd, got, sizeof(got))) > 0)
+		for (ssize_t i = 0; i < n; i++)
+			seen[got[i]] = true;
+	s->pipe.readable = false;
+	loop_poll(&s->pipe, op, false);
+	for (int i = 1; i < 256; i++)
+		if (seen[i])
+			s->caught(s->arg, i);
+}
+
+static void
+dispose(int signo, void (*handler)(int))
+{
+	struct sigaction sa = {.sa_handler = handler, .sa_flags = SA_RESTART};
+
+	sigfillset(&sa.sa_mask);
+	sigaction(signo, &sa, NULL);
+}
+
+int
+signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
+	     void (*caught)(void *arg, int signo), void *arg)
+{
+	int fds[2], rc;
+
+	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -errno;
+	*s = (struct signals){.caught = caught, .arg = arg, .write_fd = fds[1]};
+	rc = loop_add(loop, &s->pipe, fds[0], false);
+	if (rc < 0) {
+		close(fds[0]);
+		close(fds[1]);
+		return rc;
+	}
+	s->op.done = on_readable;
+	loop_poll(&s->pipe, &s->op, false);
+	signal_fd = fds[1];
+	dispose(SIGPIPE, on_signal);
+	for (size_t i = 0; i < n; i++)
+		dispose(signos[i], on_signal);
+	return 0;
+}
+
+void
+signals_close(struct signals *s)
+{
+	static const int all[] = {SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+		dispose(all[i], SIG_DFL);
+	signal_fd = -1;
+	loop_close_fd(&s->pipe);
+	close(s->write_fd);
+}

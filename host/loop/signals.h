@@ -1,0 +1,28 @@
+/* signals.h - signals as events of a loop.
+ *
+ * A handler writes the signal's number into a pipe; the loop reads it.  Caught
+ * signals are not blocked, so that programs started by a script get the normal
+ * dispositions.  One set a process, on the main thread. */
+#ifndef HOST_LOOP_SIGNALS_H
+#define HOST_LOOP_SIGNALS_H
+
+#include "loop/loop.h"
+
+struct signals {
+	struct loop_fd pipe;
+	struct loop_op op;
+	int write_fd;
+	void (*caught)(void *arg, int signo);
+	void *arg;
+};
+
+/* Catches the `n` signals in `signos`; caught() is then called from the loop, once
+ * or more for each burst.  SIGPIPE is caught and forgotten.
+ * Errors: -EMFILE, -ENFILE, -ENOMEM. */
+int signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
+		 void (*caught)(void *arg, int signo), void *arg);
+
+/* Restores the default dispositions. */
+void signals_close(struct signals *s);
+
+#endif

@@ -1,0 +1,179 @@
+#include "net/listen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void
+set_int(int fd, int level, int name, int value)
+{
+	/* Only options that every kernel in question has: no failure to report. */
+	(void)setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+static int
+fail(int rc, const char *url, char *why, size_t size)
+{
+	if (rc == -EADDRINUSE)
+		snprintf(why, size, "cannot listen on %s: the address is already in use", url);
+	else
+		snprintf(why, size, "cannot listen on %s: %s", url, strerror(-rc));
+	return rc;
+}
+
+/* Does a process hold the socket at this address?  Connecting a datagram socket
+ * tells without being noticed: a live stream socket answers EPROTOTYPE. */
+static bool
+is_live(const struct addr *a)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	bool live;
+
+	if (fd < 0)
+		return true; /* cannot tell: touch nothing */
+	live = connect(fd, addr_sa(a), a->len) == 0 || errno != ECONNREFUSED;
+	close(fd);
+	return live;
+}
+
+/* Makes way for a new socket at path, or says why not.  The caller holds the lock. */
+static int
+clear_path(const struct addr *a, const char *path, char *why, size_t size)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode)) {
+		snprintf(why, size, "cannot listen on %s: it is there and is not a socket, so it is left alone",
+			 path);
+		return -EADDRINUSE;
+	}
+	if (is_live(a)) {
+		snprintf(why, size, "cannot listen on %s: another process serves it", path);
+		return -EADDRINUSE;
+	}
+	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* Checking, removing and binding must be one step for all who start at once:
+ * the folder is locked meanwhile.  A folder that cannot be locked is used all the same. */
+static int
+bind_path(int fd, struct listener *l, const char *path, const struct listen_options *o,
+	  char *why, size_t size)
+{
+	char copy[UNIX_PATH_MAX + 1];
+	struct stat st;
+	int dir, rc;
+
+	strcpy(copy, path);
+	dir = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir >= 0)
+		(void)flock(dir, LOCK_EX);
+	rc = clear_path(&l->addr, path, why, size);
+	/* The permissions of the socket's inode are those of the path, less the umask. */
+	if (rc == 0 && fchmod(fd, o->mode) < 0)
+		rc = -errno;
+	if (rc == 0 && bind(fd, addr_sa(&l->addr), l->addr.len) < 0)
+		rc = -errno;
+	if (rc == 0 && lstat(path, &st) == 0) {
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+		/* Wider than the default was asked for in so many words: the umask does not narrow it. */
+		if (o->mode != 0600 && (st.st_mode & 07777) != o->mode && chmod(path, o->mode) < 0)
+			rc = -errno;
+	}
+	if (rc == 0 && l->transport == TRANSPORT_UNIX && listen(fd, o->backlog) < 0)
+		rc = -errno;
+	if (dir >= 0)
+		close(dir);
+	return rc;
+}
+
+static void
+set_options(int fd, const struct listener *l, const struct listen_options *o)
+{
+	if (transport_is_unix(l->transport))
+		return;
+	if (o->reuse_address && l->transport == TRANSPORT_TCP)
+		set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (o->reuse_port)
+		set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	if (l->addr.ss.ss_family == AF_INET6)
+		set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, o->v6only);
+	if (o->nodelay && l->transport == TRANSPORT_TCP)
+		set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	if (l->transport == TRANSPORT_UDP && addr_is_any(&l->addr)) {
+		set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
+		if (l->addr.ss.ss_family == AF_INET6)
+			set_int(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+	}
+}
+
+int
+listener_open(const struct url *url, const struct listen_options *o, struct listener *out,
+	      char *why, size_t size)
+{
+	struct listener l = {.fd = -1, .transport = url->transport};
+	int type = transport_is_stream(url->transport) ? SOCK_STREAM : SOCK_DGRAM;
+	char text[ADDR_TEXT];
+	int rc = url_resolve(url, true, &l.addr, why, size);
+
+	if (rc < 0)
+		return rc;
+	*why = 0;
+	addr_url(&l.addr, l.transport, text, sizeof(text));
+	l.fd = socket(l.addr.ss.ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (l.fd < 0)
+		return fail(-errno, text, why, size);
+	set_options(l.fd, &l, o);
+	if (transport_is_unix(l.transport) && url->path[0] != '@')
+		rc = bind_path(l.fd, &l, url->path, o, why, size);
+	else if (bind(l.fd, addr_sa(&l.addr), l.addr.len) < 0)
+		rc = -errno;
+	else if (type == SOCK_STREAM && listen(l.fd, o->backlog) < 0)
+		rc = -errno;
+	if (rc < 0) {
+		listener_close(&l);
+		return *why ? rc : fail(rc, text, why, size);
+	}
+	l.addr.len = sizeof(l.addr.ss);
+	getsockname(l.fd, addr_sa_out(&l.addr), &l.addr.len);
+	*out = l;
+	return 0;
+}
+
+uint64_t
+listener_drops(int fd)
+{
+	uint32_t info[SK_MEMINFO_VARS];
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len) < 0 || len < sizeof(info))
+		return 0;
+	return info[SK_MEMINFO_DROPS];
+}
+
+void
+listener_close(struct listener *l)
+{
+	char path[ADDR_TEXT];
+	struct stat st;
+
+	if (l->fd >= 0)
+		close(l->fd);
+	l->fd = -1;
+	if (!l->ino || addr_path(&l->addr, path, sizeof(path)) == 0)
+		return;
+	if (lstat(path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
+		unlink(path);
+	l->ino = 0;
+}

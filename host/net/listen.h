@@ -1,0 +1,45 @@
+/* listen.h - listening sockets, and the care that Unix paths need.
+ *
+ * The caller owns the struct; listener_close() closes the descriptor and
+ * removes a Unix path that is still this listener's.  Functions that fail
+ * return -errno with one sentence in `why`, and leave nothing behind.
+ * Main thread. */
+#ifndef HOST_NET_LISTEN_H
+#define HOST_NET_LISTEN_H
+
+#include "net/addr.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+struct listen_options {
+	int backlog;        /* request_queue_size */
+	bool reuse_address; /* IP: SO_REUSEADDR */
+	bool reuse_port;    /* IP: SO_REUSEPORT */
+	bool v6only;        /* IPv6: no IPv4 clients */
+	bool nodelay;       /* TCP: TCP_NODELAY, inherited by what is accepted */
+	mode_t mode;        /* Unix path: permissions, narrowed by the umask when 0600 */
+};
+
+struct listener {
+	int fd; /* non-blocking, CLOEXEC */
+	enum transport transport;
+	struct addr addr; /* as bound: port 0 has become a number */
+	dev_t dev;        /* Unix path: what was created */
+	ino_t ino;
+};
+
+/* Binds and, for streams, listens.  A stale Unix path (a socket that nobody
+ * serves) is replaced; a live one and anything that is not a socket is refused.
+ * Errors: -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOENT, -EINVAL, -EMFILE. */
+int listener_open(const struct url *url, const struct listen_options *o, struct listener *out,
+		  char *why, size_t size);
+
+/* Connections or datagrams that this socket has lost because its queue was full;
+ * 0 where the kernel does not tell. */
+uint64_t listener_drops(int fd);
+
+/* Closes the descriptor (unless already handed on: fd -1) and removes the path. */
+void listener_close(struct listener *l);
+
+#endif

@@ -1,0 +1,376 @@
+#include "script/coro.h"
+
+#include "script/task.h"
+
+#include <lauxlib.h>
+#include <stdint.h>
+#include <string.h>
+
+/* A state's extra space holds its scheduler; the lowest bit marks a coroutine
+ * that stands in a wait, which nobody but the scheduler may resume. */
+static uintptr_t *
+space_of(lua_State *L)
+{
+	return lua_getextraspace(L);
+}
+
+void
+coro_mark_waiting(lua_State *co, int waiting)
+{
+	*space_of(co) = (*space_of(co) & ~(uintptr_t)1) | (waiting ? 1 : 0);
+}
+
+int
+coro_is_waiting(lua_State *co)
+{
+	return *space_of(co) & 1;
+}
+
+struct sched *
+sched_of(lua_State *L)
+{
+	return (struct sched *)(*space_of(L) & ~(uintptr_t)1); // NOLINT: an address that was put there
+}
+
+void
+sched_attach(lua_State *L, struct sched *s)
+{
+	*space_of(L) = (uintptr_t)s;
+}
+
+/* Pushes "table.sort" for the function on top of the stack, if a loaded module has it. */
+static int
+push_global_name(lua_State *L, int func)
+{
+	int top = lua_gettop(L);
+
+	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+	for (lua_pushnil(L); lua_next(L, top + 1); lua_pop(L, 1)) {
+		if (lua_type(L, -2) != LUA_TSTRING || !lua_istable(L, -1))
+			continue;
+		for (lua_pushnil(L); lua_next(L, top + 3); lua_pop(L, 1)) {
+			if (lua_type(L, -2) != LUA_TSTRING || !lua_rawequal(L, -1, func))
+				continue;
+			if (strcmp(lua_tostring(L, top + 2), "_G") == 0)
+				lua_pushvalue(L, -2);
+			else
+				lua_pushfstring(L, "%s.%s", lua_tostring(L, top + 2), lua_tostring(L, -2));
+			lua_replace(L, top + 1);
+			lua_settop(L, top + 1);
+			return 1;
+		}
+	}
+	lua_settop(L, top);
+	return 0;
+}
+
+static int
+yields(lua_State *L, int func)
+{
+	static const char *const can[] = {"pcall", "xpcall", "dofile", "coroutine.resume", "require"};
+	int known = 0;
+
+	if (!push_global_name(L, func))
+		return 0;
+	for (size_t i = 0; i < sizeof(can) / sizeof(*can) - 1; i++)
+		known |= strcmp(lua_tostring(L, -1), can[i]) == 0;
+	lua_pop(L, 1);
+	return known;
+}
+
+void
+coro_push_culprit(lua_State *L)
+{
+	lua_Debug ar;
+
+	/* Level 0 is the host's own function that wants to wait. */
+	for (int level = 1; lua_getstack(L, level, &ar); level++) {
+		lua_getinfo(L, "Snf", &ar);
+		int func = lua_gettop(L);
+		if (ar.namewhat && strcmp(ar.namewhat, "metamethod") == 0 && ar.name &&
+		    (strcmp(ar.name, "__gc") == 0 || strcmp(ar.name, "gc") == 0)) {
+			lua_settop(L, func - 1);
+			lua_pushliteral(L, "__gc");
+			return;
+		}
+		if (*ar.what == 'C' && !yields(L, func)) {
+			if (!push_global_name(L, func))
+				lua_pushstring(L, ar.name ? ar.name : "a C function");
+			lua_remove(L, func);
+			return;
+		}
+		lua_settop(L, func - 1);
+	}
+	lua_pushliteral(L, "a C function");
+}
+
+static lua_State *
+check_co(lua_State *L)
+{
+	lua_State *co = lua_tothread(L, 1);
+
+	luaL_argexpected(L, co, 1, "coroutine");
+	return co;
+}
+
+/* The coroutine of a task counts as a main one: only the scheduler may touch it. */
+static int
+is_task(struct sched *s, lua_State *co)
+{
+	if (!s)
+		return 0;
+	if (s->current && s->current->co == co)
+		return 1;
+	return coro_is_waiting(co);
+}
+
+enum { CO_RUN, CO_DEAD, CO_SUSPENDED, CO_NORMAL };
+
+static int
+status_of(lua_State *L, lua_State *co)
+{
+	lua_Debug ar;
+
+	if (L == co)
+		return CO_RUN;
+	if (is_task(sched_of(L), co))
+		return CO_NORMAL;
+	switch (lua_status(co)) {
+	case LUA_YIELD:
+		return CO_SUSPENDED;
+	case LUA_OK:
+		if (lua_getstack(co, 0, &ar))
+			return CO_NORMAL;
+		return lua_gettop(co) == 0 ? CO_DEAD : CO_SUSPENDED;
+	default:
+		return CO_DEAD;
+	}
+}
+
+static int finish_resume(lua_State *L, lua_State *co, int status, int nres);
+
+/* The continuation of a resume whose coroutine had to wait: it goes on there. */
+static int
+resume_k(lua_State *L, int status, lua_KContext ctx);
+
+/* Resumes co with the n values on its stack.  L: stack as co_resume() or co_wrapped() left it. */
+static int
+drive(lua_State *L, lua_State *co, int n, lua_KContext wrapped)
+{
+	struct sched *s = sched_of(L);
+	lua_State *running = NULL, *barrier = NULL;
+	int status, nres = 0;
+
+	if (s) {
+		running = s->running;
+		barrier = s->barrier;
+		if (!barrier && !lua_isyieldable(L))
+			s->barrier = L;
+		s->running = co;
+	}
+	status = lua_resume(co, L, n, &nres);
+	if (s) {
+		s->running = running;
+		s->barrier = barrier;
+		if (status == LUA_YIELD && s->parked) {
+			coro_mark_waiting(co, 1);
+			return lua_yieldk(L, 0, wrapped, resume_k);
+		}
+	}
+	if (wrapped)
+		return finish_resume(L, co, status, nres);
+	if (status == LUA_OK || status == LUA_YIELD) {
+		if (!lua_checkstack(L, nres + 1)) {
+			lua_pop(co, nres);
+			lua_pushboolean(L, 0);
+			lua_pushliteral(L, "too many results to resume");
+			return 2;
+		}
+		lua_pushboolean(L, 1);
+		lua_xmove(co, L, nres);
+		return nres + 1;
+	}
+	lua_pushboolean(L, 0);
+	lua_xmove(co, L, 1);
+	return 2;
+}
+
+/* The coroutine is argument 1 of resume, upvalue 1 of a wrap. */
+static int
+resume_k(lua_State *L, int status, lua_KContext ctx)
+{
+	lua_State *co = ctx ? lua_tothread(L, lua_upvalueindex(1)) : lua_tothread(L, 1);
+
+	(void)status;
+	coro_mark_waiting(co, 0);
+	return drive(L, co, 0, ctx);
+}
+
+/* What wrap does with the outcome: values, or the error again. */
+static int
+finish_resume(lua_State *L, lua_State *co, int status, int nres)
+{
+	if (status == LUA_OK || status == LUA_YIELD) {
+		if (!lua_checkstack(L, nres))
+			return luaL_error(L, "too many results to resume");
+		lua_xmove(co, L, nres);
+		return nres;
+	}
+	status = lua_resetthread(co); /* closes its variables; the error stays on top */
+	if (status == LUA_OK)
+		lua_pushnil(L);
+	else
+		lua_xmove(co, L, 1);
+	if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+		luaL_where(L, 1);
+		lua_insert(L, -2);
+		lua_concat(L, 2);
+	}
+	return lua_error(L);
+}
+
+/* Pushes why co cannot be resumed, or returns 0. */
+static int
+refuse(lua_State *L, lua_State *co)
+{
+	int status = status_of(L, co);
+
+	if (status == CO_SUSPENDED)
+		return 0;
+	lua_pushfstring(L, "cannot resume %s coroutine", status == CO_DEAD ? "dead" : "non-suspended");
+	return 1;
+}
+
+static int
+co_resume(lua_State *L)
+{
+	lua_State *co = check_co(L);
+	int n = lua_gettop(L) - 1;
+
+	if (refuse(L, co)) {
+		lua_pushboolean(L, 0);
+		lua_insert(L, -2);
+		return 2;
+	}
+	if (!lua_checkstack(co, n)) {
+		lua_pushboolean(L, 0);
+		lua_pushliteral(L, "too many arguments to resume");
+		return 2;
+	}
+	lua_xmove(L, co, n);
+	return drive(L, co, n, 0);
+}
+
+static int
+co_wrapped(lua_State *L)
+{
+	lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+	int n = lua_gettop(L);
+
+	if (refuse(L, co)) {
+		luaL_where(L, 1);
+		lua_insert(L, -2);
+		lua_concat(L, 2);
+		return lua_error(L);
+	}
+	if (!lua_checkstack(co, n))
+		return luaL_error(L, "too many arguments to resume");
+	lua_xmove(L, co, n);
+	return drive(L, co, n, 1);
+}
+
+static int
+co_create(lua_State *L)
+{
+	lua_State *co;
+
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	co = lua_newthread(L);
+	coro_mark_waiting(co, 0);
+	lua_pushvalue(L, 1);
+	lua_xmove(L, co, 1);
+	return 1;
+}
+
+static int
+co_wrap(lua_State *L)
+{
+	co_create(L);
+	lua_pushcclosure(L, co_wrapped, 1);
+	return 1;
+}
+
+/* The coroutine that a task began in is its main one: a value yielded there has no taker. */
+static int
+is_main(lua_State *L)
+{
+	struct sched *s = sched_of(L);
+
+	return s && s->current && s->current->co == L;
+}
+
+static int
+co_yield(lua_State *L)
+{
+	if (is_main(L))
+		return luaL_error(L, "attempt to yield from outside a coroutine");
+	return lua_yield(L, lua_gettop(L));
+}
+
+static int
+co_isyieldable(lua_State *L)
+{
+	lua_State *co = lua_isthread(L, 1) ? lua_tothread(L, 1) : L;
+
+	lua_pushboolean(L, lua_isyieldable(co) && !is_main(co));
+	return 1;
+}
+
+static int
+co_running(lua_State *L)
+{
+	int main_thread = lua_pushthread(L);
+
+	lua_pushboolean(L, main_thread || is_main(L));
+	return 2;
+}
+
+static int
+co_status(lua_State *L)
+{
+	static const char *const names[] = {"running", "dead", "suspended", "normal"};
+
+	lua_pushstring(L, names[status_of(L, check_co(L))]);
+	return 1;
+}
+
+static int
+co_close(lua_State *L)
+{
+	static const char *const names[] = {"running", "dead", "suspended", "normal"};
+	lua_State *co = check_co(L);
+	int status = status_of(L, co);
+
+	if (status != CO_DEAD && status != CO_SUSPENDED)
+		return luaL_error(L, "cannot close a %s coroutine", names[status]);
+	if (lua_resetthread(co) == LUA_OK) {
+		lua_pushboolean(L, 1);
+		return 1;
+	}
+	lua_pushboolean(L, 0);
+	lua_xmove(co, L, 1);
+	return 2;
+}
+
+int
+luaopen_moonport_coroutine(lua_State *L)
+{
+	static const luaL_Reg functions[] = {
+	    {"close", co_close},   {"create", co_create},   {"isyieldable", co_isyieldable},
+	    {"resume", co_resume}, {"running", co_running}, {"status", co_status},
+	    {"wrap", co_wrap},     {"yield", co_yield},     {NULL, NULL},
+	};
+
+	luaL_newlib(L, functions);
+	return 1;
+}

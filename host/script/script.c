@@ -1,0 +1,264 @@
+#include "script/script.h"
+
+#include "script/lerror.h"
+#include "script/task.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* First bytes of precompiled Lua. */
+static const char SIGNATURE[] = "\x1bLua";
+
+static char *
+base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+	size_t n = strlen(base);
+
+	if (n > 4 && strcmp(base + n - 4, ".lua") == 0)
+		n -= 4;
+	return strndup(base, n);
+}
+
+/* Looks at the file before Lua does, for clearer sentences than the compiler's. */
+static int
+inspect(const char *path, char *why, size_t size)
+{
+	char head[4] = {0};
+	struct stat st;
+	FILE *f = fopen(path, "re");
+	size_t n;
+	int rc;
+
+	if (!f) {
+		rc = -errno;
+		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));
+		return rc;
+	}
+	if (fstat(fileno(f), &st) == 0 && S_ISDIR(st.st_mode)) {
+		fclose(f);
+		snprintf(why, size, "cannot read the script %s: it is a folder", path);
+		return -EISDIR;
+	}
+	n = fread(head, 1, sizeof(head), f);
+	rc = ferror(f) ? -EIO : 0;
+	fclose(f);
+	if (rc < 0)
+		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));
+	else if (n == sizeof(head) && memcmp(head, SIGNATURE, sizeof(head)) == 0) {
+		snprintf(why, size, "%s is precompiled Lua; scripts are loaded as text only", path);
+		rc = -EINVAL;
+	}
+	return rc;
+}
+
+/* Runs protected.  Argument: the path.  Returns the handler, or raises. */
+static int
+load_handler(lua_State *L)
+{
+	const char *path = lua_tostring(L, 1);
+
+	if (luaL_loadfilex(L, path, "t") != LUA_OK)
+		return lua_error(L);
+	lua_call(L, 0, 1);
+	if (lua_istable(L, -1)) {
+		if (lua_getfield(L, -1, "handle") == LUA_TFUNCTION) {
+			lua_pop(L, 1);
+			return 1;
+		}
+	} else if (lua_isnil(L, -1) && lua_getglobal(L, "handle") == LUA_TFUNCTION) {
+		lua_createtable(L, 0, 4); /* the shorter form: global functions are the handler's */
+		for (size_t i = 0; i < 3; i++) {
+			static const char *const names[] = {"setup", "handle", "finish"};
+			if (lua_getglobal(L, names[i]) == LUA_TFUNCTION)
+				lua_setfield(L, -2, names[i]);
+			else
+				lua_pop(L, 1);
+		}
+		return 1;
+	}
+	return luaL_error(L, "%s has no handle: return a table with a function `handle`, or define a "
+			     "global function `handle(self)`", path);
+}
+
+/* Runs protected.  Arguments: handler, name.  Makes the registry's references. */
+static int
+anchor(lua_State *L)
+{
+	struct script *sc = lua_touserdata(L, 3);
+
+	lua_createtable(L, 0, 2);
+	lua_pushvalue(L, 1);
+	lua_setfield(L, -2, "__index");
+	lua_pushvalue(L, 2);
+	lua_setfield(L, -2, "__name");
+	sc->meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	lua_pushvalue(L, 1);
+	sc->handler_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	sc->has_setup = lua_getfield(L, 1, "setup") != LUA_TNIL;
+	sc->has_finish = lua_getfield(L, 1, "finish") != LUA_TNIL;
+	return 0;
+}
+
+/* The script's own folder comes first where modules are looked for. */
+static char *
+search_path(const char *path, const char *lua_path)
+{
+	const char *slash = strrchr(path, '/');
+	int n = slash ? (int)(slash - path) : 1;
+	const char *dir = slash ? path : ".";
+	char *out = NULL;
+
+	if (slash == path)
+		n = 0; /* the root folder */
+	if (asprintf(&out, "%.*s/?.lua;%.*s/?/init.lua;%s", n, dir, n, dir, lua_path ? lua_path : "") < 0)
+		return NULL;
+	return out;
+}
+
+static void
+destroy(struct script *sc)
+{
+	state_close(&sc->state);
+	free(sc->path);
+	free(sc->name);
+	free(sc);
+}
+
+/* The first line of a traceback: "file:line: what". */
+static void
+keep_message(lua_State *L, char *why, size_t size)
+{
+	size_t n;
+	const char *s = luaL_tolstring(L, -1, &n), *end = strstr(s, "\nstack traceback:");
+
+	snprintf(why, size, "%.*s", end ? (int)(end - s) : (int)n, s);
+	lua_pop(L, 2);
+}
+
+int
+script_load(struct sched *s, const char *path, const struct script_options *o, struct script **out,
+	    char *why, size_t size)
+{
+	struct script *sc;
+	lua_State *L;
+	char *search;
+	int rc = inspect(path, why, size);
+
+	if (rc < 0)
+		return rc;
+	snprintf(why, size, "cannot load %s: out of memory", path);
+	sc = calloc(1, sizeof(*sc));
+	if (!sc)
+		return -ENOMEM;
+	*sc = (struct script){.sched = s, .refs = 1, .number = o->number, .server_ref = LUA_NOREF};
+	sc->path = strdup(path);
+	sc->name = base_name(path);
+	search = search_path(path, o->lua_path);
+	rc = sc->path && sc->name && search
+		 ? state_open(&sc->state, s, o->memory_limit, search, o->open)
+		 : -ENOMEM;
+	free(search);
+	if (rc < 0) {
+		destroy(sc);
+		return rc;
+	}
+	L = sc->state.L;
+	lua_pushcfunction(L, load_handler);
+	lua_pushstring(L, path);
+	if (state_call(L, 1, 1) == LUA_OK) {
+		lua_pushcfunction(L, anchor);
+		lua_insert(L, -2);
+		lua_pushstring(L, sc->name);
+		lua_pushlightuserdata(L, sc);
+		if (state_call(L, 3, 0) == LUA_OK) {
+			*why = 0;
+			*out = sc;
+			return 0;
+		}
+	}
+	keep_message(L, why, size);
+	destroy(sc);
+	return -EINVAL;
+}
+
+void
+script_hold(struct script *sc)
+{
+	sc->refs++;
+}
+
+void
+script_release(struct script *sc)
+{
+	if (--sc->refs == 0)
+		destroy(sc);
+}
+
+/* Runs protected: making a coroutine may run out of memory. */
+static int
+make_co(lua_State *L)
+{
+	int *ref = lua_touserdata(L, 1);
+	lua_State *co = lua_newthread(L);
+
+	*ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	lua_pushlightuserdata(L, co);
+	return 1;
+}
+
+lua_State *
+script_take_co(struct script *sc, int *ref)
+{
+	lua_State *L = sc->state.L, *co;
+
+	if (sc->nspare > 0) {
+		sc->nspare--;
+		*ref = sc->spare[sc->nspare].ref;
+		return sc->spare[sc->nspare].co;
+	}
+	lua_pushcfunction(L, make_co);
+	lua_pushlightuserdata(L, ref);
+	co = state_call(L, 1, 1) == LUA_OK ? lua_touserdata(L, -1) : NULL;
+	lua_pop(L, 1);
+	return co;
+}
+
+void
+script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
+{
+	if (!clean)
+		lua_resetthread(co);
+	lua_settop(co, 0);
+	if (sc->nspare < SCRIPT_SPARE) {
+		sc->spare[sc->nspare].co = co;
+		sc->spare[sc->nspare++].ref = ref;
+	} else
+		luaL_unref(sc->state.L, LUA_REGISTRYINDEX, ref);
+}
+
+static int
+get_field(lua_State *L)
+{
+	lua_getfield(L, 1, lua_tostring(L, 2));
+	return 1;
+}
+
+int
+script_push_field(struct script *sc, const char *name)
+{
+	lua_State *L = sc->state.L;
+
+	lua_pushcfunction(L, get_field);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
+	lua_pushstring(L, name);
+	if (state_call(L, 2, 1) != LUA_OK) {
+		lua_pop(L, 1);
+		lua_pushnil(L);
+	}
+	return lua_type(L, -1);
+}

@@ -1,0 +1,60 @@
+/* script.h - a generation: one loaded script, its Lua state and its handler.
+ *
+ * Counted: the server holds one reference and each of its tasks another; the
+ * state is freed with the last.  One engine, its thread. */
+#ifndef HOST_SCRIPT_SCRIPT_H
+#define HOST_SCRIPT_SCRIPT_H
+
+#include "script/state.h"
+
+#include <stdbool.h>
+
+struct sched;
+
+enum { SCRIPT_ERROR = 2048, SCRIPT_SPARE = 1024 };
+
+struct script {
+	struct state state;
+	struct sched *sched;
+	char *path;
+	char *name; /* the base name without ".lua" */
+	unsigned number;
+	unsigned refs;
+	int handler_ref; /* the handler table */
+	int meta_ref;    /* its instances' metatable */
+	int server_ref;  /* what requests get as self.server, or LUA_NOREF */
+	bool has_setup, has_finish; /* as the script was loaded */
+	int nspare;      /* coroutines kept for the next tasks */
+	struct {
+		lua_State *co;
+		int ref;
+	} spare[SCRIPT_SPARE];
+};
+
+struct script_options {
+	size_t memory_limit;
+	const char *lua_path; /* of the host's own modules; borrowed */
+	lua_CFunction open;   /* adds the bindings */
+	unsigned number;
+};
+
+/* Loads and runs the script, text only, and finds its handler.  On failure returns
+ * -EINVAL (its fault), -ENOENT, -EACCES or -ENOMEM with one sentence in why. */
+int script_load(struct sched *s, const char *path, const struct script_options *o,
+		struct script **out, char *why, size_t size);
+
+void script_hold(struct script *sc);
+
+/* Gives a reference back; the last one frees the state. */
+void script_release(struct script *sc);
+
+/* A coroutine with an empty stack, and its anchor; NULL: out of memory. */
+lua_State *script_take_co(struct script *sc, int *ref);
+
+/* Takes a coroutine back; `clean` if it ended by returning. */
+void script_give_co(struct script *sc, lua_State *co, int ref, bool clean);
+
+/* Pushes a field of the handler, or nil; never raises. */
+int script_push_field(struct script *sc, const char *name);
+
+#endif

@@ -1,0 +1,209 @@
+#include "script/state.h"
+
+#include "script/coro.h"
+#include "script/lerror.h"
+#include "script/task.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *
+allocate(void *ud, void *p, size_t old, size_t n)
+{
+	struct state *st = ud;
+	void *q;
+
+	if (!p)
+		old = 0; /* then it is a type, not a size */
+	if (n == 0) {
+		free(p);
+		st->used -= old;
+		return NULL;
+	}
+	if (st->limit && n > old && st->used + (n - old) > st->limit)
+		return NULL;
+	q = realloc(p, n);
+	if (q)
+		st->used += n - old;
+	return q;
+}
+
+/* tostring() in protected mode: a throwing __tostring must not end the report. */
+static int
+protected_tostring(lua_State *L)
+{
+	luaL_tolstring(L, 1, NULL);
+	return 1;
+}
+
+void
+state_push_text(lua_State *L, int idx)
+{
+	idx = lua_absindex(L, idx);
+	lua_pushcfunction(L, protected_tostring);
+	lua_pushvalue(L, idx);
+	if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+		return;
+	lua_pop(L, 1);
+	lua_pushfstring(L, "(error value: a %s whose __tostring failed)", luaL_typename(L, idx));
+}
+
+int
+state_traceback(lua_State *L)
+{
+	if (lerror_code(L, 1))
+		return 1;
+	state_push_text(L, 1);
+	luaL_traceback(L, L, lua_tostring(L, -1), 1);
+	return 1;
+}
+
+int
+state_call(lua_State *L, int nargs, int nresults)
+{
+	int at = lua_gettop(L) - nargs, status;
+
+	lua_pushcfunction(L, state_traceback);
+	lua_insert(L, at);
+	status = lua_pcall(L, nargs, nresults, at);
+	lua_remove(L, at);
+	return status;
+}
+
+/* load() as Lua's own, but for text only: bytecode can break out of any sandbox. */
+static int
+text_load(lua_State *L)
+{
+	int n = lua_gettop(L) < 4 ? 3 : 4; /* a fourth argument, nil or not, is the environment */
+
+	lua_settop(L, n);
+	lua_pushliteral(L, "t");
+	lua_replace(L, 3);
+	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_insert(L, 1);
+	lua_call(L, n, LUA_MULTRET);
+	return lua_gettop(L);
+}
+
+static int
+text_loadfile(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	int has_env = lua_gettop(L) >= 3;
+
+	if (luaL_loadfilex(L, name, "t") != LUA_OK) {
+		luaL_pushfail(L);
+		lua_insert(L, -2);
+		return 2;
+	}
+	if (has_env) {
+		lua_pushvalue(L, 3);
+		if (!lua_setupvalue(L, -2, 1))
+			lua_pop(L, 1);
+	}
+	return 1;
+}
+
+static int
+dofile_k(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)status, (void)ctx;
+	return lua_gettop(L) - 1;
+}
+
+static int
+text_dofile(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+
+	lua_settop(L, 1);
+	if (luaL_loadfilex(L, name, "t") != LUA_OK)
+		return lua_error(L);
+	lua_callk(L, 0, LUA_MULTRET, 0, dofile_k);
+	return dofile_k(L, LUA_OK, 0);
+}
+
+/* The searcher for Lua modules, text only. */
+static int
+text_searcher(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1), *file;
+
+	lua_getglobal(L, "package");
+	lua_getfield(L, -1, "searchpath");
+	lua_pushstring(L, name);
+	lua_getfield(L, -3, "path");
+	lua_call(L, 2, 2);
+	if (lua_isnil(L, -2))
+		return 1; /* what was tried */
+	lua_pop(L, 1);
+	file = lua_tostring(L, -1);
+	if (luaL_loadfilex(L, file, "t") != LUA_OK)
+		return luaL_error(L, "error loading module '%s' from file '%s':\n\t%s", name, file,
+				  lua_tostring(L, -1));
+	lua_insert(L, -2);
+	return 2;
+}
+
+/* Argument 1: what to put before package.path, or nil; 2: the function that opens more. */
+static int
+open_libraries(lua_State *L)
+{
+	luaL_openlibs(L);
+	luaL_requiref(L, "coroutine", luaopen_moonport_coroutine, 1);
+	lua_pop(L, 1);
+	lua_getglobal(L, "load");
+	lua_pushcclosure(L, text_load, 1);
+	lua_setglobal(L, "load");
+	lua_register(L, "loadfile", text_loadfile);
+	lua_register(L, "dofile", text_dofile);
+	lua_getglobal(L, "package");
+	lua_getfield(L, -1, "searchers");
+	lua_pushcfunction(L, text_searcher);
+	lua_rawseti(L, -2, 2);
+	lua_pop(L, 1);
+	if (lua_isstring(L, 1)) {
+		lua_pushvalue(L, 1);
+		lua_getfield(L, -2, "path");
+		lua_concat(L, 2);
+		lua_setfield(L, -2, "path");
+	}
+	lua_pop(L, 1);
+	if (!lua_isnil(L, 2)) {
+		lua_pushvalue(L, 2);
+		lua_call(L, 0, 0);
+	}
+	return 0;
+}
+
+int
+state_open(struct state *st, struct sched *s, size_t limit, const char *path, lua_CFunction open)
+{
+	*st = (struct state){.limit = limit};
+	st->L = lua_newstate(allocate, st);
+	if (!st->L)
+		return -ENOMEM;
+	sched_attach(st->L, s);
+	lua_pushcfunction(st->L, open_libraries);
+	lua_pushstring(st->L, path);
+	if (open)
+		lua_pushcfunction(st->L, open);
+	else
+		lua_pushnil(st->L);
+	if (state_call(st->L, 2, 0) != LUA_OK) {
+		state_close(st);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void
+state_close(struct state *st)
+{
+	if (st->L)
+		lua_close(st->L);
+	st->L = NULL;
+}

@@ -1,0 +1,40 @@
+/* state.h - Lua states with a memory limit, and the one way to call into them.
+ *
+ * C enters Lua in two places: state_call() here and the scheduler's resume.
+ * A state belongs to one engine and its thread.  Sizes are bytes. */
+#ifndef HOST_SCRIPT_STATE_H
+#define HOST_SCRIPT_STATE_H
+
+#include <lua.h>
+#include <stddef.h>
+
+struct sched;
+
+struct state {
+	lua_State *L;
+	size_t used, limit; /* limit 0: none */
+};
+
+/* A state with the standard libraries, text-only load functions, the host's
+ * coroutine library and whatever `open` adds.  path goes before package.path.
+ * Errors: -ENOMEM.  The caller keeps the struct in place until state_close(). */
+int state_open(struct state *st, struct sched *s, size_t limit, const char *path,
+	       lua_CFunction open);
+
+/* Runs the finalizers and frees the state. */
+void state_close(struct state *st);
+
+/* Calls the function below its nargs arguments in protected mode.  On an error
+ * the error value, with its traceback if it is a plain error, replaces them:
+ * state_call returns its status, and the stack holds one value more than before
+ * the function was pushed. */
+int state_call(lua_State *L, int nargs, int nresults);
+
+/* The message handler that state_call() uses: a string error gets a traceback,
+ * an error value of the host stays as it is, anything else becomes a string. */
+int state_traceback(lua_State *L);
+
+/* Pushes what `tostring` would say of the value at idx, whatever it may be. */
+void state_push_text(lua_State *L, int idx);
+
+#endif

@@ -1,0 +1,338 @@
+#include "script/task.h"
+
+#include "base/clock.h"
+#include "script/coro.h"
+#include "script/lerror.h"
+#include "script/script.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+
+static void resume(struct task *t, int nargs);
+
+static void
+run_ready(struct loop_task *turn)
+{
+	struct sched *s = LIST_ENTRY(turn, struct sched, turn);
+	struct list batch;
+
+	s->turn_due = false;
+	list_take(&batch, &s->ready);
+	while (!list_empty(&batch)) {
+		struct task *t = LIST_ENTRY(batch.next, struct task, ready);
+		list_remove(&t->ready);
+		resume(t, 0);
+	}
+}
+
+void
+sched_init(struct sched *s, struct loop *loop)
+{
+	*s = (struct sched){.loop = loop, .cancel_grace = 5 * CLOCK_SECOND};
+	list_init(&s->tasks);
+	list_init(&s->ready);
+	list_init(&s->turn.link);
+	s->turn.run = run_ready;
+	pool_init(&s->pool, sizeof(struct task));
+}
+
+void
+sched_free(struct sched *s)
+{
+	list_remove(&s->turn.link);
+	pool_free(&s->pool);
+}
+
+static void
+make_ready(struct task *t)
+{
+	struct sched *s = t->sched;
+
+	t->state = TASK_READY;
+	list_append(&s->ready, &t->ready);
+	if (!s->turn_due) {
+		s->turn_due = true;
+		loop_defer(s->loop, &s->turn);
+	}
+}
+
+/* The timer may be early, never late: it is set again when it fires. */
+static void
+arm(struct task *t)
+{
+	int64_t want = t->state == TASK_WAITING && t->deadline < t->limit ? t->deadline : t->limit;
+
+	if (want != CLOCK_NEVER && (!t->timer.slot || t->timer.when > want))
+		loop_timer_set(t->sched->loop, &t->timer, want);
+}
+
+static void
+end(struct task *t, int status)
+{
+	struct sched *s = t->sched;
+	struct script *sc = t->script;
+
+	loop_timer_done(s->loop, &t->timer);
+	list_remove(&t->link);
+	list_remove(&t->ready);
+	s->ntasks--;
+	if (t->ended)
+		t->ended(t, status);
+	script_give_co(sc, t->co, t->ref, status == LUA_OK);
+	pool_give(&s->pool, t);
+	script_release(sc);
+}
+
+static void
+resume(struct task *t, int nargs)
+{
+	struct sched *s = t->sched;
+	lua_State *co = t->co;
+	int status, nres;
+
+	s->current = t;
+	s->running = co;
+	s->parked = false;
+	t->state = TASK_RUNNING;
+	coro_mark_waiting(co, 0);
+	status = lua_resume(co, NULL, nargs, &nres);
+	if (s->ran)
+		s->ran(s);
+	s->current = NULL;
+	s->running = NULL;
+	if (status == LUA_YIELD && s->parked) {
+		coro_mark_waiting(co, 1);
+		return;
+	}
+	if (status == LUA_YIELD) {
+		lua_settop(co, 0);
+		lua_pushliteral(co, "a C function yielded to the host, which has no use for that");
+		status = LUA_ERRRUN;
+	}
+	end(t, status);
+}
+
+static void
+take_back(struct task *t)
+{
+	void (*detach)(void *arg) = t->detach;
+
+	t->detach = NULL;
+	if (detach)
+		detach(t->detach_arg);
+}
+
+static void
+on_timer(struct loop_timer *timer)
+{
+	struct task *t = LIST_ENTRY(timer, struct task, timer);
+	int64_t now = loop_now(t->sched->loop);
+
+	if (now >= t->limit) {
+		if (t->cancelled == 2) {
+			task_kill(t);
+			return;
+		}
+		t->limit = CLOCK_NEVER;
+		task_cancel(t, "request_timeout");
+	} else if (t->state == TASK_WAITING && now >= t->deadline) {
+		take_back(t);
+		t->wake = -ETIMEDOUT;
+		resume(t, 0);
+		return;
+	}
+	arm(t);
+}
+
+struct task *
+task_new(struct sched *s, struct script *script)
+{
+	struct task *t = pool_take(&s->pool);
+	int ref;
+	lua_State *co;
+
+	if (!t)
+		return NULL;
+	co = script_take_co(script, &ref);
+	if (!co)
+		goto fail_task;
+	if (loop_timer_init(s->loop, &t->timer, on_timer) < 0)
+		goto fail_co;
+	t->sched = s;
+	t->script = script;
+	t->co = co;
+	t->ref = ref;
+	t->state = TASK_NEW;
+	t->wake = 0;
+	t->cancelled = 0;
+	t->deadline = t->limit = CLOCK_NEVER;
+	t->started = loop_now(s->loop);
+	t->detach = NULL;
+	t->ended = NULL;
+	t->owner = NULL;
+	list_init(&t->ready);
+	list_append(&s->tasks, &t->link);
+	s->ntasks++;
+	script_hold(script);
+	return t;
+
+fail_co:
+	script_give_co(script, co, ref, true);
+fail_task:
+	pool_give(&s->pool, t);
+	return NULL;
+}
+
+void
+task_start(struct task *t, int nargs)
+{
+	resume(t, nargs);
+}
+
+void
+task_abandon(struct task *t)
+{
+	t->ended = NULL;
+	end(t, LUA_ERRRUN);
+}
+
+struct task *
+task_current(lua_State *L)
+{
+	struct sched *s = sched_of(L);
+
+	if (!s || !s->current)
+		luaL_error(L, "this waits, and only a request can: it was called while no request was "
+			      "running (a script being loaded, or a finalizer)");
+	return s->current;
+}
+
+static int
+raise_cancelled(lua_State *L, struct task *t)
+{
+	t->cancelled = 2;
+	t->limit = loop_now(t->sched->loop) + t->sched->cancel_grace;
+	arm(t);
+	lua_pushfstring(L, "cancelled: %s", t->why);
+	lerror_push(L, "cancelled", lua_tostring(L, -1), ECANCELED);
+	return lua_error(L);
+}
+
+/* Raises unless L, the innermost coroutine of the running task, can yield all the way out. */
+static void
+check_way_out(lua_State *L, struct sched *s)
+{
+	lua_State *stuck = s->barrier ? s->barrier : lua_isyieldable(L) ? NULL : L;
+
+	if (stuck) {
+		coro_push_culprit(stuck);
+		if (stuck != L)
+			lua_xmove(stuck, L, 1);
+		luaL_error(L, "cannot wait inside %s: that function is C and cannot be suspended",
+			   lua_tostring(L, -1));
+	}
+	if (s->running != L)
+		luaL_error(L, "cannot wait inside a coroutine that the host does not know; "
+			      "resume it by moonport.coroutine");
+}
+
+int
+task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg, lua_KContext ctx,
+	  lua_KFunction k)
+{
+	struct task *t = task_current(L);
+	struct sched *s = t->sched;
+
+	t->detach = detach;
+	t->detach_arg = arg;
+	if (s->barrier || !lua_isyieldable(L) || s->running != L) {
+		take_back(t);
+		check_way_out(L, s);
+	}
+	if (t->cancelled == 1) {
+		take_back(t);
+		return raise_cancelled(L, t);
+	}
+	t->state = TASK_WAITING;
+	t->deadline = deadline;
+	arm(t);
+	s->parked = true;
+	return lua_yieldk(L, 0, ctx, k);
+}
+
+int
+task_woke(lua_State *L)
+{
+	struct task *t = sched_of(L)->current;
+	int wake = t->wake;
+
+	t->wake = 0;
+	if (wake == -ECANCELED)
+		raise_cancelled(L, t);
+	return wake;
+}
+
+void
+task_wake(struct task *t)
+{
+	t->detach = NULL;
+	if (t->state != TASK_WAITING)
+		return;
+	if (t->sched->current)
+		make_ready(t);
+	else
+		resume(t, 0);
+}
+
+int
+task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
+{
+	struct task *t = task_current(L);
+
+	/* Where it cannot yield it simply goes on: nothing is lost but fairness. */
+	if (t->sched->barrier || !lua_isyieldable(L) || t->sched->running != L)
+		return k(L, LUA_OK, ctx);
+	t->detach = NULL;
+	t->sched->parked = true;
+	make_ready(t);
+	return lua_yieldk(L, 0, ctx, k);
+}
+
+void
+task_cancel(struct task *t, const char *why)
+{
+	if (t->cancelled)
+		return;
+	t->cancelled = 1;
+	t->why = why;
+	if (t->state != TASK_WAITING)
+		return;
+	take_back(t);
+	t->wake = -ECANCELED;
+	make_ready(t);
+}
+
+void
+task_kill(struct task *t)
+{
+	struct sched *s = t->sched;
+	struct task *current = s->current;
+
+	take_back(t);
+	s->current = t;
+	t->state = TASK_RUNNING;
+	lua_resetthread(t->co); /* __close runs here, and cannot wait any more */
+	lua_settop(t->co, 0);
+	lua_pushliteral(t->co, "closed: it went on after it was cancelled");
+	if (s->ran)
+		s->ran(s);
+	s->current = current;
+	end(t, LUA_ERRRUN);
+}
+
+void
+task_limit(struct task *t, int64_t limit)
+{
+	t->limit = limit;
+	arm(t);
+}

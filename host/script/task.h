@@ -1,0 +1,116 @@
+/* task.h - the scheduler: coroutines that wait for the loop.
+ *
+ * A task is a coroutine that the scheduler runs, parks until an operation or a
+ * deadline, wakes and can cancel.  A binding that has to wait parks the running
+ * task by task_park() and goes on in its continuation, where task_woke() says
+ * why.  Waits pass outward through the handler's own coroutines (coro.h).
+ *
+ * The scheduler owns the tasks and frees each when it ends.  All functions are
+ * for the loop's own thread.  Deadlines are clock.h's. */
+#ifndef HOST_SCRIPT_TASK_H
+#define HOST_SCRIPT_TASK_H
+
+#include "base/list.h"
+#include "base/pool.h"
+#include "loop/loop.h"
+
+#include <lua.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct script;
+struct sched;
+struct task;
+
+enum task_state { TASK_NEW, TASK_RUNNING, TASK_WAITING, TASK_READY };
+
+struct task {
+	struct list link;  /* in the scheduler's tasks */
+	struct list ready; /* among those to be resumed */
+	struct sched *sched;
+	struct script *script; /* whose code it runs; holds a reference */
+	lua_State *co;
+	int ref; /* keeps co alive */
+	enum task_state state;
+	int wake;          /* why the last wait ended */
+	uint8_t cancelled; /* 0 no, 1 asked for, 2 raised */
+	const char *why;   /* of the cancel: a literal */
+	struct loop_timer timer;
+	int64_t deadline; /* of this wait */
+	int64_t limit;    /* of the whole task; once cancelled, of its cleaning up */
+	int64_t started;
+	void (*detach)(void *arg); /* takes back what this wait had in flight */
+	void *detach_arg;
+	/* Called once when the task has ended, with its coroutine still there: on
+	 * an error (status not LUA_OK) the error value is on top of its stack. */
+	void (*ended)(struct task *t, int status);
+	void *owner; /* the caller's */
+};
+
+struct sched {
+	struct loop *loop;
+	struct task *current;   /* the one that runs now */
+	lua_State *running;     /* its innermost coroutine */
+	lua_State *barrier;     /* an outer coroutine that stands in a C call which cannot yield */
+	bool parked;            /* a wait is on its way outward */
+	struct list tasks, ready;
+	struct loop_task turn;
+	bool turn_due;
+	struct pool pool;
+	size_t ntasks;
+	int64_t cancel_grace;   /* nanoseconds */
+	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
+	void *io;               /* the bindings' own */
+};
+
+void sched_init(struct sched *s, struct loop *loop);
+
+/* No task may be left. */
+void sched_free(struct sched *s);
+
+/* The scheduler that a state belongs to; NULL in a state that no host runs. */
+struct sched *sched_of(lua_State *L);
+
+/* Makes `s` the scheduler of a new state and all coroutines made in it. */
+void sched_attach(lua_State *L, struct sched *s);
+
+/* A task whose coroutine has an empty stack: push a function and its arguments
+ * there, then task_start().  NULL: out of memory. */
+struct task *task_new(struct sched *s, struct script *script);
+
+/* Runs the task until its first wait.  It may have ended, and be freed, on return. */
+void task_start(struct task *t, int nargs);
+
+/* Frees a task that was never started. */
+void task_abandon(struct task *t);
+
+/* The task that runs L, or an error in Lua when none does. */
+struct task *task_current(lua_State *L);
+
+/* Parks the running task until task_wake() or the deadline; must be returned
+ * from a C function: `return task_park(...)`.  detach(arg), if not NULL, takes
+ * back what is in flight when the wait ends any other way than by task_wake().
+ * Raises "cancelled", and an error where Lua cannot yield, naming the culprit. */
+int task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
+	      lua_KContext ctx, lua_KFunction k);
+
+/* For the continuation: 0, or -ETIMEDOUT.  Raises "cancelled". */
+int task_woke(lua_State *L);
+
+/* Ends a wait; the task runs now if none runs, else soon. */
+void task_wake(struct task *t);
+
+/* Has the task's wait, now or next, raise "cancelled"; it may then clean up for
+ * cancel_grace, after which its coroutine is closed.  why: a literal. */
+void task_cancel(struct task *t, const char *why);
+
+/* Closes the task's coroutine without another word; not for the running task. */
+void task_kill(struct task *t);
+
+/* Cancels the task at this time, unless it has ended.  CLOCK_NEVER: no limit. */
+void task_limit(struct task *t, int64_t limit);
+
+/* Puts the running task behind the other ready ones: `return task_yield(L, ctx, k)`. */
+int task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k);
+
+#endif

@@ -1,0 +1,520 @@
+#include "server/request.h"
+
+#include "base/clock.h"
+#include "bind/lhandle.h"
+#include "bind/stream.h"
+#include "script/lerror.h"
+#include "script/script.h"
+#include "script/task.h"
+#include "server/host.h"
+#include "server/server.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A reply of this size or more is sent by itself, so that a failure is the request's. */
+enum { REPLY_ALONE = 8 * 1024 };
+
+/* ---- what the log says of a request that did not end well ---- */
+
+static void
+log_outcome(struct request *r, enum log_level level, const char *event, const char *why)
+{
+	struct server *s = r->server;
+	char client[ADDR_TEXT];
+	struct log_field f[] = {log_str("server", s->name), log_str("client", client),
+				log_int("generation", r->script->number), log_str("why", why), {0}};
+
+	addr_text(&r->client, client, sizeof(client));
+	f[1] = log_str("client", client);
+	log_event(s->host->log, level, event, f);
+}
+
+static void
+log_error(struct request *r, const char *text)
+{
+	struct server *s = r->server;
+	const char *nl = strchr(text, '\n');
+	char client[ADDR_TEXT];
+	struct log_field f[6];
+
+	addr_text(&r->client, client, sizeof(client));
+	f[0] = log_str("server", s->name);
+	f[1] = log_str("client", client);
+	f[2] = log_int("generation", r->script->number);
+	f[3] = log_bytes("error", text, nl ? (size_t)(nl - text) : strlen(text));
+	f[4] = log_str("traceback", nl ? nl + 1 : "");
+	f[5] = (struct log_field){0};
+	log_event(s->host->log, LOG_ERROR, "handler error", f);
+}
+
+/* Counts and logs the error value on top of L's stack.  Raises nothing. */
+static void
+report(struct request *r, lua_State *L)
+{
+	struct counters *c = &r->server->counters;
+	const char *code = lerror_code(L, -1);
+
+	r->failed = true;
+	if (!code) {
+		c->errors++;
+		state_push_text(L, -1);
+		log_error(r, lua_tostring(L, -1));
+		lua_pop(L, 1);
+		return;
+	}
+	state_push_text(L, -1);
+	if (strcmp(code, "cancelled") == 0) {
+		c->cancelled++;
+		log_outcome(r, LOG_INFO, "cancelled", lua_tostring(L, -1));
+	} else if (strcmp(code, "timeout") == 0) {
+		c->timeouts++;
+		log_outcome(r, LOG_INFO, "timeout", lua_tostring(L, -1));
+	} else if (strcmp(code, "EPIPE") == 0 || strcmp(code, "ECONNRESET") == 0 ||
+		   strcmp(code, "ENOTCONN") == 0 || strcmp(code, "ETIMEDOUT") == 0) {
+		c->peers_gone++;
+		log_outcome(r, LOG_INFO, "peer gone", lua_tostring(L, -1));
+	} else {
+		c->errors++;
+		log_error(r, lua_tostring(L, -1));
+	}
+	lua_pop(L, 1);
+}
+
+/* ---- the request's coroutine ---- */
+
+enum { SELF = 1, MESSAGE_HANDLER = 2 };
+
+/* Steps of the coroutine; each value is what comes after a wait. */
+enum step { RAN = 1, TOLD, FINISHED, SENT };
+
+static struct request *
+running_request(lua_State *L)
+{
+	return sched_of(L)->current->owner;
+}
+
+static void
+set(lua_State *L, const char *name)
+{
+	lua_setfield(L, SELF, name);
+}
+
+/* Leaves on the empty stack a self with the fields that every handler finds there. */
+static void
+build_instance(lua_State *L, struct request *r)
+{
+	struct server *s = r->server;
+
+	lua_settop(L, 0);
+	lua_createtable(L, 0, 8);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, s->self_ref);
+	set(L, "server");
+	push_address(L, &r->client);
+	set(L, "client_address");
+	handle_push(L, RFILE_META, r->stream);
+	set(L, "rfile");
+	handle_push(L, WFILE_META, r->stream);
+	set(L, "wfile");
+	if (r->stream->datagram) {
+		const char *p;
+		size_t n;
+		stream_view(r->stream, &p, &n);
+		lua_createtable(L, 2, 0);
+		lua_pushlstring(L, p, n);
+		lua_pushvalue(L, -1);
+		set(L, "packet");
+		lua_rawseti(L, -2, 1);
+		lua_rawgeti(L, LUA_REGISTRYINDEX, s->port_ref);
+		lua_pushvalue(L, -1);
+		set(L, "socket");
+		lua_rawseti(L, -2, 2);
+		set(L, "request");
+		if (r->full_len) {
+			lua_pushinteger(L, (lua_Integer)r->full_len);
+			set(L, "truncated");
+		}
+	} else {
+		handle_push(L, REQUEST_META, r->stream);
+		lua_pushvalue(L, -1);
+		set(L, "request");
+		set(L, "connection");
+	}
+	lua_rawgeti(L, LUA_REGISTRYINDEX, r->script->meta_ref);
+	lua_setmetatable(L, SELF);
+}
+
+/* Pushes server.NAME of the handler. */
+static void
+push_hook(lua_State *L, struct request *r, const char *name)
+{
+	lua_rawgeti(L, LUA_REGISTRYINDEX, r->script->handler_ref);
+	lua_getfield(L, -1, "server");
+	lua_getfield(L, -1, name);
+	lua_replace(L, -3);
+	lua_pop(L, 1);
+}
+
+static void
+push_hook_arguments(lua_State *L)
+{
+	lua_getfield(L, SELF, "server");
+	lua_getfield(L, SELF, "request");
+	lua_getfield(L, SELF, "client_address");
+}
+
+/* verify_request, setup, handle: a C function of self, for handlers that have the
+ * first two; each step follows the one before, also after a wait. */
+static int
+body_k(lua_State *L, int status, lua_KContext step)
+{
+	struct request *r = running_request(L);
+
+	(void)status;
+	if (step == 0 && r->server->verifies) {
+		push_hook(L, r, "verify_request");
+		push_hook_arguments(L);
+		lua_callk(L, 3, 1, 1, body_k);
+		step = 1;
+	}
+	if (step == 1) {
+		if (!lua_toboolean(L, -1)) {
+			r->server->counters.refused++;
+			log_outcome(r, LOG_INFO, "refused", "verify_request said no");
+			lua_pushboolean(L, 0);
+			return 1;
+		}
+		lua_settop(L, SELF);
+	}
+	if (step <= 1 && r->script->has_setup) {
+		lua_getfield(L, SELF, "setup");
+		lua_pushvalue(L, SELF);
+		lua_callk(L, 1, 0, 2, body_k);
+	}
+	if (step <= 2) {
+		lua_getfield(L, SELF, "handle");
+		lua_pushvalue(L, SELF);
+		lua_callk(L, 1, 0, 3, body_k);
+	}
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+static int
+body(lua_State *L)
+{
+	return body_k(L, LUA_OK, 0);
+}
+
+static int steps(lua_State *L, int status, lua_KContext step);
+
+/* An error of the handler: its server's handle_error, else the log. */
+static int
+tell(lua_State *L, struct request *r)
+{
+	if (!r->server->handles_errors || lerror_code(L, -1)) {
+		report(r, L);
+		lua_pop(L, 1);
+		return LUA_OK;
+	}
+	r->failed = true;
+	r->server->counters.errors++;
+	push_hook(L, r, "handle_error");
+	lua_insert(L, -2);
+	push_hook_arguments(L);
+	lua_rotate(L, -4, -1); /* server, request, client_address, error */
+	return lua_pcallk(L, 4, 0, MESSAGE_HANDLER, TOLD, steps);
+}
+
+/* A datagram's reply.  Returns 0 when it is on its way, or what the park returned. */
+static int
+send_reply(lua_State *L, struct request *r)
+{
+	struct server *s = r->server;
+	struct stream *st = r->stream;
+	const char *p;
+	size_t n;
+	int64_t deadline = 0;
+	int rc;
+
+	stream_flush(st);
+	n = buf_len(&st->out);
+	p = n ? buf_data(&st->out) : "";
+	if (n == 0)
+		return 0;
+	if (r->client.len == 0 || (addr_is_unix(&r->client) && r->client.len <= sizeof(sa_family_t))) {
+		s->counters.unanswered++;
+		log_outcome(r, LOG_DEBUG, "unanswered", "the sender has no address");
+		return 0;
+	}
+	if (s->view.transport == TRANSPORT_UDP && n < REPLY_ALONE) {
+		if (dgram_out_put(s->dgrams.out, p, n, &r->client, &r->local)) {
+			if (!s->dgrams.flush_due) {
+				s->dgrams.flush_due = true;
+				loop_defer(s->host->loop, &s->dgrams.flush);
+			}
+			return 0;
+		}
+		request_flush_replies(s);
+	}
+	rc = datagram_try(&s->dgrams.port, p, n, &r->client, &r->local, r->tries++, &deadline);
+	if (rc == -EINPROGRESS)
+		return task_park(L, deadline, NULL, NULL, SENT, steps);
+	if (rc < 0) {
+		s->counters.send_errors++;
+		log_outcome(r, LOG_WARN, "reply not sent", strerror(-rc));
+	} else
+		s->host->io.bytes_out += n;
+	return 0;
+}
+
+/* The last step: what was written goes out. */
+static int
+send_rest(lua_State *L, struct request *r)
+{
+	struct stream *st = r->stream;
+
+	if (st->closed)
+		return 0;
+	if (st->datagram)
+		return send_reply(L, r);
+	stream_flush(st);
+	if (!st->error && !st->abortive && buf_len(&st->out) > 0)
+		return stream_park_out(L, st, SENT, steps);
+	if (st->error && !r->failed) {
+		r->failed = true;
+		r->server->counters.peers_gone++;
+		log_outcome(r, LOG_INFO, "peer gone", strerror(st->error));
+	}
+	return 0;
+}
+
+/* The whole of a request after its instance is there.  status: how the call before went. */
+static int
+steps(lua_State *L, int status, lua_KContext step)
+{
+	struct request *r = running_request(L);
+
+	if (step == 0) {
+		if (r->script->has_setup || r->server->verifies)
+			lua_pushcfunction(L, body);
+		else
+			lua_getfield(L, SELF, "handle");
+		lua_pushvalue(L, SELF);
+		status = lua_pcallk(L, 1, 1, MESSAGE_HANDLER, RAN, steps);
+		step = RAN;
+	}
+	if (step == RAN) {
+		bool refused = r->server->verifies && (status == LUA_OK || status == LUA_YIELD) &&
+			       lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+		status = status == LUA_OK || status == LUA_YIELD ? LUA_OK : tell(L, r);
+		step = refused ? FINISHED : TOLD;
+	}
+	if (step == TOLD) {
+		if (status != LUA_OK && status != LUA_YIELD)
+			report(r, L);
+		lua_settop(L, MESSAGE_HANDLER);
+		if (r->script->has_finish) {
+			lua_getfield(L, SELF, "finish");
+			lua_pushvalue(L, SELF);
+			status = lua_pcallk(L, 1, 0, MESSAGE_HANDLER, FINISHED, steps);
+		} else
+			status = LUA_OK;
+		step = FINISHED;
+	}
+	if (step == FINISHED && status != LUA_OK && status != LUA_YIELD)
+		report(r, L);
+	if (step == SENT && task_woke(L) == -ETIMEDOUT && !r->stream->datagram)
+		return lerror_raise_timeout(L, "write");
+	return send_rest(L, r);
+}
+
+static int
+main_function(lua_State *L)
+{
+	build_instance(L, lua_touserdata(L, 1));
+	lua_pushcfunction(L, state_traceback);
+	return steps(L, LUA_OK, 0);
+}
+
+/* ---- begin and end ---- */
+
+static void
+end(struct request *r)
+{
+	struct server *s = r->server;
+
+	if (s->attrs.idle_timeout != ATTR_NONE)
+		loop_timer_done(s->host->loop, &r->idle);
+	stream_free(r->stream);
+	list_remove(&r->link);
+	s->nrequests--;
+	s->counters.ended++;
+	pool_give(&s->pool, r);
+	server_resume(s);
+}
+
+static void
+task_ended(struct task *t, int status)
+{
+	struct request *r = t->owner;
+
+	lua_State *L = t->script->state.L;
+
+	if (status != LUA_OK) {
+		/* It died outside the protected calls, or was closed: no traceback is left. */
+		lua_xmove(t->co, L, 1);
+		report(r, L);
+		lua_pop(L, 1);
+	}
+	end(r);
+}
+
+static void
+on_idle(struct loop_timer *timer)
+{
+	struct request *r = LIST_ENTRY(timer, struct request, idle);
+	int64_t due = clock_after(r->stream->active, r->server->attrs.idle_timeout);
+
+	if (due > loop_now(r->server->host->loop))
+		loop_timer_set(r->server->host->loop, timer, due);
+	else
+		task_cancel(r->task, "idle_timeout");
+}
+
+static uint32_t
+limit_of(int64_t value, size_t otherwise)
+{
+	return value < 0 ? (uint32_t)otherwise : value == 0 ? 1 : (uint32_t)value;
+}
+
+static void
+apply_attrs(struct stream *st, const struct attrs *a)
+{
+	st->receive_max = limit_of(a->rbufsize, loop_buffer_size());
+	if (a->wbufsize == 0)
+		st->mode = STREAM_NO;
+	else
+		st->collect_max = limit_of(a->wbufsize, STREAM_GATHER);
+	st->max_line = (uint32_t)a->max_line;
+	if (a->timeout != ATTR_NONE)
+		st->timeout = clock_after(0, a->timeout);
+}
+
+/* A request with its stream and task, ready to run.  NULL: out of memory; st is freed. */
+static struct request *
+prepare(struct server *s, struct stream *st, const struct addr *client)
+{
+	struct loop *loop = s->host->loop;
+	struct request *r = pool_take(&s->pool);
+
+	if (!r)
+		goto fail_stream;
+	*r = (struct request){.server = s, .stream = st, .script = s->script};
+	r->client.len = client->len;
+	memcpy(&r->client.ss, &client->ss, client->len);
+	if (s->attrs.idle_timeout != ATTR_NONE && loop_timer_init(loop, &r->idle, on_idle) < 0)
+		goto fail_request;
+	r->task = task_new(&s->host->sched, s->script);
+	if (!r->task)
+		goto fail_timer;
+	r->task->owner = r;
+	r->task->ended = task_ended;
+	st->task = r->task;
+	apply_attrs(st, &s->attrs);
+	if (s->attrs.request_timeout != ATTR_NONE)
+		task_limit(r->task, clock_after(clock_now(), s->attrs.request_timeout));
+	if (s->attrs.idle_timeout != ATTR_NONE)
+		loop_timer_set(loop, &r->idle, clock_after(loop_now(loop), s->attrs.idle_timeout));
+	list_append(&s->requests, &r->link);
+	s->nrequests++;
+	s->counters.requests++;
+	return r;
+
+fail_timer:
+	if (s->attrs.idle_timeout != ATTR_NONE)
+		loop_timer_done(loop, &r->idle);
+fail_request:
+	pool_give(&s->pool, r);
+fail_stream:
+	stream_free(st);
+	return NULL;
+}
+
+static void
+run(struct request *r)
+{
+	lua_State *co = r->task->co;
+
+	lua_pushcfunction(co, main_function);
+	lua_pushlightuserdata(co, r);
+	task_start(r->task, 1);
+}
+
+int
+request_start_stream(struct server *s, int fd, const struct addr *client)
+{
+	struct stream *st;
+	struct request *r;
+	int rc = stream_new(&s->host->io, fd, true, &st);
+
+	if (rc < 0)
+		return rc;
+	r = prepare(s, st, client);
+	if (!r)
+		return -ENOMEM;
+	run(r);
+	return 0;
+}
+
+int
+request_start_datagram(struct server *s, const struct dgram *d)
+{
+	struct stream *st;
+	struct request *r;
+	int rc = stream_new(&s->host->io, -1, false, &st);
+
+	if (rc < 0)
+		return rc;
+	s->host->io.bytes_in += d->len;
+	if (!buf_put(&st->in, d->data, d->len)) {
+		stream_free(st);
+		return -ENOMEM;
+	}
+	r = prepare(s, st, &d->from);
+	if (!r)
+		return -ENOMEM;
+	r->local = d->local;
+	r->full_len = d->full_len > d->len ? d->full_len : 0;
+	run(r);
+	return 0;
+}
+
+void
+request_flush_replies(struct server *s)
+{
+	struct datagrams *d = &s->dgrams;
+	struct mmsghdr *m;
+	unsigned n;
+	int rc;
+
+	while (dgram_out_count(d->out) > 0 && !d->out_op.fd) {
+		m = dgram_out_headers(d->out, &n);
+		rc = loop_sendmmsg(&s->fd, &d->out_op, m, n);
+		if (rc == -EINPROGRESS)
+			return;
+		if (rc < 0) { /* the first of them was refused */
+			struct log_field f[] = {log_str("server", s->name), log_str("why", strerror(-rc)), {0}};
+			s->counters.send_errors++;
+			log_gated(s->host->log, &s->reply_gate, LOG_WARN, "reply not sent", f);
+			rc = 1;
+		}
+		for (int i = 0; i < rc; i++)
+			s->host->io.bytes_out += m[i].msg_len;
+		dgram_out_drop(d->out, (unsigned)rc);
+	}
+}

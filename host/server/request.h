@@ -1,0 +1,43 @@
+/* request.h - one request: its instance, its task, and its end.
+ *
+ * The server's pool owns the struct; the request frees itself when its task has
+ * ended, and tells the server. */
+#ifndef HOST_SERVER_REQUEST_H
+#define HOST_SERVER_REQUEST_H
+
+#include "base/list.h"
+#include "loop/loop.h"
+#include "net/dgram.h"
+
+#include <lua.h>
+
+struct script;
+struct server;
+struct stream;
+struct task;
+
+struct request {
+	struct list link; /* in the server's requests */
+	struct server *server;
+	struct stream *stream;
+	struct task *task;
+	struct script *script; /* borrowed from the task */
+	struct addr client;
+	struct dgram_local local; /* datagrams */
+	size_t full_len;          /* a datagram that was cut: its true length, else 0 */
+	struct loop_timer idle;
+	unsigned tries; /* to send the reply */
+	bool failed;
+};
+
+/* Runs a request on a connected descriptor, which is taken over even on failure.
+ * Errors: -ENOMEM, -ENOSPC. */
+int request_start_stream(struct server *s, int fd, const struct addr *client);
+
+/* Runs a request on a datagram. */
+int request_start_datagram(struct server *s, const struct dgram *d);
+
+/* Sends the replies collected for this turn. */
+void request_flush_replies(struct server *s);
+
+#endif
