@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-static const char META[] = "moonport.address";
-
 static int
 address_index(lua_State *L)
 {
@@ -36,7 +34,9 @@ address_tostring(lua_State *L)
 void
 open_address(lua_State *L)
 {
-	luaL_newmetatable(L, META);
+	luaL_newmetatable(L, address_class);
+	lua_pushvalue(L, -1);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, address_class);
 	lua_pushcfunction(L, address_index);
 	lua_setfield(L, -2, "__index");
 	lua_pushcfunction(L, address_tostring);
@@ -59,7 +59,8 @@ push_address(lua_State *L, const struct addr *a)
 	lua_rawseti(L, -2, 1);
 	lua_pushinteger(L, addr_port(a));
 	lua_rawseti(L, -2, 2);
-	luaL_setmetatable(L, META);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, address_class);
+	lua_setmetatable(L, -2);
 }
 
 void

@@ -3,10 +3,18 @@
 #include "base/clock.h"
 #include "bind/stream.h"
 
+const char request_class[] = "moonport.request";
+const char socket_class[] = "moonport.socket";
+const char rfile_class[] = "moonport.rfile";
+const char wfile_class[] = "moonport.wfile";
+const char address_class[] = "moonport.address";
+
 void
 handle_class(lua_State *L, const char *name, const luaL_Reg *methods)
 {
 	luaL_newmetatable(L, name);
+	lua_pushvalue(L, -1);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, name);
 	lua_newtable(L);
 	lua_pushvalue(L, -2);
 	luaL_setfuncs(L, methods, 1);
@@ -20,7 +28,8 @@ handle_push(lua_State *L, const char *name, struct stream *s)
 
 	h->stream = s;
 	h->serial = s->serial;
-	luaL_setmetatable(L, name);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, name);
+	lua_setmetatable(L, -2);
 }
 
 static struct stream *

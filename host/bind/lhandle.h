@@ -19,11 +19,13 @@ struct handle {
 	uint32_t serial;
 };
 
-/* Registry names of the metatables. */
-#define REQUEST_META "moonport.request"
-#define SOCKET_META "moonport.socket" /* a request that Lua owns: collected, closable */
-#define RFILE_META "moonport.rfile"
-#define WFILE_META "moonport.wfile"
+/* The classes' names.  Their metatables are in the registry under the name, as for
+ * luaL_checkudata(), and under its address, which is found without comparing. */
+extern const char request_class[];
+extern const char socket_class[]; /* a request that Lua owns: collected, closable */
+extern const char rfile_class[];
+extern const char wfile_class[];
+extern const char address_class[];
 
 /* Makes a metatable `name` whose methods, in its __index, have it as upvalue 1.
  * Leaves it on the stack. */

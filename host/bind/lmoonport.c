@@ -75,7 +75,7 @@ moonport_log(lua_State *L)
 static struct stream *
 pending(lua_State *L)
 {
-	return handle_check(L, SOCKET_META);
+	return handle_check(L, socket_class);
 }
 
 static int
@@ -138,7 +138,7 @@ moonport_connect(lua_State *L)
 	lua_settop(L, 0);
 	h = lua_newuserdatauv(L, sizeof(*h), 0); /* before the socket: nothing can leak */
 	h->stream = NULL;
-	luaL_setmetatable(L, SOCKET_META);
+	luaL_setmetatable(L, socket_class);
 	fd = socket(to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return lerror_result(L, errno);

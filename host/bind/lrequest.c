@@ -40,8 +40,6 @@ receive(lua_State *L, struct stream *s, size_t max, int with_address)
 		n = max;
 	lua_pushlstring(L, p, n);
 	stream_consume(s, n);
-	if (stream_keep(s) < 0)
-		return luaL_error(L, "not enough memory");
 	if (!with_address)
 		return 1;
 	request_push_name(L, s, 1);
@@ -389,7 +387,7 @@ request_makefile(lua_State *L)
 	static const char *const modes[] = {"r", "w", "rb", "wb", NULL};
 	struct stream *s = handle_self(L);
 
-	handle_push(L, luaL_checkoption(L, 2, "r", modes) % 2 ? WFILE_META : RFILE_META, s);
+	handle_push(L, luaL_checkoption(L, 2, "r", modes) % 2 ? wfile_class : rfile_class, s);
 	return 1;
 }
 
@@ -409,7 +407,7 @@ request_tostring(lua_State *L)
 static int
 socket_gc(lua_State *L)
 {
-	struct handle *h = luaL_checkudata(L, 1, SOCKET_META);
+	struct handle *h = luaL_checkudata(L, 1, socket_class);
 
 	if (h->stream && h->stream->serial == h->serial) {
 		stream_flush(h->stream);
@@ -441,11 +439,11 @@ open_request(lua_State *L)
 	    {NULL, NULL},
 	};
 
-	handle_class(L, REQUEST_META, methods);
+	handle_class(L, request_class, methods);
 	lua_pushcfunction(L, request_tostring);
 	lua_setfield(L, -2, "__tostring");
 	lua_pop(L, 1);
-	handle_class(L, SOCKET_META, methods);
+	handle_class(L, socket_class, methods);
 	lua_pushcfunction(L, request_tostring);
 	lua_setfield(L, -2, "__tostring");
 	lua_pushcfunction(L, socket_gc);

@@ -207,7 +207,7 @@ take_number(lua_State *L, struct stream *s)
 	if (r.p == r.end && !s->eof && r.len < NUMERAL)
 		return MORE; /* the next byte may belong to it */
 	stream_consume(s, r.len);
-	if (lua_stringtonumber(L, r.out))
+	if (r.len < NUMERAL && lua_stringtonumber(L, r.out))
 		return TAKEN;
 	return refuse(L, r.len == 0 && n == 0 ? "closed" : "not a number");
 }
@@ -243,13 +243,8 @@ read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx,
 
 	for (;;) {
 		enum outcome o = take_wanted(L, s, w);
-		if (o != MORE) {
-			if (stream_keep(s) < 0)
-				return luaL_error(L, "not enough memory");
+		if (o != MORE)
 			return lua_gettop(L) - top;
-		}
-		if (stream_keep(s) < 0)
-			return luaL_error(L, "not enough memory");
 		n = stream_fill(s);
 		if (n == -EINPROGRESS || n == -EAGAIN) {
 			*parked = true;
@@ -590,7 +585,7 @@ open_rfile(lua_State *L)
 	static const luaL_Reg iterators[] = {
 	    {"next", rfile_next}, {"next_nl", rfile_next_nl}, {"read", rfile_read}, {NULL, NULL}};
 
-	handle_class(L, RFILE_META, methods);
+	handle_class(L, rfile_class, methods);
 	lua_pushvalue(L, -1);
 	luaL_setfuncs(L, iterators, 1);
 	lua_pushcfunction(L, rfile_tostring);

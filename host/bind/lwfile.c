@@ -97,39 +97,41 @@ wfile_write(lua_State *L)
 	return wfile_write_args(L, handle_self(L));
 }
 
-static int flush_k(lua_State *L, int status, lua_KContext ctx);
+static int flush_k(lua_State *L, int status, lua_KContext closing);
 
 static int
-flush(lua_State *L, struct stream *s)
+flush(lua_State *L, struct stream *s, lua_KContext closing)
 {
 	stream_flush(s);
 	if (s->error)
 		return raise(L, s, s->error);
 	if (!s->datagram && stream_unsent(s) > 0)
-		return stream_park_out(L, s, 0, flush_k);
+		return stream_park_out(L, s, closing, flush_k);
 	lua_settop(L, 1);
+	if (closing)
+		lua_pushboolean(L, 1);
 	return 1;
 }
 
 static int
-flush_k(lua_State *L, int status, lua_KContext ctx)
+flush_k(lua_State *L, int status, lua_KContext closing)
 {
 	struct stream *s = handle_peek(L);
 	int rc = task_woke(L);
 
-	(void)status, (void)ctx;
+	(void)status;
 	if (!s || s->closed)
 		return luaL_error(L, "the connection was closed during a flush");
 	if (rc < 0)
 		return raise(L, s, -rc);
-	return flush(L, s);
+	return flush(L, s, closing);
 }
 
 /* wfile:flush() -> wfile: waits until the kernel has all that was written. */
 static int
 wfile_flush(lua_State *L)
 {
-	return flush(L, handle_self(L));
+	return flush(L, handle_self(L), 0);
 }
 
 /* wfile:close() -> true: flushes; later writes raise.  The connection stays open. */
@@ -141,7 +143,7 @@ wfile_close(lua_State *L)
 	if (s->write_closed)
 		return luaL_error(L, "attempt to close a closed wfile");
 	s->write_closed = true;
-	return flush(L, s);
+	return flush(L, s, 1);
 }
 
 /* wfile:setvbuf("full" | "line" | "no" [, size]) -> true */
@@ -181,7 +183,7 @@ open_wfile(lua_State *L)
 	    {"write", wfile_write}, {NULL, NULL},
 	};
 
-	handle_class(L, WFILE_META, methods);
+	handle_class(L, wfile_class, methods);
 	lua_pushcfunction(L, wfile_tostring);
 	lua_setfield(L, -2, "__tostring");
 	lua_pop(L, 1);

@@ -11,12 +11,27 @@
 /* Receives of one task in a row before others get a turn. */
 enum { FILLS = 16 };
 
+/* The receive buffer is needed again: what is unread in it moves to its stream. */
+static void
+settle(struct io *io)
+{
+	struct stream *s = io->borrower;
+	size_t n = s->lent_len;
+
+	io->borrower = NULL;
+	s->lent_len = 0;
+	if (n > 0 && !buf_put(&s->in, s->lent, n))
+		s->lost = true; /* the next read reports it */
+}
+
 /* Runs after each run of a task: what it wrote goes out. */
 static void
 task_ran(struct sched *sched)
 {
 	struct io *io = sched->io;
 
+	if (io->borrower)
+		settle(io);
 	if (io->gatherer)
 		stream_flush(io->gatherer);
 }
@@ -150,6 +165,8 @@ stream_shut(struct stream *s)
 		loop_close_fd(&s->fd);
 	else if (s->fd.fd >= 0)
 		linger_start(&s->io->lingers, loop_release_fd(&s->fd));
+	if (s->io->borrower == s)
+		s->io->borrower = NULL;
 	buf_free(&s->in);
 	buf_free(&s->out);
 	s->lent_len = 0;
@@ -189,13 +206,12 @@ stream_consume(struct stream *s, size_t n)
 		buf_drop(&s->in, n);
 }
 
-int
-stream_keep(struct stream *s)
+void
+stream_lend(struct stream *s, const char *p, size_t n)
 {
-	size_t n = s->lent_len;
-
-	s->lent_len = 0;
-	return n == 0 || buf_put(&s->in, s->lent, n) ? 0 : -ENOMEM;
+	s->lent = p;
+	s->lent_len = n;
+	s->io->borrower = s;
 }
 
 ssize_t
@@ -204,6 +220,10 @@ stream_fill(struct stream *s)
 	const char *p;
 	ssize_t n;
 
+	if (s->io->borrower)
+		settle(s->io);
+	if (s->lost)
+		return -ENOMEM;
 	if (s->eof)
 		return 0;
 	if (s->fills >= FILLS) {
@@ -219,8 +239,7 @@ stream_fill(struct stream *s)
 	s->active = loop_now(s->fd.loop);
 	s->io->bytes_in += (uint64_t)n;
 	if (buf_len(&s->in) == 0) {
-		s->lent = p;
-		s->lent_len = (size_t)n;
+		stream_lend(s, p, (size_t)n);
 		return n;
 	}
 	return buf_put(&s->in, p, (size_t)n) ? n : -ENOMEM;
@@ -258,6 +277,28 @@ stream_flush(struct stream *s)
 	}
 	if (!s->datagram && !s->out_op.fd)
 		push_out(s);
+}
+
+size_t
+stream_reply(struct stream *s, const char **p)
+{
+	if (s->io->gatherer == s && buf_len(&s->out) == 0) {
+		*p = s->io->gather;
+		return s->io->gathered;
+	}
+	stream_flush(s);
+	*p = s->out.base ? buf_data(&s->out) : "";
+	return buf_len(&s->out);
+}
+
+void
+stream_replied(struct stream *s)
+{
+	if (s->io->gatherer == s) {
+		s->io->gatherer = NULL;
+		s->io->gathered = 0;
+	}
+	buf_free(&s->out);
 }
 
 size_t

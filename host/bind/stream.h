@@ -42,6 +42,7 @@ struct io {
 	char *gather; /* STREAM_GATHER bytes */
 	size_t gathered;
 	struct stream *gatherer; /* whose bytes they are */
+	struct stream *borrower; /* whose unread bytes are in a receive buffer, not its own */
 	uint64_t bytes_in, bytes_out;
 	struct lingers lingers; /* connections closed here, not yet by the peer */
 };
@@ -57,6 +58,7 @@ struct stream {
 	bool closed;        /* by the handler; the descriptor is gone */
 	bool eof;           /* nothing more will be received */
 	bool read_closed, write_closed; /* rfile:close(), wfile:close() */
+	bool lost;          /* unread bytes were lost for want of memory */
 	bool abortive;      /* closing sends a reset: so_linger is 0 */
 	uint8_t mode;       /* enum stream_mode */
 	uint16_t fills;     /* receives since the last wait */
@@ -68,7 +70,7 @@ struct stream {
 	struct buf in;      /* received, not yet read */
 	size_t scanned;     /* of these, searched in vain */
 	struct buf out;     /* written, not yet sent; a datagram's reply */
-	const char *lent;   /* just received, in the loop's buffer: see stream_view() */
+	const char *lent;   /* received and unread, in the receive buffer: see stream_view() */
 	size_t lent_len;
 	uint32_t receive_max; /* rbufsize */
 	uint32_t collect_max; /* wbufsize */
@@ -89,11 +91,13 @@ int stream_new(struct io *io, int fd, bool likely, struct stream **out);
 /* Closes the descriptor and forgets all bytes.  Nobody may be waiting. */
 void stream_free(struct stream *s);
 
-/* The unread bytes at hand, which stream_keep() must put away before the caller
- * returns to Lua or waits. */
+/* The unread bytes at hand.  They may be in a receive buffer; when the task has
+ * run, or something else is received, what is left moves to the stream's own. */
 void stream_view(const struct stream *s, const char **p, size_t *n);
 void stream_consume(struct stream *s, size_t n);
-int stream_keep(struct stream *s);
+
+/* Gives a datagram's stream its bytes, which the caller keeps until the task has run. */
+void stream_lend(struct stream *s, const char *p, size_t n);
 
 /* Receives more.  Returns the count, 0 at the end, -EINPROGRESS (park by
  * stream_park_in()), -EAGAIN (others are due: yield, then call again). */
@@ -104,6 +108,12 @@ ssize_t stream_write(struct stream *s, const char *p, size_t n);
 
 /* Sends what was collected, as far as the socket takes it; errors are kept in s->error. */
 void stream_flush(struct stream *s);
+
+/* All that was written to a datagram's stream; valid until the task has run. */
+size_t stream_reply(struct stream *s, const char **p);
+
+/* The reply has gone. */
+void stream_replied(struct stream *s);
 
 /* Bytes written and not yet sent. */
 size_t stream_unsent(const struct stream *s);

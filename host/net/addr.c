@@ -215,6 +215,21 @@ addr_is_any(const struct addr *a)
 	return false;
 }
 
+/* inet_ntop() goes through printf; this is on the way of every request. */
+static void
+put_ipv4(const unsigned char *ip, char *out)
+{
+	for (int i = 0; i < 4; i++) {
+		unsigned n = ip[i];
+		if (n >= 100)
+			*out++ = (char)('0' + n / 100);
+		if (n >= 10)
+			*out++ = (char)('0' + n / 10 % 10);
+		*out++ = (char)('0' + n % 10);
+		*out++ = i < 3 ? '.' : 0;
+	}
+}
+
 void
 addr_host(const struct addr *a, char *out, size_t size)
 {
@@ -222,10 +237,12 @@ addr_host(const struct addr *a, char *out, size_t size)
 	const struct sockaddr_in6 *in6 = (const void *)&a->ss;
 
 	*out = 0;
+	if (size < INET6_ADDRSTRLEN)
+		return;
 	if (a->ss.ss_family == AF_INET)
-		inet_ntop(AF_INET, &in->sin_addr, out, (socklen_t)size);
+		put_ipv4((const unsigned char *)&in->sin_addr, out);
 	else if (a->ss.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
-		inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], out, (socklen_t)size);
+		put_ipv4(&in6->sin6_addr.s6_addr[12], out);
 	else if (a->ss.ss_family == AF_INET6)
 		inet_ntop(AF_INET6, &in6->sin6_addr, out, (socklen_t)size);
 }

@@ -57,7 +57,8 @@ void addr_url(const struct addr *a, enum transport t, char *out, size_t size);
 /* "127.0.0.1:51812", "[::1]:80", a path, "@name", or "" for an unnamed Unix socket. */
 void addr_text(const struct addr *a, char *out, size_t size);
 
-/* Host in numbers; an IPv4 address mapped into IPv6 comes out as IPv4.  "" for Unix. */
+/* Host in numbers; an IPv4 address mapped into IPv6 comes out as IPv4.  "" for Unix.
+ * size: at least INET6_ADDRSTRLEN, 46. */
 void addr_host(const struct addr *a, char *out, size_t size);
 int addr_port(const struct addr *a);
 bool addr_is_unix(const struct addr *a);

@@ -7,29 +7,6 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
-#include <stdlib.h>
-#include <string.h>
-
-static void *
-allocate(void *ud, void *p, size_t old, size_t n)
-{
-	struct state *st = ud;
-	void *q;
-
-	if (!p)
-		old = 0; /* then it is a type, not a size */
-	if (n == 0) {
-		free(p);
-		st->used -= old;
-		return NULL;
-	}
-	if (st->limit && n > old && st->used + (n - old) > st->limit)
-		return NULL;
-	q = realloc(p, n);
-	if (q)
-		st->used += n - old;
-	return q;
-}
 
 /* tostring() in protected mode: a throwing __tostring must not end the report. */
 static int
@@ -179,13 +156,27 @@ open_libraries(lua_State *L)
 	return 0;
 }
 
+void
+state_tune(struct state *st)
+{
+	int pause = st->alloc.used < (1 << 20) ? 1000 : st->alloc.used < (4 << 20) ? 400 : 200;
+
+	if (pause == st->pause)
+		return;
+	st->pause = pause;
+	lua_gc(st->L, LUA_GCINC, pause, 0, 0);
+}
+
 int
 state_open(struct state *st, struct sched *s, size_t limit, const char *path, lua_CFunction open)
 {
-	*st = (struct state){.limit = limit};
-	st->L = lua_newstate(allocate, st);
-	if (!st->L)
+	*st = (struct state){0};
+	alloc_init(&st->alloc, limit);
+	st->L = lua_newstate(alloc_realloc, &st->alloc);
+	if (!st->L) {
+		alloc_free(&st->alloc);
 		return -ENOMEM;
+	}
 	sched_attach(st->L, s);
 	lua_pushcfunction(st->L, open_libraries);
 	lua_pushstring(st->L, path);
@@ -197,6 +188,7 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path, lu
 		state_close(st);
 		return -ENOMEM;
 	}
+	state_tune(st);
 	return 0;
 }
 
@@ -206,4 +198,5 @@ state_close(struct state *st)
 	if (st->L)
 		lua_close(st->L);
 	st->L = NULL;
+	alloc_free(&st->alloc);
 }

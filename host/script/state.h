@@ -5,6 +5,8 @@
 #ifndef HOST_SCRIPT_STATE_H
 #define HOST_SCRIPT_STATE_H
 
+#include "script/alloc.h"
+
 #include <lua.h>
 #include <stddef.h>
 
@@ -12,7 +14,8 @@ struct sched;
 
 struct state {
 	lua_State *L;
-	size_t used, limit; /* limit 0: none */
+	struct alloc alloc;
+	int pause;          /* of the collector, as state_tune() has set it */
 };
 
 /* A state with the standard libraries, text-only load functions, the host's
@@ -29,6 +32,11 @@ void state_close(struct state *st);
  * state_call returns its status, and the stack holds one value more than before
  * the function was pushed. */
 int state_call(lua_State *L, int nargs, int nresults);
+
+/* Lets a small heap grow further before it is collected: marking the standard
+ * libraries again for every few kilobytes of garbage costs more than a request.
+ * To be called now and then, between requests. */
+void state_tune(struct state *st);
 
 /* The message handler that state_call() uses: a string error gets a traceback,
  * an error value of the host stays as it is, anything else becomes a string. */

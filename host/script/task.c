@@ -28,7 +28,7 @@ run_ready(struct loop_task *turn)
 void
 sched_init(struct sched *s, struct loop *loop)
 {
-	*s = (struct sched){.loop = loop, .cancel_grace = 5 * CLOCK_SECOND};
+	*s = (struct sched){.loop = loop};
 	list_init(&s->tasks);
 	list_init(&s->ready);
 	list_init(&s->turn.link);
@@ -166,6 +166,7 @@ task_new(struct sched *s, struct script *script)
 	t->wake = 0;
 	t->cancelled = 0;
 	t->deadline = t->limit = CLOCK_NEVER;
+	t->grace = 5 * CLOCK_SECOND;
 	t->started = loop_now(s->loop);
 	t->detach = NULL;
 	t->ended = NULL;
@@ -211,7 +212,7 @@ static int
 raise_cancelled(lua_State *L, struct task *t)
 {
 	t->cancelled = 2;
-	t->limit = loop_now(t->sched->loop) + t->sched->cancel_grace;
+	t->limit = loop_now(t->sched->loop) + t->grace;
 	arm(t);
 	lua_pushfstring(L, "cancelled: %s", t->why);
 	lerror_push(L, "cancelled", lua_tostring(L, -1), ECANCELED);

@@ -38,6 +38,7 @@ struct task {
 	struct loop_timer timer;
 	int64_t deadline; /* of this wait */
 	int64_t limit;    /* of the whole task; once cancelled, of its cleaning up */
+	int64_t grace;    /* nanoseconds to clean up in, once cancelled */
 	int64_t started;
 	void (*detach)(void *arg); /* takes back what this wait had in flight */
 	void *detach_arg;
@@ -58,7 +59,6 @@ struct sched {
 	bool turn_due;
 	struct pool pool;
 	size_t ntasks;
-	int64_t cancel_grace;   /* nanoseconds */
 	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
 	void *io;               /* the bindings' own */
 };
@@ -101,7 +101,7 @@ int task_woke(lua_State *L);
 void task_wake(struct task *t);
 
 /* Has the task's wait, now or next, raise "cancelled"; it may then clean up for
- * cancel_grace, after which its coroutine is closed.  why: a literal. */
+ * its grace, after which its coroutine is closed.  why: a literal. */
 void task_cancel(struct task *t, const char *why);
 
 /* Closes the task's coroutine without another word; not for the running task. */

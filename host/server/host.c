@@ -337,7 +337,7 @@ host_reload(struct host *h)
 		char why[SCRIPT_ERROR];
 		int rc;
 
-		defaults.memory_limit = (int64_t)u->script->state.limit;
+		defaults.memory_limit = (int64_t)u->script->state.alloc.limit;
 		rc = load(h, u->script->path, &defaults, u->script->number + 1, &next, why, sizeof(why));
 		if (rc == 0)
 			rc = switch_unit(h, u, next, why, sizeof(why));

@@ -19,6 +19,9 @@
 /* A reply of this size or more is sent by itself, so that a failure is the request's. */
 enum { REPLY_ALONE = 8 * 1024 };
 
+/* Replies sent at a time: clients should not wait for the last of a large batch. */
+enum { REPLIES = 32 };
+
 /* ---- what the log says of a request that did not end well ---- */
 
 static void
@@ -98,54 +101,69 @@ running_request(lua_State *L)
 	return sched_of(L)->current->owner;
 }
 
-static void
-set(lua_State *L, const char *name)
+/* Makes self, with the fields that every handler finds there.  In Lua, because the
+ * virtual machine fills a table faster than calls from C do. */
+static const char CONSTRUCTORS[] =
+    "local setmetatable, meta, address = ...\n"
+    "local function stream(server, client, port, rfile, wfile, request)\n"
+    "  return setmetatable({ server = server, rfile = rfile, wfile = wfile, request = request,\n"
+    "    connection = request,\n"
+    "    client_address = port and setmetatable({ client, port }, address) or client }, meta)\n"
+    "end\n"
+    "local function datagram(server, client, port, rfile, wfile, packet, socket)\n"
+    "  return setmetatable({ server = server, rfile = rfile, wfile = wfile, packet = packet,\n"
+    "    socket = socket, request = { packet, socket },\n"
+    "    client_address = port and setmetatable({ client, port }, address) or client }, meta)\n"
+    "end\n"
+    "return stream, datagram\n";
+
+void
+request_prepare(lua_State *L, int meta_ref, int *stream_ref, int *datagram_ref)
 {
-	lua_setfield(L, SELF, name);
+	if (luaL_loadbufferx(L, CONSTRUCTORS, sizeof(CONSTRUCTORS) - 1, "=moonport", "t") != LUA_OK)
+		lua_error(L);
+	lua_getglobal(L, "setmetatable");
+	lua_rawgeti(L, LUA_REGISTRYINDEX, meta_ref);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, address_class);
+	lua_call(L, 3, 2);
+	*datagram_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	*stream_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* Leaves on the empty stack a self with the fields that every handler finds there. */
+/* Leaves self on the empty stack. */
 static void
 build_instance(lua_State *L, struct request *r)
 {
 	struct server *s = r->server;
+	bool datagram = r->stream->datagram;
+	char client[ADDR_TEXT];
+	const char *p;
+	size_t n;
 
 	lua_settop(L, 0);
-	lua_createtable(L, 0, 8);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, datagram ? s->datagram_ref : s->stream_ref);
 	lua_rawgeti(L, LUA_REGISTRYINDEX, s->self_ref);
-	set(L, "server");
-	push_address(L, &r->client);
-	set(L, "client_address");
-	handle_push(L, RFILE_META, r->stream);
-	set(L, "rfile");
-	handle_push(L, WFILE_META, r->stream);
-	set(L, "wfile");
-	if (r->stream->datagram) {
-		const char *p;
-		size_t n;
-		stream_view(r->stream, &p, &n);
-		lua_createtable(L, 2, 0);
-		lua_pushlstring(L, p, n);
-		lua_pushvalue(L, -1);
-		set(L, "packet");
-		lua_rawseti(L, -2, 1);
-		lua_rawgeti(L, LUA_REGISTRYINDEX, s->port_ref);
-		lua_pushvalue(L, -1);
-		set(L, "socket");
-		lua_rawseti(L, -2, 2);
-		set(L, "request");
-		if (r->full_len) {
-			lua_pushinteger(L, (lua_Integer)r->full_len);
-			set(L, "truncated");
-		}
+	if (r->client.len == 0 || addr_is_unix(&r->client)) {
+		lua_pushlstring(L, client, addr_path(&r->client, client, sizeof(client)));
+		lua_pushnil(L);
 	} else {
-		handle_push(L, REQUEST_META, r->stream);
-		lua_pushvalue(L, -1);
-		set(L, "request");
-		set(L, "connection");
+		addr_host(&r->client, client, sizeof(client));
+		lua_pushstring(L, client);
+		lua_pushinteger(L, addr_port(&r->client));
 	}
-	lua_rawgeti(L, LUA_REGISTRYINDEX, r->script->meta_ref);
-	lua_setmetatable(L, SELF);
+	handle_push(L, rfile_class, r->stream);
+	handle_push(L, wfile_class, r->stream);
+	if (datagram) {
+		stream_view(r->stream, &p, &n);
+		lua_pushlstring(L, p, n);
+		lua_rawgeti(L, LUA_REGISTRYINDEX, s->port_ref);
+	} else
+		handle_push(L, request_class, r->stream);
+	lua_call(L, 6 + datagram, 1);
+	if (r->full_len) {
+		lua_pushinteger(L, (lua_Integer)r->full_len);
+		lua_setfield(L, SELF, "truncated");
+	}
 }
 
 /* Pushes server.NAME of the handler. */
@@ -241,9 +259,7 @@ send_reply(lua_State *L, struct request *r)
 	int64_t deadline = 0;
 	int rc;
 
-	stream_flush(st);
-	n = buf_len(&st->out);
-	p = n ? buf_data(&st->out) : "";
+	n = stream_reply(st, &p);
 	if (n == 0)
 		return 0;
 	if (r->client.len == 0 || (addr_is_unix(&r->client) && r->client.len <= sizeof(sa_family_t))) {
@@ -257,6 +273,9 @@ send_reply(lua_State *L, struct request *r)
 				s->dgrams.flush_due = true;
 				loop_defer(s->host->loop, &s->dgrams.flush);
 			}
+			stream_replied(st);
+			if (dgram_out_count(s->dgrams.out) >= REPLIES)
+				request_flush_replies(s);
 			return 0;
 		}
 		request_flush_replies(s);
@@ -424,6 +443,7 @@ prepare(struct server *s, struct stream *st, const struct addr *client)
 		goto fail_timer;
 	r->task->owner = r;
 	r->task->ended = task_ended;
+	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
 	apply_attrs(st, &s->attrs);
 	if (s->attrs.request_timeout != ATTR_NONE)
@@ -481,10 +501,8 @@ request_start_datagram(struct server *s, const struct dgram *d)
 	if (rc < 0)
 		return rc;
 	s->host->io.bytes_in += d->len;
-	if (!buf_put(&st->in, d->data, d->len)) {
-		stream_free(st);
-		return -ENOMEM;
-	}
+	if (d->len > 0)
+		stream_lend(st, d->data, d->len);
 	r = prepare(s, st, &d->from);
 	if (!r)
 		return -ENOMEM;

@@ -30,6 +30,10 @@ struct request {
 	bool failed;
 };
 
+/* Makes the functions that build instances with this metatable, and their registry
+ * references.  Raises; for a protected call. */
+void request_prepare(lua_State *L, int meta_ref, int *stream_ref, int *datagram_ref);
+
 /* Runs a request on a connected descriptor, which is taken over even on failure.
  * Errors: -ENOMEM, -ENOSPC. */
 int request_start_stream(struct server *s, int fd, const struct addr *client);

@@ -54,6 +54,7 @@ struct server {
 	struct script *script; /* the current generation; holds a reference */
 	int self_ref;          /* self.server in its state */
 	int port_ref;          /* the datagram socket object in its state */
+	int stream_ref, datagram_ref; /* what builds instances: see request_prepare() */
 	bool verifies, handles_errors; /* the script has the hook */
 	struct listener listener;
 	char *name;

@@ -1,0 +1,171 @@
+#include "script/alloc.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Slabs are aligned to their size, so that a block leads to its slab. */
+enum { SLAB = 16 * 1024 };
+
+struct slab {
+	struct slab *next, *prev; /* among the open ones of its class */
+	void *free;               /* the first free block; each holds the next's address */
+	char *fresh;              /* from here to the end no block was ever handed out */
+	unsigned class, live;
+};
+
+/* Rounded up, so that blocks are aligned as malloc()'s are. */
+enum { HEAD = (sizeof(struct slab) + 15) & ~(size_t)15 };
+
+void
+alloc_init(struct alloc *a, size_t limit)
+{
+	*a = (struct alloc){.limit = limit};
+}
+
+static struct slab *
+slab_of(void *p)
+{
+	return (struct slab *)((uintptr_t)p & ~(uintptr_t)(SLAB - 1)); // NOLINT: the slab's own address
+}
+
+static void
+open_slab(struct alloc *a, struct slab *s)
+{
+	struct slab **head = &a->open[s->class];
+
+	s->prev = NULL;
+	s->next = *head;
+	if (*head)
+		(*head)->prev = s;
+	*head = s;
+}
+
+static void
+shut_slab(struct alloc *a, struct slab *s)
+{
+	if (s->prev)
+		s->prev->next = s->next;
+	else
+		a->open[s->class] = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+}
+
+static struct slab *
+new_slab(struct alloc *a, unsigned class)
+{
+	struct slab *s = a->spare;
+
+	a->spare = NULL;
+	if (!s)
+		s = aligned_alloc(SLAB, SLAB);
+	if (!s)
+		return NULL;
+	*s = (struct slab){.fresh = (char *)s + HEAD, .class = class};
+	open_slab(a, s);
+	return s;
+}
+
+static void *
+get_small(struct alloc *a, unsigned class)
+{
+	size_t size = (class + 1) * ALLOC_STEP;
+	struct slab *s = a->open[class];
+	void *p;
+
+	if (!s && !(s = new_slab(a, class)))
+		return NULL;
+	s->live++;
+	p = s->free;
+	if (p)
+		s->free = *(void **)p;
+	else {
+		p = s->fresh;
+		s->fresh += size;
+	}
+	if (!s->free && s->fresh + size > (char *)s + SLAB)
+		shut_slab(a, s);
+	return p;
+}
+
+static void
+put_small(struct alloc *a, void *p)
+{
+	struct slab *s = slab_of(p);
+	size_t size = (s->class + 1) * ALLOC_STEP;
+
+	if (!s->free && s->fresh + size > (char *)s + SLAB)
+		open_slab(a, s); /* it was full */
+	*(void **)p = s->free;
+	s->free = p;
+	if (--s->live > 0)
+		return;
+	shut_slab(a, s);
+	if (a->spare)
+		free(s);
+	else
+		a->spare = s;
+}
+
+static void *
+get(struct alloc *a, size_t n)
+{
+	return n > ALLOC_SMALL ? malloc(n) : get_small(a, (unsigned)((n - 1) / ALLOC_STEP));
+}
+
+static void
+put(struct alloc *a, void *p, size_t n)
+{
+	if (n > ALLOC_SMALL)
+		free(p);
+	else
+		put_small(a, p);
+}
+
+/* Another size for a block of `old` bytes. */
+static void *
+move(struct alloc *a, void *p, size_t old, size_t n)
+{
+	void *q;
+
+	if (old > ALLOC_SMALL && n > ALLOC_SMALL)
+		return realloc(p, n);
+	if (old <= ALLOC_SMALL && n <= ALLOC_SMALL && (old - 1) / ALLOC_STEP == (n - 1) / ALLOC_STEP)
+		return p;
+	q = get(a, n);
+	if (!q)
+		return NULL;
+	memcpy(q, p, old < n ? old : n);
+	put(a, p, old);
+	return q;
+}
+
+void *
+alloc_realloc(void *ud, void *p, size_t old, size_t n)
+{
+	struct alloc *a = ud;
+	void *q;
+
+	if (!p)
+		old = 0; /* then it is a type, not a size */
+	if (n == 0) {
+		if (p)
+			put(a, p, old);
+		a->used -= old;
+		return NULL;
+	}
+	if (a->limit && n > old && a->used + (n - old) > a->limit)
+		return NULL;
+	q = p ? move(a, p, old, n) : get(a, n);
+	if (q)
+		a->used += n - old;
+	return q;
+}
+
+void
+alloc_free(struct alloc *a)
+{
+	free(a->spare);
+	a->spare = NULL;
+}

@@ -1,0 +1,34 @@
+/* alloc.h - the memory of one Lua state: small blocks by size class, with a limit.
+ *
+ * Lua asks for and frees a dozen small blocks for each request; a free list for
+ * each size, without headers, is several times quicker than malloc() and a
+ * quarter smaller.  Blocks are cut from slabs; a slab that becomes empty goes
+ * back to malloc().  Sizes are bytes.  One thread. */
+#ifndef HOST_SCRIPT_ALLOC_H
+#define HOST_SCRIPT_ALLOC_H
+
+#include <stddef.h>
+
+enum {
+	ALLOC_STEP = 16,     /* size classes are its multiples */
+	ALLOC_SMALL = 512,   /* a larger block is malloc()'s */
+	ALLOC_CLASSES = ALLOC_SMALL / ALLOC_STEP,
+};
+
+struct slab;
+
+struct alloc {
+	size_t used, limit;               /* limit 0: none */
+	struct slab *open[ALLOC_CLASSES]; /* slabs that have a free block, by class */
+	struct slab *spare;               /* one empty slab, kept */
+};
+
+void alloc_init(struct alloc *a, size_t limit);
+
+/* A lua_Alloc; ud is the struct.  NULL: out of memory, or past the limit. */
+void *alloc_realloc(void *ud, void *p, size_t old, size_t n);
+
+/* After lua_close(): gives back what is kept. */
+void alloc_free(struct alloc *a);
+
+#endif
