@@ -20,7 +20,7 @@ PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-che
 
 all: $B/moonport $B/moonport.so ## build the program and the Lua module
 
-$B/moonport: $(OBJECTS)
+$B/moonport: $(filter-out $B/module/%,$(OBJECTS))
 	$(COMPILE) -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -lm
 
 $B/moonport.so: $(LIBRARY)
@@ -50,4 +50,38 @@ $B/unit: $(UNITS) $(LIBRARY)
 
 tools: all $(SPEC_TOOLS)
 
-.PHONY: all tools
+run: deps ## install what is missing, build, and serve scripts/upper.lua on port 9999
+	@$(MAKE) --no-print-directory -s all
+	./$B/moonport serve scripts/upper.lua
+
+test: deps ## install what is missing, build, and run every spec
+	@$(MAKE) --no-print-directory -s tools
+	MOONPORT_BUILD=$B busted --cpath='./$B/?.so' $(SPECS)
+
+asan: deps ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory -s tools B=build-asan CFLAGS='$(SANITIZE)'
+	MOONPORT_BUILD=build-asan MOONPORT_ASAN=1 \
+	  ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	  busted --cpath='./build-asan/?.so' $(SPECS)
+
+check: deps ## formatting, luacheck, and that includes go down the floors
+	clang-format --dry-run --Werror host/*/*.[ch]
+	luacheck --quiet lua scripts spec
+	lua5.4 spec/support/floors.lua
+
+install: all ## into $(PREFIX), or DESTDIR$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport
+	install -m 755 $B/moonport $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $B/moonport.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
+	install -m 644 lua/moonport/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/
+
+deps: ## install the Debian packages that are missing
+	@.ci/deps $(PACKAGES)
+
+clean: ## remove what was built
+	rm -rf build build-asan
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
+
+.PHONY: all tools run test asan check install deps clean help

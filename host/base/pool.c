@@ -54,6 +54,14 @@ pool_give(struct pool *p, void *item)
 }
 
 void
+pool_each(struct pool *p, void (*fn)(void *item))
+{
+	for (char *slab = p->slabs; slab; slab = *(void **)(void *)slab)
+		for (size_t i = 0; i < PER_SLAB; i++)
+			fn(slab + SLAB_HEAD + p->size * i);
+}
+
+void
 pool_free(struct pool *p)
 {
 	while (p->slabs) {

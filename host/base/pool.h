@@ -24,6 +24,9 @@ void *pool_take(struct pool *p);
 
 void pool_give(struct pool *p, void *item);
 
+/* Calls fn for every struct that was ever handed out or could be. */
+void pool_each(struct pool *p, void (*fn)(void *item));
+
 /* Frees every struct, those still out included. */
 void pool_free(struct pool *p);
 

@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+const char socket_anchor[] = "moonport.anchor";
+
 static int
 sleep_k(lua_State *L, int status, lua_KContext ctx)
 {
@@ -136,8 +138,10 @@ moonport_connect(lua_State *L)
 		return luaL_argerror(L, 1, lua_pushstring(L, why));
 	luaL_argcheck(L, transport_is_stream(url.transport), 1, "connect is for tcp:// and unix://");
 	lua_settop(L, 0);
-	h = lua_newuserdatauv(L, sizeof(*h), 0); /* before the socket: nothing can leak */
+	h = lua_newuserdatauv(L, sizeof(*h), 1); /* before the socket: nothing can leak */
 	h->stream = NULL;
+	lua_rawgetp(L, LUA_REGISTRYINDEX, socket_anchor);
+	lua_setiuservalue(L, -2, 1);
 	luaL_setmetatable(L, socket_class);
 	fd = socket(to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)

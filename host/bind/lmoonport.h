@@ -6,6 +6,9 @@
 
 #define MOONPORT_VERSION "0.1.0"
 
+/* The registry key of what sockets made by connect() must keep alive; may be absent. */
+extern const char socket_anchor[];
+
 /* Pushes the module and registers the classes. */
 int open_moonport(lua_State *L);
 

@@ -4,6 +4,7 @@
 #include "script/task.h"
 
 #include <errno.h>
+#include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,16 +25,29 @@ settle(struct io *io)
 		s->lost = true; /* the next read reports it */
 }
 
+/* A send has failed while its task does something else.  That a peer is gone shows when
+ * the connection is used; any other reason would never come out. */
+static void
+notice_failure(struct stream *s)
+{
+	if (s->error && s->error != EPIPE && s->error != ECONNRESET && s->task)
+		task_cancel(s->task, "what was written could not be sent");
+}
+
 /* Runs after each run of a task: what it wrote goes out. */
 static void
 task_ran(struct sched *sched)
 {
 	struct io *io = sched->io;
 
+	struct stream *s = io->gatherer;
+
 	if (io->borrower)
 		settle(io);
-	if (io->gatherer)
-		stream_flush(io->gatherer);
+	if (s) {
+		stream_flush(s);
+		notice_failure(s);
+	}
 }
 
 int
@@ -84,6 +98,7 @@ push_out(struct stream *s)
 		if (n < 0) {
 			s->error = (int)-n;
 			buf_free(&s->out);
+			notice_failure(s);
 			break;
 		}
 		s->active = loop_now(s->fd.loop);
@@ -154,9 +169,23 @@ stream_new(struct io *io, int fd, bool likely, struct stream **out)
 	return 0;
 }
 
+/* Another request's task may wait here, by an object that it got hold of: it finds
+ * the stream closed, or over. */
+static void
+release(struct task **waiter)
+{
+	struct task *t = *waiter;
+
+	*waiter = NULL;
+	if (t)
+		task_wake_soon(t);
+}
+
 void
 stream_shut(struct stream *s)
 {
+	release(&s->reader);
+	release(&s->writer);
 	if (s->io->gatherer == s) {
 		s->io->gatherer = NULL;
 		s->io->gathered = 0;
@@ -389,14 +418,22 @@ detach_writer(void *arg)
 int
 stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
 {
+	struct task *t = task_current(L);
+
+	if (s->reader && s->reader != t)
+		return luaL_error(L, "another request is waiting to read from this connection");
 	s->fills = 0;
-	s->reader = task_current(L);
+	s->reader = t;
 	return task_park(L, deadline_of(s), detach_reader, s, ctx, k);
 }
 
 int
 stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
 {
-	s->writer = task_current(L);
+	struct task *t = task_current(L);
+
+	if (s->writer && s->writer != t)
+		return luaL_error(L, "another request is waiting to write to this connection");
+	s->writer = t;
 	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
 }

@@ -6,7 +6,7 @@
  * What the socket would not take is kept by the stream and sent as room appears.
  *
  * The server (or the socket object that made the connection) owns the stream and
- * closes it; tasks that wait on it must be gone by then.  Structs come from a
+ * closes it.  Structs come from a
  * pool: `serial` tells a stream from an earlier one at the same address.  Sizes
  * are bytes, times clock.h's, failing functions return -errno.  One engine, its
  * thread. */
@@ -88,7 +88,7 @@ void io_free(struct io *io);
  * Errors: -ENOMEM, -ENOSPC. */
 int stream_new(struct io *io, int fd, bool likely, struct stream **out);
 
-/* Closes the descriptor and forgets all bytes.  Nobody may be waiting. */
+/* Closes the descriptor and forgets all bytes; whoever waits finds the stream over. */
 void stream_free(struct stream *s);
 
 /* The unread bytes at hand.  They may be in a receive buffer; when the task has

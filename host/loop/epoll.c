@@ -171,7 +171,9 @@ ep_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 		return await_in(f, op);
 	if (max > LOOP_BUFFER)
 		max = LOOP_BUFFER;
-	n = recv(f->fd, f->loop->buffer, max, MSG_DONTWAIT);
+	do
+		n = recv(f->fd, f->loop->buffer, max, MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == EAGAIN ? await_in(f, op) : -errno;
 	/* Less than was asked for: nothing more is likely, and a wait would notice. */
@@ -184,8 +186,11 @@ ep_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 static ssize_t
 ep_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n, int flags)
 {
-	ssize_t w = send(f->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
+	ssize_t w;
 
+	do
+		w = send(f->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
+	while (w < 0 && errno == EINTR);
 	if (w >= 0)
 		return w;
 	return errno == EAGAIN ? await_out(f, op) : -errno;
@@ -198,7 +203,9 @@ ep_recvmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n
 
 	if (!f->readable)
 		return await_in(f, op);
-	got = recvmmsg(f->fd, m, n, MSG_DONTWAIT | MSG_TRUNC, NULL);
+	do
+		got = recvmmsg(f->fd, m, n, MSG_DONTWAIT | MSG_TRUNC, NULL);
+	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return errno == EAGAIN ? await_in(f, op) : -errno;
 	if ((unsigned)got < n)
@@ -209,8 +216,11 @@ ep_recvmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n
 static int
 ep_sendmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n)
 {
-	int sent = sendmmsg(f->fd, m, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	int sent;
 
+	do
+		sent = sendmmsg(f->fd, m, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
 	if (sent >= 0)
 		return sent;
 	return errno == EAGAIN ? await_out(f, op) : -errno;

@@ -209,7 +209,11 @@ dgram_send(int fd, const void *data, size_t n, const struct addr *to, const stru
 	struct iovec iov = {(void *)data, n};
 	union control control;
 	struct msghdr h;
+	ssize_t sent;
 
 	compose(&h, &iov, &control, to, local);
-	return sendmsg(fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+	do
+		sent = sendmsg(fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : 0;
 }

@@ -64,40 +64,45 @@ push_global_name(lua_State *L, int func)
 	return 0;
 }
 
+static int co_resume(lua_State *L);
+static int co_wrapped(lua_State *L);
+
+/* C functions that can be suspended. */
 static int
 yields(lua_State *L, int func)
 {
-	static const char *const can[] = {"pcall", "xpcall", "dofile", "coroutine.resume", "require"};
-	int known = 0;
+	static const char *const can[] = {"pcall", "xpcall", "dofile"};
+	lua_CFunction f = lua_tocfunction(L, func);
+	int known = f == co_resume || f == co_wrapped;
 
-	if (!push_global_name(L, func))
-		return 0;
-	for (size_t i = 0; i < sizeof(can) / sizeof(*can) - 1; i++)
+	if (known || !push_global_name(L, func))
+		return known;
+	for (size_t i = 0; i < sizeof(can) / sizeof(*can); i++)
 		known |= strcmp(lua_tostring(L, -1), can[i]) == 0;
 	lua_pop(L, 1);
 	return known;
 }
 
 void
-coro_push_culprit(lua_State *L)
+coro_push_culprit(lua_State *L, int level)
 {
 	lua_Debug ar;
 
-	/* Level 0 is the host's own function that wants to wait. */
-	for (int level = 1; lua_getstack(L, level, &ar); level++) {
+	for (; lua_getstack(L, level, &ar); level++) {
 		lua_getinfo(L, "Snf", &ar);
 		int func = lua_gettop(L);
-		if (ar.namewhat && strcmp(ar.namewhat, "metamethod") == 0 && ar.name &&
-		    (strcmp(ar.name, "__gc") == 0 || strcmp(ar.name, "gc") == 0)) {
+		if (*ar.namewhat == 'm' && ar.name && strcmp(ar.name, "__gc") == 0) {
 			lua_settop(L, func - 1);
 			lua_pushliteral(L, "__gc");
 			return;
 		}
 		if (*ar.what == 'C' && !yields(L, func)) {
-			if (!push_global_name(L, func))
-				lua_pushstring(L, ar.name ? ar.name : "a C function");
-			lua_remove(L, func);
-			return;
+			if (!push_global_name(L, func) && ar.name)
+				lua_pushstring(L, ar.name);
+			if (lua_gettop(L) > func) { /* one without a name has a named one around it */
+				lua_remove(L, func);
+				return;
+			}
 		}
 		lua_settop(L, func - 1);
 	}
@@ -109,7 +114,7 @@ check_co(lua_State *L)
 {
 	lua_State *co = lua_tothread(L, 1);
 
-	luaL_argexpected(L, co, 1, "coroutine");
+	luaL_argexpected(L, co, 1, "thread");
 	return co;
 }
 
@@ -206,6 +211,31 @@ resume_k(lua_State *L, int status, lua_KContext ctx)
 	return drive(L, co, 0, ctx);
 }
 
+/* Runs what co still has to close; there it cannot wait. */
+static int
+close_variables(lua_State *L, lua_State *co, const char *name)
+{
+	struct sched *s = sched_of(L);
+	lua_State *running, *barrier;
+	int status;
+
+	if (!s)
+		return lua_resetthread(co);
+	running = s->running;
+	barrier = s->barrier;
+	if (!barrier) {
+		s->barrier = L;
+		s->barrier_name = name;
+	}
+	s->running = co;
+	status = lua_resetthread(co);
+	s->running = running;
+	s->barrier = barrier;
+	if (!barrier)
+		s->barrier_name = NULL;
+	return status;
+}
+
 /* What wrap does with the outcome: values, or the error again. */
 static int
 finish_resume(lua_State *L, lua_State *co, int status, int nres)
@@ -216,7 +246,7 @@ finish_resume(lua_State *L, lua_State *co, int status, int nres)
 		lua_xmove(co, L, nres);
 		return nres;
 	}
-	status = lua_resetthread(co); /* closes its variables; the error stays on top */
+	status = close_variables(L, co, "coroutine.wrap"); /* the error stays on top */
 	if (status == LUA_OK)
 		lua_pushnil(L);
 	else
@@ -353,7 +383,7 @@ co_close(lua_State *L)
 
 	if (status != CO_DEAD && status != CO_SUSPENDED)
 		return luaL_error(L, "cannot close a %s coroutine", names[status]);
-	if (lua_resetthread(co) == LUA_OK) {
+	if (close_variables(L, co, "coroutine.close") == LUA_OK) {
 		lua_pushboolean(L, 1);
 		return 1;
 	}

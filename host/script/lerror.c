@@ -61,6 +61,32 @@ lerror_result(lua_State *L, int err)
 	return 3;
 }
 
+int
+lerror_is_peer_gone(const char *code)
+{
+	static const char *const codes[] = {"EPIPE", "ECONNRESET", "ENOTCONN", "ETIMEDOUT"};
+
+	for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
+		if (strcmp(code, codes[i]) == 0)
+			return 1;
+	return 0;
+}
+
+void
+lerror_add_traceback(lua_State *L, int idx)
+{
+	const char *code = lerror_code(L, idx);
+
+	if (lerror_is_peer_gone(code) || strcmp(code, "cancelled") == 0 || strcmp(code, "timeout") == 0)
+		return;
+	lua_pushliteral(L, "traceback");
+	if (lua_rawget(L, idx) == LUA_TNIL) {
+		luaL_traceback(L, L, NULL, 1);
+		lua_setfield(L, idx, "traceback");
+	}
+	lua_pop(L, 1);
+}
+
 const char *
 lerror_code(lua_State *L, int idx)
 {

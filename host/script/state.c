@@ -31,8 +31,10 @@ state_push_text(lua_State *L, int idx)
 int
 state_traceback(lua_State *L)
 {
-	if (lerror_code(L, 1))
+	if (lerror_code(L, 1)) {
+		lerror_add_traceback(L, 1);
 		return 1;
+	}
 	state_push_text(L, 1);
 	luaL_traceback(L, L, lua_tostring(L, -1), 1);
 	return 1;
@@ -130,7 +132,11 @@ static int
 open_libraries(lua_State *L)
 {
 	luaL_openlibs(L);
-	luaL_requiref(L, "coroutine", luaopen_moonport_coroutine, 1);
+	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+	luaopen_moonport_coroutine(L);
+	lua_pushvalue(L, -1);
+	lua_setglobal(L, "coroutine");
+	lua_setfield(L, -2, "coroutine");
 	lua_pop(L, 1);
 	lua_getglobal(L, "load");
 	lua_pushcclosure(L, text_load, 1);
@@ -161,7 +167,7 @@ state_tune(struct state *st)
 {
 	int pause = st->alloc.used < (1 << 20) ? 1000 : st->alloc.used < (4 << 20) ? 400 : 200;
 
-	if (pause == st->pause)
+	if (pause == st->pause || st->pause < 0)
 		return;
 	st->pause = pause;
 	lua_gc(st->L, LUA_GCINC, pause, 0, 0);

@@ -226,7 +226,10 @@ check_way_out(lua_State *L, struct sched *s)
 	lua_State *stuck = s->barrier ? s->barrier : lua_isyieldable(L) ? NULL : L;
 
 	if (stuck) {
-		coro_push_culprit(stuck);
+		if (s->barrier_name)
+			lua_pushstring(stuck, s->barrier_name);
+		else /* level 0 of L itself is the function that wants to wait */
+			coro_push_culprit(stuck, stuck == L);
 		if (stuck != L)
 			lua_xmove(stuck, L, 1);
 		luaL_error(L, "cannot wait inside %s: that function is C and cannot be suspended",
@@ -285,6 +288,14 @@ task_wake(struct task *t)
 		resume(t, 0);
 }
 
+void
+task_wake_soon(struct task *t)
+{
+	t->detach = NULL;
+	if (t->state == TASK_WAITING)
+		make_ready(t);
+}
+
 int
 task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 {
@@ -324,7 +335,7 @@ task_kill(struct task *t)
 	t->state = TASK_RUNNING;
 	lua_resetthread(t->co); /* __close runs here, and cannot wait any more */
 	lua_settop(t->co, 0);
-	lua_pushliteral(t->co, "closed: it went on after it was cancelled");
+	lua_pushlightuserdata(t->co, (void *)(t->cancelled ? "it went on after it was cancelled" : "the host stops at once"));
 	if (s->ran)
 		s->ran(s);
 	s->current = current;

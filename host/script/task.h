@@ -53,6 +53,7 @@ struct sched {
 	struct task *current;   /* the one that runs now */
 	lua_State *running;     /* its innermost coroutine */
 	lua_State *barrier;     /* an outer coroutine that stands in a C call which cannot yield */
+	const char *barrier_name; /* that call, where the stack does not show it */
 	bool parked;            /* a wait is on its way outward */
 	struct list tasks, ready;
 	struct loop_task turn;
@@ -100,11 +101,15 @@ int task_woke(lua_State *L);
 /* Ends a wait; the task runs now if none runs, else soon. */
 void task_wake(struct task *t);
 
+/* The same, but never at once: for a caller in the middle of something. */
+void task_wake_soon(struct task *t);
+
 /* Has the task's wait, now or next, raise "cancelled"; it may then clean up for
  * its grace, after which its coroutine is closed.  why: a literal. */
 void task_cancel(struct task *t, const char *why);
 
-/* Closes the task's coroutine without another word; not for the running task. */
+/* Closes the task's coroutine without another word; not for the running task.  The
+ * "error value" that ended() finds is the light userdata of a C string that says so. */
 void task_kill(struct task *t);
 
 /* Cancels the task at this time, unless it has ended.  CLOCK_NEVER: no limit. */

@@ -208,7 +208,7 @@ read_value(struct attrs *a, lua_State *L, const struct attr *t, const char *wher
 	else if (t->kind == OPTIONAL && lua_isboolean(L, -1) && !lua_toboolean(L, -1))
 		v = ATTR_NONE;
 	else if (t->kind != FLAG && lua_type(L, -1) == LUA_TNUMBER)
-		v = lua_tonumber(L, -1);
+		ok = (v = lua_tonumber(L, -1)) != ATTR_NONE || t->kind != OPTIONAL;
 	else if (lua_type(L, -1) == LUA_TSTRING)
 		ok = parse(t, lua_tostring(L, -1), &v);
 	else

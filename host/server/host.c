@@ -252,6 +252,7 @@ host_run(struct host *h)
 			cancel_all(h);
 		loop_turn(h->loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
 	}
+	lingers_drop(&h->io.lingers);
 }
 
 void
@@ -277,8 +278,7 @@ host_stop(struct host *h)
 		s->draining = s->closed = true;
 		while (!list_empty(&s->requests))
 			task_kill(LIST_ENTRY(s->requests.next, struct request, link)->task);
-		request_flush_replies(s);
-		s->dgrams.flush_due = false;
+		server_end_drain(s);
 	}
 }
 

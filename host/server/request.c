@@ -37,11 +37,12 @@ log_outcome(struct request *r, enum log_level level, const char *event, const ch
 	log_event(s->host->log, level, event, f);
 }
 
+/* text: the message; its traceback follows behind a newline, unless it is given apart. */
 static void
-log_error(struct request *r, const char *text)
+log_error(struct request *r, const char *text, const char *traceback)
 {
 	struct server *s = r->server;
-	const char *nl = strchr(text, '\n');
+	const char *nl = strstr(text, "\nstack traceback:");
 	char client[ADDR_TEXT];
 	struct log_field f[6];
 
@@ -50,7 +51,7 @@ log_error(struct request *r, const char *text)
 	f[1] = log_str("client", client);
 	f[2] = log_int("generation", r->script->number);
 	f[3] = log_bytes("error", text, nl ? (size_t)(nl - text) : strlen(text));
-	f[4] = log_str("traceback", nl ? nl + 1 : "");
+	f[4] = log_str("traceback", nl ? nl + 1 : traceback);
 	f[5] = (struct log_field){0};
 	log_event(s->host->log, LOG_ERROR, "handler error", f);
 }
@@ -63,27 +64,30 @@ report(struct request *r, lua_State *L)
 	const char *code = lerror_code(L, -1);
 
 	r->failed = true;
-	if (!code) {
-		c->errors++;
-		state_push_text(L, -1);
-		log_error(r, lua_tostring(L, -1));
-		lua_pop(L, 1);
+	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
+		c->cancelled++;
+		log_outcome(r, LOG_INFO, "cancelled", lua_touserdata(L, -1));
 		return;
 	}
 	state_push_text(L, -1);
-	if (strcmp(code, "cancelled") == 0) {
+	if (!code) {
+		c->errors++;
+		log_error(r, lua_tostring(L, -1), NULL);
+	} else if (strcmp(code, "cancelled") == 0) {
 		c->cancelled++;
 		log_outcome(r, LOG_INFO, "cancelled", lua_tostring(L, -1));
 	} else if (strcmp(code, "timeout") == 0) {
 		c->timeouts++;
 		log_outcome(r, LOG_INFO, "timeout", lua_tostring(L, -1));
-	} else if (strcmp(code, "EPIPE") == 0 || strcmp(code, "ECONNRESET") == 0 ||
-		   strcmp(code, "ENOTCONN") == 0 || strcmp(code, "ETIMEDOUT") == 0) {
+	} else if (lerror_is_peer_gone(code)) {
 		c->peers_gone++;
 		log_outcome(r, LOG_INFO, "peer gone", lua_tostring(L, -1));
 	} else {
 		c->errors++;
-		log_error(r, lua_tostring(L, -1));
+		lua_pushliteral(L, "traceback");
+		lua_rawget(L, -3);
+		log_error(r, lua_tostring(L, -2), lua_tostring(L, -1));
+		lua_pop(L, 1);
 	}
 	lua_pop(L, 1);
 }
@@ -193,7 +197,7 @@ body_k(lua_State *L, int status, lua_KContext step)
 	struct request *r = running_request(L);
 
 	(void)status;
-	if (step == 0 && r->server->verifies) {
+	if (step == 0 && r->verifies) {
 		push_hook(L, r, "verify_request");
 		push_hook_arguments(L);
 		lua_callk(L, 3, 1, 1, body_k);
@@ -234,7 +238,7 @@ static int steps(lua_State *L, int status, lua_KContext step);
 static int
 tell(lua_State *L, struct request *r)
 {
-	if (!r->server->handles_errors || lerror_code(L, -1)) {
+	if (!r->handles_errors || lerror_code(L, -1)) {
 		report(r, L);
 		lua_pop(L, 1);
 		return LUA_OK;
@@ -319,7 +323,7 @@ steps(lua_State *L, int status, lua_KContext step)
 	struct request *r = running_request(L);
 
 	if (step == 0) {
-		if (r->script->has_setup || r->server->verifies)
+		if (r->script->has_setup || r->verifies)
 			lua_pushcfunction(L, body);
 		else
 			lua_getfield(L, SELF, "handle");
@@ -328,7 +332,7 @@ steps(lua_State *L, int status, lua_KContext step)
 		step = RAN;
 	}
 	if (step == RAN) {
-		bool refused = r->server->verifies && (status == LUA_OK || status == LUA_YIELD) &&
+		bool refused = r->verifies && (status == LUA_OK || status == LUA_YIELD) &&
 			       lua_isboolean(L, -1) && !lua_toboolean(L, -1);
 		status = status == LUA_OK || status == LUA_YIELD ? LUA_OK : tell(L, r);
 		step = refused ? FINISHED : TOLD;
@@ -433,7 +437,8 @@ prepare(struct server *s, struct stream *st, const struct addr *client)
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){.server = s, .stream = st, .script = s->script};
+	*r = (struct request){.server = s, .stream = st, .script = s->script,
+			      .verifies = s->verifies, .handles_errors = s->handles_errors};
 	r->client.len = client->len;
 	memcpy(&r->client.ss, &client->ss, client->len);
 	if (s->attrs.idle_timeout != ATTR_NONE && loop_timer_init(loop, &r->idle, on_idle) < 0)

@@ -28,6 +28,7 @@ struct request {
 	struct loop_timer idle;
 	unsigned tries; /* to send the reply */
 	bool failed;
+	bool verifies, handles_errors; /* its generation has the hook */
 };
 
 /* Makes the functions that build instances with this metatable, and their registry

@@ -161,6 +161,14 @@ receive_some(struct server *s)
 		server_resume(s);
 }
 
+/* A draining datagram server needs its socket for the last reply, and no longer. */
+static void
+leave_loop(struct server *s)
+{
+	if (s->draining && s->nrequests == 0 && !s->dgrams.flush_due && !s->dgrams.out_op.fd)
+		loop_release_fd(&s->fd);
+}
+
 static void
 flush_due(struct loop_task *t)
 {
@@ -168,6 +176,7 @@ flush_due(struct loop_task *t)
 
 	s->dgrams.flush_due = false;
 	request_flush_replies(s);
+	leave_loop(s);
 }
 
 static void
@@ -176,6 +185,7 @@ on_reply_room(struct loop_op *op)
 	struct server *s = LIST_ENTRY(op, struct server, dgrams.out_op);
 
 	request_flush_replies(s);
+	leave_loop(s);
 	server_resume(s);
 }
 
@@ -219,6 +229,7 @@ server_resume(struct server *s)
 {
 	/* A descriptor may just have become free: no need to wait out the pause. */
 	loop_timer_set(s->host->loop, &s->paused, CLOCK_NEVER);
+	leave_loop(s);
 	if (s->draining || s->closed || s->accept_due || s->accept_op.fd)
 		return;
 	s->accept_due = true;
@@ -330,7 +341,7 @@ int
 server_adopt(struct server *s, struct script *script, char *why, size_t size)
 {
 	lua_State *L = script->state.L;
-	struct attrs next = s->attrs;
+	struct attrs next = s->given;
 
 	if (server_read_attrs(script, &next, why, size) < 0) {
 		script_release(script);
@@ -395,7 +406,7 @@ server_open(struct host *host, const struct url *url, const struct policy *polic
 		return rc;
 	}
 	s->host = host;
-	s->attrs = *attrs;
+	s->given = s->attrs = *attrs;
 	s->policy = policy;
 	s->listener.fd = s->fd.fd = -1;
 	s->view = (struct server_view){.shutdown = view_shutdown, .push_stats = view_stats,
@@ -442,15 +453,26 @@ server_begin(struct server *s)
 	return rc;
 }
 
-/* The descriptor leaves the loop, but stays the listener's until the path is removed. */
 static void
 stop_listening(struct server *s)
 {
-	loop_release_fd(&s->fd);
-	if (transport_is_stream(s->view.transport)) {
-		listener_close(&s->listener);
-		s->view.fd = -1;
+	if (!transport_is_stream(s->view.transport)) {
+		loop_cancel(&s->accept_op);
+		leave_loop(s);
+		return;
 	}
+	loop_release_fd(&s->fd);
+	listener_close(&s->listener);
+	s->view.fd = -1;
+}
+
+void
+server_end_drain(struct server *s)
+{
+	if (s->fd.fd >= 0 && s->dgrams.out)
+		request_flush_replies(s);
+	s->dgrams.flush_due = false;
+	loop_release_fd(&s->fd);
 }
 
 void
@@ -473,7 +495,7 @@ server_drain(struct server *s)
 bool
 server_is_done(const struct server *s)
 {
-	return s->draining && s->nrequests == 0 && !s->dgrams.flush_due;
+	return s->draining && s->nrequests == 0 && s->fd.fd < 0;
 }
 
 void

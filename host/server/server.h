@@ -49,7 +49,8 @@ struct server {
 	struct list link; /* in the host's servers */
 	struct host *host;
 	struct server_view view;
-	struct attrs attrs;
+	struct attrs given; /* defaults and the command line */
+	struct attrs attrs; /* and what the script says */
 	const struct policy *policy;
 	struct script *script; /* the current generation; holds a reference */
 	int self_ref;          /* self.server in its state */
@@ -84,6 +85,9 @@ int server_begin(struct server *s);
 
 /* Accepts what the kernel has queued, then no more.  May be called again. */
 void server_drain(struct server *s);
+
+/* Sends what replies can be sent at once; for a server that must stop now. */
+void server_end_drain(struct server *s);
 
 /* Nothing runs and nothing will. */
 bool server_is_done(const struct server *s);

@@ -100,7 +100,8 @@ function Program:url(name)
   return only.url
 end
 
-function Program:kill(signal) return sys.kill(self.pid, signal) end
+---Under a wrapper (see spec.Options) it is the program that gets the signal.
+function Program:kill(signal) return sys.kill(self.child or self.pid, signal) end
 
 ---Waits for the end; the exit code, or minus the signal.
 function Program:wait(seconds)
@@ -115,7 +116,7 @@ end
 ---Open descriptors of the program.
 function Program:descriptors()
   local n = 0
-  local p = assert(io.popen("ls /proc/" .. self.pid .. "/fd 2>/dev/null"))
+  local p = assert(io.popen("ls /proc/" .. (self.child or self.pid) .. "/fd 2>/dev/null"))
   for _ in p:lines() do n = n + 1 end
   p:close()
   return n
@@ -123,7 +124,7 @@ end
 
 ---Resident KiB.
 function Program:memory()
-  return tonumber((M.read("/proc/" .. self.pid .. "/status") or ""):match("VmRSS:%s+(%d+)"))
+  return tonumber((M.read("/proc/" .. (self.child or self.pid) .. "/status") or ""):match("VmRSS:%s+(%d+)"))
 end
 
 ---Asks it to drain and checks that nothing is left: exit code 0 and no live object.
@@ -152,7 +153,23 @@ end
 ---@field nofile? integer
 ---@field umask? integer
 ---@field wrap? string[] a command to run it under, such as strace
+---@field inject? string[] faults for strace, such as "accept4:error=EINTR:when=1..3"
+---@field meanwhile? fun() called again and again while it starts
 ---@field command? string "serve"
+
+-- strace with these faults, and the environment that the program then needs: a leak
+-- checker cannot work under a tracer.
+local function tracer(faults)
+  local argv, names = { "strace", "-f", "-qq", "-o", "/dev/null" }, {}
+  for _, fault in ipairs(faults) do
+    argv[#argv + 1] = "-e"
+    argv[#argv + 1] = "inject=" .. fault
+    names[#names + 1] = fault:match("^[^:]+")
+  end
+  argv[#argv + 1] = "-e"
+  argv[#argv + 1] = "trace=" .. table.concat(names, ",")
+  return argv, { "ASAN_OPTIONS=" .. (os.getenv("ASAN_OPTIONS") or "") .. ":detect_leaks=0" }
+end
 
 ---Starts `moonport serve SCRIPT`, JSON log, and waits until it is ready.
 ---@param script string|string[]
@@ -162,7 +179,9 @@ function M.start(script, options)
   options = options or {}
   local folder = M.folder()
   local argv = {}
-  for _, a in ipairs(options.wrap or {}) do argv[#argv + 1] = a end
+  local wrap, env = options.wrap, options.env
+  if options.inject then wrap, env = tracer(options.inject) end
+  for _, a in ipairs(wrap or {}) do argv[#argv + 1] = a end
   argv[#argv + 1] = M.program
   argv[#argv + 1] = options.command or "serve"
   local scripts = type(script) == "table" and script or { script }
@@ -180,7 +199,7 @@ function M.start(script, options)
   local stdin, keep = null, nil
   if options.stdin then stdin, keep = sys.pipe() end
   local pid = assert(sys.spawn(argv, {
-    env = options.env, nofile = options.nofile, umask = options.umask,
+    env = env, nofile = options.nofile, umask = options.umask,
     stdin = stdin, stdout = log, stderr = log,
   }))
   sys.close(log)
@@ -189,6 +208,7 @@ function M.start(script, options)
   local program = setmetatable({ pid = pid, log_path = log_path, stdin = keep }, Program)
   started[pid] = program
   M.eventually("ready line", function()
+    if options.meanwhile then options.meanwhile() end
     local code = sys.wait(pid, 0)
     if code then
       started[pid] = nil
@@ -197,7 +217,7 @@ function M.start(script, options)
     return sys.stat(folder .. "/ready")
   end)
   program.ready = cjson.decode((M.read(folder .. "/ready")))
-  if options.wrap then program.child = program.ready.pid end
+  if wrap then program.child = program.ready.pid end
   return program
 end
 
@@ -349,7 +369,7 @@ Client.__close = Client.close
 function M.cleanup()
   local left = {}
   for pid, program in pairs(started) do
-    sys.kill(pid, "KILL")
+    sys.kill(-pid, "KILL") -- its whole group: what a wrapper runs as well
     sys.wait(pid, LIMIT)
     left[#left + 1] = (M.read(program.log_path) or ""):sub(-2000)
     started[pid] = nil

@@ -1,0 +1,166 @@
+/* The Lua module: `require "moonport"` in any Lua 5.4 process.
+ *
+ * It has what handlers have (connect, sleep, ...), and run(), which gives them a
+ * loop.  Loading it changes nothing in the process or the Lua state. */
+#include "base/log.h"
+#include "base/pool.h"
+#include "bind/lmoonport.h"
+#include "bind/stream.h"
+#include "script/script.h"
+#include "script/task.h"
+
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Everything that one run() needs.  A userdata: sockets that outlive the run refer
+ * to it, because their streams are in its pool. */
+struct runner {
+	struct log log;
+	struct loop *loop;
+	struct sched sched;
+	struct io io;
+	struct script *script; /* stands for the caller's own state, which it does not own */
+	bool ended;
+	int status, nresults;
+	lua_State *caller;
+};
+
+static const char RUNNER[] = "moonport.runner";
+
+static void
+close_stream(void *item)
+{
+	struct stream *s = item;
+
+	if (s->open)
+		stream_free(s);
+}
+
+/* Ends the run: closes what is open and frees the loop.  Harmless when repeated. */
+static void
+stop(lua_State *L, struct runner *r)
+{
+	if (!r->loop)
+		return;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+	sched_attach(lua_tothread(L, -1), NULL);
+	sched_attach(L, NULL);
+	lua_pop(L, 1);
+	while (!list_empty(&r->sched.tasks))
+		task_kill(LIST_ENTRY(r->sched.tasks.next, struct task, link));
+	pool_each(&r->io.streams, close_stream);
+	lingers_drop(&r->io.lingers);
+	for (int i = 0; i < r->script->nspare; i++)
+		luaL_unref(L, LUA_REGISTRYINDEX, r->script->spare[i].ref);
+	free(r->script);
+	sched_free(&r->sched);
+	loop_free(r->loop);
+	r->loop = NULL;
+}
+
+static int
+runner_gc(lua_State *L)
+{
+	struct runner *r = luaL_checkudata(L, 1, RUNNER);
+
+	stop(L, r);
+	io_free(&r->io);
+	return 0;
+}
+
+/* The first task's results, or its error, move to the caller. */
+static void
+main_ended(struct task *t, int status)
+{
+	struct runner *r = t->owner;
+	int n = status == LUA_OK ? lua_gettop(t->co) : 1;
+
+	r->ended = true;
+	r->status = status;
+	if (!lua_checkstack(r->caller, n + 1)) {
+		r->status = LUA_ERRMEM;
+		return;
+	}
+	lua_xmove(t->co, r->caller, n);
+	r->nresults = n;
+}
+
+/* A runner on top of the stack, ready to start tasks. */
+static struct runner *
+new_runner(lua_State *L)
+{
+	struct runner *r = lua_newuserdatauv(L, sizeof(*r), 0);
+	int rc;
+
+	*r = (struct runner){.log = {.fd = STDERR_FILENO, .level = LOG_INFO}, .caller = L};
+	r->script = calloc(1, sizeof(*r->script));
+	if (!r->script)
+		luaL_error(L, "not enough memory");
+	*r->script = (struct script){.sched = &r->sched, .refs = 1, .state = {.L = L, .pause = -1}};
+	rc = loop_new(&r->loop);
+	if (rc < 0) {
+		free(r->script);
+		luaL_error(L, "moonport.run: %s", strerror(-rc));
+	}
+	sched_init(&r->sched, r->loop);
+	if (io_init(&r->io, &r->sched, &r->log) < 0) {
+		loop_free(r->loop);
+		free(r->script);
+		luaL_error(L, "not enough memory");
+	}
+	if (luaL_newmetatable(L, RUNNER)) {
+		lua_pushcfunction(L, runner_gc);
+		lua_setfield(L, -2, "__gc");
+	}
+	lua_setmetatable(L, -2);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+	sched_attach(lua_tothread(L, -1), &r->sched);
+	lua_pop(L, 1);
+	lua_pushvalue(L, -1);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, socket_anchor);
+	return r;
+}
+
+/* moonport.run(f, ...) -> f's results: runs f(...) where it may wait, to its end. */
+static int
+module_run(lua_State *L)
+{
+	int nargs = lua_gettop(L) - 1, base;
+	struct runner *r;
+	struct task *t;
+
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+	if (sched_of(lua_tothread(L, -1)))
+		return luaL_error(L, "moonport.run is running already: here you may simply wait");
+	lua_pop(L, 1);
+	r = new_runner(L);
+	lua_insert(L, 1);
+	t = task_new(&r->sched, r->script);
+	if (!t || !lua_checkstack(t->co, nargs + 1))
+		return luaL_error(L, "not enough memory");
+	t->owner = r;
+	t->ended = main_ended;
+	lua_xmove(L, t->co, nargs + 1);
+	base = lua_gettop(L);
+	task_start(t, nargs);
+	while (!r->ended)
+		loop_turn(r->loop, INT64_MAX);
+	stop(L, r);
+	if (r->status != LUA_OK)
+		return lua_error(L);
+	return lua_gettop(L) - base;
+}
+
+__attribute__((visibility("default"))) int luaopen_moonport(lua_State *L);
+
+int
+luaopen_moonport(lua_State *L)
+{
+	open_moonport(L);
+	lua_pushcfunction(L, module_run);
+	lua_setfield(L, -2, "run");
+	return 1;
+}
