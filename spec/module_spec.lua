@@ -45,8 +45,8 @@ describe("moonport", function()
   describe("sleep", function()
     it("waits as long as it was told, and others run meanwhile", function()
       local c <close> = host.connect(p:url())
-      c:send(case.piece "local t = moonport.monotonic() kept.asleep = true moonport.sleep(0.2) "
-        .. "return moonport.monotonic() - t")
+      c:send(case.piece("local t = moonport.monotonic() kept.asleep = true moonport.sleep(0.2) "
+        .. "return moonport.monotonic() - t"))
       c:finish()
       host.eventually("the sleep", function() return case.run(p, "return kept.asleep")[1] end)
       assert.is_false(sys.poll(c.fd, "r", 0))
@@ -128,7 +128,8 @@ describe("moonport", function()
 
   describe("connect", function()
     it("makes a connection over TCP and Unix sockets, with all methods of a request", function()
-      for _, url in ipairs { "tcp://127.0.0.1:0", "unix://" .. host.folder() .. "/s", "unix://@mp-" .. host.folder() } do
+      local folder = host.folder()
+      for _, url in ipairs { "tcp://127.0.0.1:0", "unix://" .. folder .. "/s", "unix://@mp-" .. folder } do
         local fd, to = listener(url)
         local c <close> = host.connect(p:url())
         c:send(case.piece(([[
@@ -205,8 +206,9 @@ describe("moonport", function()
 
     it("takes localhost for 127.0.0.1", function()
       local fd, to = listener("tcp://127.0.0.1:0")
-      assert.are.same({ "127.0.0.1", n = 1 }, case.run(p,
-        ("local s <close> = moonport.connect(%q) return s:getpeername().host"):format((to:gsub("127.0.0.1", "localhost")))))
+      to = to:gsub("127.0.0.1", "localhost")
+      assert.are.same({ "127.0.0.1", n = 1 },
+        case.run(p, ("local s <close> = moonport.connect(%q) return s:getpeername().host"):format(to)))
       sys.close(fd)
     end)
 
@@ -214,7 +216,8 @@ describe("moonport", function()
       local fd, to = listener("tcp://127.0.0.1:0")
       for what, code in pairs {
         ["<close>"] = "do local s <close> = moonport.connect(%q) s:sendall('x') end rfile:read()",
-        ["error"] = "pcall(function() local s <close> = moonport.connect(%q) s:sendall('x') error('y') end) rfile:read()",
+        ["error"] = "pcall(function() local s <close> = moonport.connect(%q) s:sendall('x') error('y') end) "
+          .. "rfile:read()",
         ["close()"] = "local s = moonport.connect(%q) s:sendall('x') s:close() "
           .. "assert(not pcall(s.recv, s)) rfile:read()",
         ["garbage"] = "do local s = moonport.connect(%q) s:sendall('x') end collectgarbage() rfile:read()",
@@ -285,12 +288,12 @@ describe("moonport", function()
     end)
 
     it("leaves no descriptor behind, whether it works or not", function()
-      local fd, to = listener("tcp://127.0.0.1:0")
-      local before = p:descriptors()
+      local fd, to = listener("tcp://127.0.0.1:0", 100)
+      local before = p:descriptors() -- perhaps with connections that linger
       case.run(p, ("for _ = 1, 50 do moonport.connect(%q) moonport.connect('tcp://127.0.0.1:1') end collectgarbage()")
         :format(to))
       for _ = 1, 50 do sys.close(accept(fd)) end
-      host.eventually("closed descriptors", function() return p:descriptors() == before end)
+      host.eventually("closed descriptors", function() return p:descriptors() <= before end)
       sys.close(fd)
     end)
 

@@ -9,7 +9,10 @@
 static size_t
 utf8_len(const unsigned char *p, size_t n)
 {
-	size_t want = p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : p[0] >= 0xe0 ? 3 : p[0] >= 0xc2 ? 2 : 0;
+	size_t want = p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+		      : p[0] >= 0xe0              ? 3
+		      : p[0] >= 0xc2              ? 2
+						  : 0;
 
 	if (p[0] >= 0xf5 || want == 0 || want > n)
 		return 0;

@@ -69,7 +69,8 @@ static bool
 is_plain(const char *s, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (s[i] <= ' ' || s[i] == '"' || s[i] == '\\' || s[i] == '=' || s[i] == 0x7f)
+		if (s[i] <= ' ' || s[i] == '"' || s[i] == '\\' || s[i] == '=' ||
+		    s[i] == 0x7f)
 			return false;
 	return n > 0;
 }

@@ -27,7 +27,8 @@ nearest_distance(const char *a, const char *b)
 		row[0] = (unsigned)i;
 		for (size_t j = 1; j <= lb; j++) {
 			up = row[j];
-			row[j] = min3(up + 1, row[j - 1] + 1, before + (a[i - 1] != b[j - 1]));
+			row[j] =
+			    min3(up + 1, row[j - 1] + 1, before + (a[i - 1] != b[j - 1]));
 			before = up;
 		}
 	}

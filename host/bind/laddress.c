@@ -27,7 +27,8 @@ address_tostring(lua_State *L)
 	lua_rawgeti(L, 1, 1);
 	lua_rawgeti(L, 1, 2);
 	host = luaL_tolstring(L, -2, NULL);
-	lua_pushfstring(L, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, luaL_tolstring(L, -2, NULL));
+	lua_pushfstring(L, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host,
+			luaL_tolstring(L, -2, NULL));
 	return 1;
 }
 
@@ -83,7 +84,10 @@ check_address(lua_State *L, int idx, struct addr *out)
 	lua_geti(L, idx, 2);
 	s = lua_tostring(L, -2);
 	port = lua_tointeger(L, -1);
-	if (!s || port < 0 || port > 65535 || !lua_isinteger(L, -1) || addr_from_ip(s, (int)port, out) < 0)
-		luaL_argerror(L, idx, "an address must be {host, port}: an IP address and a number to 65535");
+	if (!s || port < 0 || port > 65535 || !lua_isinteger(L, -1) ||
+	    addr_from_ip(s, (int)port, out) < 0)
+		luaL_argerror(
+		    L, idx,
+		    "an address must be {host, port}: an IP address and a number to 65535");
 	lua_pop(L, 2);
 }

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "bind/lhandle.h"
 #include "bind/lrequest.h"
+#include "bind/stream.h"
 #include "script/lerror.h"
 #include "script/task.h"
 
@@ -30,6 +31,25 @@ datagram_try(struct datagram_port *port, const char *data, size_t n, const struc
 	return -EINPROGRESS;
 }
 
+/* An answer to the running request's sender leaves from the address that was asked,
+ * and goes to the sender's address in the form that the kernel gave it. */
+static const struct dgram_local *
+answer_from(lua_State *L, struct addr *to)
+{
+	const struct task *t = sched_of(L)->current;
+	const struct stream *s = t ? t->stream : NULL;
+	char a[ADDR_TEXT], b[ADDR_TEXT];
+
+	if (!s || !s->from)
+		return NULL;
+	addr_text(to, a, sizeof(a));
+	addr_text(s->from, b, sizeof(b));
+	if (strcmp(a, b) != 0)
+		return NULL;
+	*to = *s->from;
+	return s->local;
+}
+
 static int sendto_k(lua_State *L, int status, lua_KContext tries);
 
 /* Stack: socket, data, address. */
@@ -40,15 +60,19 @@ send_to(lua_State *L, unsigned tries)
 	struct addr to;
 	size_t n;
 	const char *data = luaL_checklstring(L, 2, &n);
+	const struct dgram_local *local;
 	int64_t deadline = 0;
 	int rc;
 
 	if (lua_type(L, 3) == LUA_TSTRING && lua_rawlen(L, 3) == 0)
-		return luaL_argerror(L, 3, "the address is empty: the sender has no name to answer to");
+		return luaL_argerror(
+		    L, 3, "the address is empty: the sender has no name to answer to");
 	check_address(L, 3, &to);
-	rc = datagram_try(port, data, n, &to, NULL, tries, &deadline);
+	local = answer_from(L, &to);
+	rc = datagram_try(port, data, n, &to, local, tries, &deadline);
 	if (rc == -EINPROGRESS)
-		return task_park(L, deadline, NULL, NULL, (lua_KContext)tries + 1, sendto_k);
+		return task_park(L, deadline, NULL, NULL, (lua_KContext)tries + 1,
+				 sendto_k);
 	if (rc < 0)
 		return lerror_raise_errno(L, "sendto", -rc);
 	lua_pushinteger(L, (lua_Integer)n);
@@ -76,7 +100,8 @@ static int
 datagram_recv(lua_State *L)
 {
 	check(L);
-	return luaL_error(L, "the server receives on this socket: each datagram starts a request of its own");
+	return luaL_error(L, "the server receives on this socket: each datagram starts a "
+			     "request of its own");
 }
 
 static int

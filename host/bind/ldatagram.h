@@ -23,7 +23,8 @@ void datagram_push(lua_State *L, struct datagram_port *port);
  * this again with tries + 1.
  * Returns 0 when sent, -EINPROGRESS when the caller must park until *deadline,
  * else -errno. */
-int datagram_try(struct datagram_port *port, const char *data, size_t n, const struct addr *to,
-		 const struct dgram_local *local, unsigned tries, int64_t *deadline);
+int datagram_try(struct datagram_port *port, const char *data, size_t n,
+		 const struct addr *to, const struct dgram_local *local, unsigned tries,
+		 int64_t *deadline);
 
 #endif

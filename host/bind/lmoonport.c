@@ -33,7 +33,8 @@ moonport_sleep(lua_State *L)
 	int64_t ns = arg_seconds(L, 1), now = clock_now();
 
 	luaL_checknumber(L, 1);
-	return task_park(L, ns < CLOCK_NEVER - now ? now + ns : CLOCK_NEVER, NULL, NULL, 0, sleep_k);
+	return task_park(L, ns < CLOCK_NEVER - now ? now + ns : CLOCK_NEVER, NULL, NULL, 0,
+			 sleep_k);
 }
 
 /* moonport.monotonic() -> seconds from some fixed point */
@@ -83,13 +84,14 @@ pending(lua_State *L)
 static int
 connected(lua_State *L, int rc)
 {
-	struct stream *s;
+	struct handle *h;
 
 	if (rc == 0)
 		return 1;
-	s = pending(L);
-	s->error = -rc; /* nothing to wait for: close at once */
-	stream_shut(s);
+	pending(L)->error = -rc; /* nothing to wait for: close at once */
+	h = lua_touserdata(L, 1);
+	stream_free(h->stream);
+	h->stream = NULL;
 	if (rc != -ETIMEDOUT)
 		return lerror_result(L, -rc);
 	lua_pushnil(L);
@@ -136,7 +138,8 @@ moonport_connect(lua_State *L)
 	if (url_parse(text, n, &url, why, sizeof(why)) < 0 ||
 	    url_resolve(&url, false, &to, why, sizeof(why)) < 0)
 		return luaL_argerror(L, 1, lua_pushstring(L, why));
-	luaL_argcheck(L, transport_is_stream(url.transport), 1, "connect is for tcp:// and unix://");
+	luaL_argcheck(L, transport_is_stream(url.transport), 1,
+		      "connect is for tcp:// and unix://");
 	lua_settop(L, 0);
 	h = lua_newuserdatauv(L, sizeof(*h), 1); /* before the socket: nothing can leak */
 	h->stream = NULL;
@@ -157,16 +160,17 @@ moonport_connect(lua_State *L)
 	if (rc != -EINPROGRESS)
 		return connected(L, rc);
 	s->writer = task;
-	return task_park(L, timeout < CLOCK_NEVER - now ? now + timeout : CLOCK_NEVER, detach_connect, s, 0,
-			 connect_k);
+	return task_park(L, timeout < CLOCK_NEVER - now ? now + timeout : CLOCK_NEVER,
+			 detach_connect, s, 0, connect_k);
 }
 
 int
 open_moonport(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-	    {"connect", moonport_connect}, {"log", moonport_log},   {"monotonic", moonport_monotonic},
-	    {"sleep", moonport_sleep},     {"time", moonport_time}, {NULL, NULL},
+	    {"connect", moonport_connect},     {"log", moonport_log},
+	    {"monotonic", moonport_monotonic}, {"sleep", moonport_sleep},
+	    {"time", moonport_time},           {NULL, NULL},
 	};
 
 	open_request(L);

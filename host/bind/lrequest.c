@@ -29,9 +29,11 @@ receive(lua_State *L, struct stream *s, size_t max, int with_address)
 	if (n == 0 && max > 0) {
 		rc = stream_fill(s);
 		if (rc == -EINPROGRESS)
-			return stream_park_in(L, s, (lua_KContext)(max * 2 + (size_t)with_address), recv_k);
+			return stream_park_in(
+			    L, s, (lua_KContext)(max * 2 + (size_t)with_address), recv_k);
 		if (rc == -EAGAIN)
-			return task_yield(L, (lua_KContext)(max * 2 + (size_t)with_address), recv_k);
+			return task_yield(L, (lua_KContext)(max * 2 + (size_t)with_address),
+					  recv_k);
 		if (rc <= 0)
 			return read_failed(L, rc);
 		stream_view(s, &p, &n);
@@ -94,10 +96,12 @@ send_from(lua_State *L, struct stream *s, size_t done, int all)
 		return lerror_raise_errno(L, "send", s->error);
 	while (done < len) {
 		if (buf_len(&s->out) > 0)
-			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all), send_k);
+			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
+					       send_k);
 		n = loop_send(&s->fd, &s->out_op, p + done, len - done, 0);
 		if (n == -EINPROGRESS)
-			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all), send_k);
+			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
+					       send_k);
 		if (n < 0) {
 			s->error = (int)-n;
 			return lerror_raise_errno(L, "send", s->error);
@@ -126,7 +130,8 @@ send_k(lua_State *L, int status, lua_KContext ctx)
 		return luaL_error(L, "the connection was closed during a send");
 	if (rc < 0) {
 		if (ctx / 2 > 0)
-			s->error = ETIMEDOUT; /* a part has gone: nothing sensible can follow */
+			s->error =
+			    ETIMEDOUT; /* a part has gone: nothing sensible can follow */
 		return lerror_raise_timeout(L, "send");
 	}
 	return send_from(L, s, (size_t)ctx / 2, (int)(ctx & 1));
@@ -156,7 +161,8 @@ static int
 request_sendto(lua_State *L)
 {
 	handle_self(L);
-	return luaL_error(L, "sendto is for datagrams: this is a connected stream, use sendall");
+	return luaL_error(
+	    L, "sendto is for datagrams: this is a connected stream, use sendall");
 }
 
 static int
@@ -245,7 +251,9 @@ request_shutdown(lua_State *L)
 	static const char *const names[] = {"read", "write", "both", NULL};
 	struct stream *s = handle_self(L);
 
-	return shut_down(L, s, luaL_checkoption(L, 2, "both", names)); /* SHUT_RD, _WR, _RDWR are 0, 1, 2 */
+	return shut_down(
+	    L, s,
+	    luaL_checkoption(L, 2, "both", names)); /* SHUT_RD, _WR, _RDWR are 0, 1, 2 */
 }
 
 static int close_k(lua_State *L, int status, lua_KContext ctx);
@@ -291,8 +299,10 @@ check_option(lua_State *L)
 	const struct sockopt *o = sockopt_find(name);
 
 	if (!o)
-		luaL_argerror(L, 2, lua_pushfstring(L, "no socket option '%s'; did you mean '%s'?", name,
-						    sockopt_nearest(name)));
+		luaL_argerror(L, 2,
+			      lua_pushfstring(L,
+					      "no socket option '%s'; did you mean '%s'?",
+					      name, sockopt_nearest(name)));
 	return o;
 }
 
@@ -350,7 +360,8 @@ sockopt_l_get(lua_State *L, int fd)
 
 	if (o->kind == SOCKOPT_CRED)
 		return push_cred(L, fd, o);
-	rc = o->kind == SOCKOPT_STRING ? sockopt_get_string(fd, o, text, sizeof(text)) : sockopt_get(fd, o, &v);
+	rc = o->kind == SOCKOPT_STRING ? sockopt_get_string(fd, o, text, sizeof(text))
+				       : sockopt_get(fd, o, &v);
 	if (rc < 0)
 		return lerror_result(L, -rc);
 	if (o->kind == SOCKOPT_STRING)
@@ -387,7 +398,14 @@ request_makefile(lua_State *L)
 	static const char *const modes[] = {"r", "w", "rb", "wb", NULL};
 	struct stream *s = handle_self(L);
 
-	handle_push(L, luaL_checkoption(L, 2, "r", modes) % 2 ? wfile_class : rfile_class, s);
+	int write = luaL_checkoption(L, 2, "r", modes) % 2;
+	struct handle *h = lua_newuserdatauv(L, sizeof(*h), 1);
+
+	h->stream = s;
+	h->serial = s->serial;
+	lua_pushvalue(L, 1); /* a socket that Lua owns lives as long as its files */
+	lua_setiuservalue(L, -2, 1);
+	luaL_setmetatable(L, write ? wfile_class : rfile_class);
 	return 1;
 }
 
@@ -415,6 +433,43 @@ socket_gc(lua_State *L)
 	}
 	h->stream = NULL;
 	return 0;
+}
+
+static int socket_close_k(lua_State *L, int status, lua_KContext ctx);
+
+/* At the end of a <close> variable's block what was written is still sent.  After an
+ * error, or where nothing can wait, it is not waited for. */
+static int
+socket_close(lua_State *L)
+{
+	struct handle *h = luaL_checkudata(L, 1, socket_class);
+	struct stream *s = handle_peek(L);
+	struct sched *sched = sched_of(L);
+
+	if (s && !s->closed && lua_isnoneornil(L, 2) && lua_isyieldable(L) && sched &&
+	    !sched->barrier) {
+		stream_flush(s);
+		if (!s->error && !s->abortive && buf_len(&s->out) > 0)
+			return stream_park_out(L, s, 0, socket_close_k);
+	}
+	if (s)
+		stream_free(s);
+	h->stream = NULL;
+	return 0;
+}
+
+static int
+socket_close_k(lua_State *L, int status, lua_KContext ctx)
+{
+	struct stream *s = handle_peek(L);
+	int rc = task_woke(L);
+
+	(void)status, (void)ctx;
+	if (rc < 0 && s) {
+		stream_free(s);
+		return lerror_raise_timeout(L, "close");
+	}
+	return socket_close(L);
 }
 
 void
@@ -448,7 +503,7 @@ open_request(lua_State *L)
 	lua_setfield(L, -2, "__tostring");
 	lua_pushcfunction(L, socket_gc);
 	lua_setfield(L, -2, "__gc");
-	lua_pushcfunction(L, socket_gc);
+	lua_pushcfunction(L, socket_close);
 	lua_setfield(L, -2, "__close");
 	lua_pop(L, 1);
 }

@@ -106,7 +106,8 @@ take_count(lua_State *L, struct stream *s, size_t count, bool exactly)
 		return take(L, s, p, count, 0);
 	if (!s->eof)
 		return MORE; /* of count 0, too: it asks whether the end is here */
-	return n > 0 && !exactly ? take(L, s, p, n < count ? n : count, 0) : refuse(L, "closed");
+	return n > 0 && !exactly ? take(L, s, p, n < count ? n : count, 0)
+				 : refuse(L, "closed");
 }
 
 static enum outcome
@@ -235,8 +236,8 @@ take_wanted(lua_State *L, struct stream *s, const struct want *w)
 /* Reads until one wanted thing is taken or refused.  Returns how many values were
  * pushed; *parked: return this to Lua at once, k goes on. */
 static int
-read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx, lua_KFunction k,
-	 bool *parked)
+read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx,
+	 lua_KFunction k, bool *parked)
 {
 	int top = lua_gettop(L);
 	ssize_t n;
@@ -248,7 +249,8 @@ read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx,
 		n = stream_fill(s);
 		if (n == -EINPROGRESS || n == -EAGAIN) {
 			*parked = true;
-			return n == -EAGAIN ? task_yield(L, ctx, k) : stream_park_in(L, s, ctx, k);
+			return n == -EAGAIN ? task_yield(L, ctx, k)
+					    : stream_park_in(L, s, ctx, k);
 		}
 		if (n < 0)
 			return read_failed(L, n);
@@ -290,7 +292,8 @@ format_at(lua_State *L, int idx)
 	case 'n':
 		return (struct want){.kind = NUMBER};
 	default:
-		luaL_argerror(L, idx, "invalid format: \"l\", \"L\", \"a\", \"n\" or a count");
+		luaL_argerror(L, idx,
+			      "invalid format: \"l\", \"L\", \"a\", \"n\" or a count");
 		return (struct want){0};
 	}
 }
@@ -519,7 +522,8 @@ next_formats(lua_State *L)
 	return next_formats_k(L, LUA_OK, 0);
 }
 
-/* rfile:lines([format, ...]): an iterator; the stream's end ends the loop, another failure raises. */
+/* rfile:lines([format, ...]): an iterator; the stream's end ends the loop, another failure
+ * raises. */
 static int
 rfile_lines(lua_State *L)
 {
@@ -572,18 +576,16 @@ void
 open_rfile(lua_State *L)
 {
 	static const luaL_Reg methods[] = {
-	    {"close", rfile_close},
-	    {"lines", rfile_lines},
-	    {"read", rfile_read},
-	    {"readexactly", rfile_readexactly},
-	    {"readline", rfile_readline},
-	    {"readuntil", rfile_readuntil},
-	    {"unpack", rfile_unpack},
-	    {NULL, NULL},
+	    {"close", rfile_close},       {"lines", rfile_lines},
+	    {"read", rfile_read},         {"readexactly", rfile_readexactly},
+	    {"readline", rfile_readline}, {"readuntil", rfile_readuntil},
+	    {"unpack", rfile_unpack},     {NULL, NULL},
 	};
 	/* Kept in the metatable, out of the handler's sight. */
-	static const luaL_Reg iterators[] = {
-	    {"next", rfile_next}, {"next_nl", rfile_next_nl}, {"read", rfile_read}, {NULL, NULL}};
+	static const luaL_Reg iterators[] = {{"next", rfile_next},
+					     {"next_nl", rfile_next_nl},
+					     {"read", rfile_read},
+					     {NULL, NULL}};
 
 	handle_class(L, rfile_class, methods);
 	lua_pushvalue(L, -1);

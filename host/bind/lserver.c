@@ -95,8 +95,10 @@ server_tostring(lua_State *L)
 void
 open_server(lua_State *L)
 {
-	static const luaL_Reg methods[] = {
-	    {"fileno", server_fileno}, {"shutdown", server_shutdown}, {"stats", server_stats}, {NULL, NULL}};
+	static const luaL_Reg methods[] = {{"fileno", server_fileno},
+					   {"shutdown", server_shutdown},
+					   {"stats", server_stats},
+					   {NULL, NULL}};
 	static const luaL_Reg meta[] = {{"__index", server_index},
 					{"__newindex", server_newindex},
 					{"__tostring", server_tostring},

@@ -1,9 +1,9 @@
 /* wfile: a Lua file handle that writes to the connection.
  * A write takes every byte or raises. */
+#include "bind/lwfile.h"
 #include "base/clock.h"
 #include "bind/lhandle.h"
 #include "bind/stream.h"
-#include "bind/lwfile.h"
 #include "script/lerror.h"
 #include "script/task.h"
 
@@ -14,7 +14,8 @@ static int
 raise(lua_State *L, struct stream *s, int err)
 {
 	if (err == ETIMEDOUT) {
-		s->error = ETIMEDOUT; /* how much of it went is not known to the peer's reader */
+		s->error =
+		    ETIMEDOUT; /* how much of it went is not known to the peer's reader */
 		return lerror_raise_timeout(L, "write");
 	}
 	return lerror_raise_errno(L, "write", err);
@@ -51,7 +52,8 @@ write_from(lua_State *L, struct stream *s, size_t done)
 		while (off < len) {
 			ssize_t n = stream_write(s, p + off, len - off);
 			if (n == -EINPROGRESS)
-				return stream_park_out(L, s, (lua_KContext)(before + off), wfile_write_k);
+				return stream_park_out(L, s, (lua_KContext)(before + off),
+						       wfile_write_k);
 			if (n < 0)
 				return raise(L, s, (int)-n);
 			off += (size_t)n;

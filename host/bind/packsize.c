@@ -74,11 +74,13 @@ length(const struct scan *s, const char *p, size_t size)
 	uint64_t v = 0;
 
 	for (size_t i = 0; i < size && i < 8; i++)
-		v = v << 8 | (unsigned char)p[s->little ? (size < 8 ? size : 8) - 1 - i : size - (size < 8 ? size : 8) + i];
+		v = v << 8 | (unsigned char)p[s->little ? (size < 8 ? size : 8) - 1 - i
+							: size - (size < 8 ? size : 8) + i];
 	return v;
 }
 
-/* One option.  False: more than the n bytes at hand are needed, s->at says how many at least. */
+/* One option.  False: more than the n bytes at hand are needed, s->at says how many at
+ * least. */
 static bool
 step(struct scan *s, const char *p, size_t n)
 {

@@ -351,7 +351,8 @@ collect(struct stream *s, const char *p, size_t n)
 		if (s->error)
 			return -s->error;
 		if (!s->datagram && buf_len(&s->out) > 0)
-			return -EINPROGRESS; /* the peer is slow: wait before keeping more */
+			return -EINPROGRESS; /* the peer is slow: wait before keeping more
+					      */
 		io->gatherer = s;
 	}
 	memcpy(io->gather + io->gathered, p, n);
@@ -421,7 +422,8 @@ stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k
 	struct task *t = task_current(L);
 
 	if (s->reader && s->reader != t)
-		return luaL_error(L, "another request is waiting to read from this connection");
+		return luaL_error(
+		    L, "another request is waiting to read from this connection");
 	s->fills = 0;
 	s->reader = t;
 	return task_park(L, deadline_of(s), detach_reader, s, ctx, k);
@@ -433,7 +435,8 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 	struct task *t = task_current(L);
 
 	if (s->writer && s->writer != t)
-		return luaL_error(L, "another request is waiting to write to this connection");
+		return luaL_error(L,
+				  "another request is waiting to write to this connection");
 	s->writer = t;
 	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
 }

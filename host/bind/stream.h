@@ -22,6 +22,7 @@
 #include <lua.h>
 #include <stdint.h>
 
+struct dgram_local;
 struct log;
 struct sched;
 struct task;
@@ -42,7 +43,8 @@ struct io {
 	char *gather; /* STREAM_GATHER bytes */
 	size_t gathered;
 	struct stream *gatherer; /* whose bytes they are */
-	struct stream *borrower; /* whose unread bytes are in a receive buffer, not its own */
+	struct stream
+	    *borrower; /* whose unread bytes are in a receive buffer, not its own */
 	uint64_t bytes_in, bytes_out;
 	struct lingers lingers; /* connections closed here, not yet by the peer */
 };
@@ -53,30 +55,34 @@ struct stream {
 	void *link; /* the pool's */
 	struct io *io;
 	uint32_t serial;
-	bool open;          /* between stream_new() and stream_free() */
-	bool datagram;      /* no descriptor: one datagram in, one out */
-	bool closed;        /* by the handler; the descriptor is gone */
-	bool eof;           /* nothing more will be received */
+	bool open;                      /* between stream_new() and stream_free() */
+	bool datagram;                  /* no descriptor: one datagram in, one out */
+	bool closed;                    /* by the handler; the descriptor is gone */
+	bool eof;                       /* nothing more will be received */
 	bool read_closed, write_closed; /* rfile:close(), wfile:close() */
-	bool lost;          /* unread bytes were lost for want of memory */
-	bool abortive;      /* closing sends a reset: so_linger is 0 */
-	uint8_t mode;       /* enum stream_mode */
-	uint16_t fills;     /* receives since the last wait */
-	int error;          /* a write failed with this errno: so will all others */
+	bool lost;                      /* unread bytes were lost for want of memory */
+	bool abortive;                  /* closing sends a reset: so_linger is 0 */
+	uint8_t mode;                   /* enum stream_mode */
+	uint16_t fills;                 /* receives since the last wait */
+	int error; /* a write failed with this errno: so will all others */
 	struct loop_fd fd;
 	struct loop_op in_op, out_op;
-	struct task *task;  /* whose connection it is; is cancelled when the peer is gone */
+	struct task *task; /* whose connection it is; is cancelled when the peer is gone */
 	struct task *reader, *writer; /* who waits */
-	struct buf in;      /* received, not yet read */
-	size_t scanned;     /* of these, searched in vain */
-	struct buf out;     /* written, not yet sent; a datagram's reply */
-	const char *lent;   /* received and unread, in the receive buffer: see stream_view() */
+	struct buf in;                /* received, not yet read */
+	size_t scanned;               /* of these, searched in vain */
+	/* A datagram's sender, and the local address it wrote to; the request's. */
+	const struct addr *from;
+	const struct dgram_local *local;
+	struct buf out; /* written, not yet sent; a datagram's reply */
+	const char
+	    *lent; /* received and unread, in the receive buffer: see stream_view() */
 	size_t lent_len;
 	uint32_t receive_max; /* rbufsize */
 	uint32_t collect_max; /* wbufsize */
 	uint32_t max_line;
-	int64_t timeout;    /* of each operation, ns; CLOCK_NEVER: none */
-	int64_t active;     /* when bytes last moved */
+	int64_t timeout; /* of each operation, ns; CLOCK_NEVER: none */
+	int64_t active;  /* when bytes last moved */
 };
 
 /* Errors: -ENOMEM. */

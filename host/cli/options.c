@@ -48,7 +48,8 @@ unknown_option(const char *word, char *why, size_t size)
 	snprintf(name, sizeof(name), "%s", word);
 	name[strcspn(name, "=")] = 0;
 	if (strncmp(name, "--", 2) == 0)
-		snprintf(why, size, "unknown option %s; did you mean --%s?", name, nearest_option(name + 2));
+		snprintf(why, size, "unknown option %s; did you mean --%s?", name,
+			 nearest_option(name + 2));
 	else
 		snprintf(why, size, "unknown option %s; see moonport --help", name);
 	return -EINVAL;
@@ -61,7 +62,8 @@ set_attribute(struct attrs *a, const char *text, char *why, size_t size)
 	const char *eq = strchr(text, '=');
 
 	if (!eq || eq == text || (size_t)(eq - text) >= sizeof(name)) {
-		snprintf(why, size, "--option %s: it must be NAME=VALUE, such as timeout=30", text);
+		snprintf(why, size,
+			 "--option %s: it must be NAME=VALUE, such as timeout=30", text);
 		return -EINVAL;
 	}
 	snprintf(name, sizeof(name), "%.*s", (int)(eq - text), text);
@@ -77,7 +79,8 @@ set_mixin(struct entry *e, const char *name, char *why, size_t size)
 	e->policy = policy_find(name);
 	if (e->policy)
 		return 0;
-	n = (size_t)snprintf(why, size, "--mixin %s: there is no such mixin; there are", name);
+	n = (size_t)snprintf(why, size, "--mixin %s: there is no such mixin; there are",
+			     name);
 	for (size_t i = 0; (p = policy_at(i)) && n < size; i++)
 		n += (size_t)snprintf(why + n, size - n, "%s %s", i ? "," : "", p->name);
 	return -EINVAL;
@@ -100,11 +103,14 @@ set_log(struct options *o, int option, const char *value, char *why, size_t size
 
 	if (option == LOG_LEVEL && level >= 0)
 		o->log_level = (enum log_level)level;
-	else if (option == LOG_FORMAT && (strcmp(value, "text") == 0 || strcmp(value, "json") == 0))
+	else if (option == LOG_FORMAT &&
+		 (strcmp(value, "text") == 0 || strcmp(value, "json") == 0))
 		o->log_format = *value == 'j' ? LOG_JSON : LOG_TEXT;
 	else {
-		snprintf(why, size, option == LOG_LEVEL ? "--log-level %s: it must be debug, info, warn or error"
-							: "--log-format %s: it must be text or json",
+		snprintf(why, size,
+			 option == LOG_LEVEL
+			     ? "--log-level %s: it must be debug, info, warn or error"
+			     : "--log-format %s: it must be text or json",
 			 value);
 		return -EINVAL;
 	}
@@ -157,37 +163,48 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		o->command = COMMAND_HELP;
 		return 0;
 	case ':':
-		snprintf(why, size, "%s needs a value; see moonport --help", argv[optind - 1]);
+		snprintf(why, size, "%s needs a value; see moonport --help",
+			 argv[optind - 1]);
 		return -EINVAL;
 	default:
-		return unknown_option(optopt && optopt < 256 ? (char[]){'-', (char)optopt, 0} : argv[optind - 1],
+		return unknown_option(optopt && optopt < 256
+					  ? (char[]){'-', (char)optopt, 0}
+					  : argv[optind - 1],
 				      why, size);
 	}
 }
 
-/* --listen before the first script: one for each script in turn, or all for the only one. */
+/* --listen before the first script: one for each script in turn, or all for the only one.
+ */
 static int
 share_listens(struct options *o, char *why, size_t size)
 {
 	struct listen_list *common = &o->common.listens;
 	struct entry *e;
 
-	if (common->n > 0 && o->nentries == 1 && o->entries[0].listens.n + common->n <= MAX_LISTENS) {
+	if (common->n > 0 && o->nentries == 1 &&
+	    o->entries[0].listens.n + common->n <= MAX_LISTENS) {
 		e = &o->entries[0];
 		for (int i = 0; i < common->n; i++)
 			e->listens.urls[e->listens.n++] = common->urls[i];
 	} else if (common->n > 0 && common->n == o->nentries) {
 		for (int i = 0; i < common->n; i++)
-			o->entries[i].listens.urls[o->entries[i].listens.n++] = common->urls[i];
+			o->entries[i].listens.urls[o->entries[i].listens.n++] =
+			    common->urls[i];
 	} else if (common->n > 0) {
-		snprintf(why, size, "%d --listen before %d scripts: give one for each, or put each behind its script",
+		snprintf(why, size,
+			 "%d --listen before %d scripts: give one for each, or put each "
+			 "behind its script",
 			 common->n, o->nentries);
 		return -EINVAL;
 	}
 	for (int i = 0; i < o->nentries; i++) {
 		e = &o->entries[i];
 		if (e->listens.n == 0 && o->nentries > 1) {
-			snprintf(why, size, "%s has no --listen: with several scripts each needs its own", e->script);
+			snprintf(
+			    why, size,
+			    "%s has no --listen: with several scripts each needs its own",
+			    e->script);
 			return -EINVAL;
 		}
 		if (e->listens.n == 0)
@@ -227,7 +244,8 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 		return -ENOMEM;
 	}
 	if (argc < 2) {
-		snprintf(why, size, "a command is missing: moonport serve SCRIPT, or moonport --help");
+		snprintf(why, size,
+			 "a command is missing: moonport serve SCRIPT, or moonport --help");
 		return -EINVAL;
 	}
 	if (argv[1][0] != '-') {
@@ -239,16 +257,19 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	}
 	opterr = 0;
 	optind = 1;
-	while (rc == 0 && (c = getopt_long(argc, argv, "-:l:m:o:hV", long_options, NULL)) != -1)
+	while (rc == 0 &&
+	       (c = getopt_long(argc, argv, "-:l:m:o:hV", long_options, NULL)) != -1)
 		rc = take_option(o, c, argv, why, size);
 	while (rc == 0 && optind < argc) /* behind "--" */
 		rc = add_script(o, argv[optind++], why, size);
-	if ((int)o->log_level == UNSET) /* who tries a handler wants to see what it says, and what fails */
+	if ((int)o->log_level ==
+	    UNSET) /* who tries a handler wants to see what it says, and what fails */
 		o->log_level = o->command == COMMAND_TRY ? LOG_WARN : LOG_INFO;
 	if (rc < 0 || o->command == COMMAND_HELP || o->command == COMMAND_VERSION)
 		return rc;
 	if (o->nentries == 0) {
-		snprintf(why, size, "the script is missing: moonport %s SCRIPT", commands[o->command - COMMAND_SERVE]);
+		snprintf(why, size, "the script is missing: moonport %s SCRIPT",
+			 commands[o->command - COMMAND_SERVE]);
 		return -EINVAL;
 	}
 	if (o->command == COMMAND_TRY && o->nentries > 1) {
@@ -269,31 +290,39 @@ options_help(void)
 {
 	const char *name, *about;
 
-	fputs("usage: moonport serve SCRIPT... [options]   run handlers\n"
-	      "       moonport check SCRIPT... [options]   load and validate, run nothing\n"
-	      "       moonport try SCRIPT [options]        one request on standard input and output\n"
-	      "\n"
-	      "  -l, --listen URL        where to listen; repeatable (tcp://127.0.0.1:9999)\n"
-	      "                          tcp://HOST:PORT udp://HOST:PORT unix://PATH unixgram://PATH;\n"
-	      "                          port 0 picks a free one, unix://@NAME is abstract\n"
-	      "  -m, --mixin NAME        how requests run: async, or sync: one at a time (async)\n"
-	      "  -o, --option NAME=VALUE any attribute below\n"
-	      "      --ready-file PATH   write one JSON line when every listener accepts; - is stdout\n"
-	      "      --exit-with-parent  stop when standard input reaches its end\n"
-	      "      --log-format FORMAT text or json (text)\n"
-	      "      --log-level LEVEL   debug, info, warn or error (info)\n"
-	      "      --version, --help\n"
-	      "\n"
-	      "An option before the first script is for all scripts, one behind a script for it alone.\n"
-	      "Times are seconds; sizes are bytes and take K, M, G.\n"
-	      "\n"
-	      "attributes, for --option or in a handler's `server` table:\n",
-	      stdout);
+	fputs(
+	    "usage: moonport serve SCRIPT... [options]   run handlers\n"
+	    "       moonport check SCRIPT... [options]   load and validate, run nothing\n"
+	    "       moonport try SCRIPT [options]        one request on standard input and "
+	    "output\n"
+	    "\n"
+	    "  -l, --listen URL        where to listen; repeatable (tcp://127.0.0.1:9999)\n"
+	    "                          tcp://HOST:PORT udp://HOST:PORT unix://PATH "
+	    "unixgram://PATH;\n"
+	    "                          port 0 picks a free one, unix://@NAME is abstract\n"
+	    "  -m, --mixin NAME        how requests run: async, or sync: one at a time "
+	    "(async)\n"
+	    "  -o, --option NAME=VALUE any attribute below\n"
+	    "      --ready-file PATH   write one JSON line when every listener accepts; - "
+	    "is stdout\n"
+	    "      --exit-with-parent  stop when standard input reaches its end\n"
+	    "      --log-format FORMAT text or json (text)\n"
+	    "      --log-level LEVEL   debug, info, warn or error (info)\n"
+	    "      --version, --help\n"
+	    "\n"
+	    "An option before the first script is for all scripts, one behind a script for "
+	    "it alone.\n"
+	    "Times are seconds; sizes are bytes and take K, M, G.\n"
+	    "\n"
+	    "attributes, for --option or in a handler's `server` table:\n",
+	    stdout);
 	for (size_t i = 0; (name = attrs_name(i, &about)); i++)
 		printf("  %-24s %s\n", name, about);
 	fputs("\n"
-	      "signals: TERM, INT drain, a second one stops at once; HUP reloads; USR1 logs every request\n"
-	      "exit codes: 0 done, 1 a tried request failed, 100 wrong usage or a script with an error,\n"
+	      "signals: TERM, INT drain, a second one stops at once; HUP reloads; USR1 "
+	      "logs every request\n"
+	      "exit codes: 0 done, 1 a tried request failed, 100 wrong usage or a script "
+	      "with an error,\n"
 	      "            111 the system said no\n",
 	      stdout);
 }

@@ -108,7 +108,8 @@ ready_write(struct host *h, const char *path)
 	put(&b, "}}\n");
 	if (!b.base)
 		return -ENOMEM;
-	rc = strcmp(path, "-") == 0 ? write_all(STDOUT_FILENO, buf_data(&b), buf_len(&b)) : write_file(path, &b);
+	rc = strcmp(path, "-") == 0 ? write_all(STDOUT_FILENO, buf_data(&b), buf_len(&b))
+				    : write_file(path, &b);
 	buf_free(&b);
 	return rc;
 }
@@ -131,10 +132,12 @@ print_client(const struct server *s)
 		printf("nc -u %s %d", host, addr_port(&s->view.addr));
 		break;
 	case TRANSPORT_UNIX:
-		printf(*path == '@' ? "socat - ABSTRACT-CONNECT:%s" : "nc -U %s", path + (*path == '@'));
+		printf(*path == '@' ? "socat - ABSTRACT-CONNECT:%s" : "nc -U %s",
+		       path + (*path == '@'));
 		break;
 	case TRANSPORT_UNIXGRAM:
-		printf(*path == '@' ? "socat - ABSTRACT-SENDTO:%s" : "nc -uU %s", path + (*path == '@'));
+		printf(*path == '@' ? "socat - ABSTRACT-SENDTO:%s" : "nc -uU %s",
+		       path + (*path == '@'));
 		break;
 	}
 }
@@ -148,7 +151,8 @@ ready_greet(struct host *h)
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		const struct server *s = LIST_ENTRY(l, struct server, link);
 		addr_url(&s->view.addr, s->view.transport, url, sizeof(url));
-		printf("  %s listens on %s (%s)\n    talk to it:  ", s->name, url, s->class_name);
+		printf("  %s listens on %s (%s)\n    talk to it:  ", s->name, url,
+		       s->class_name);
 		print_client(s);
 		printf("\n");
 	}

@@ -1,4 +1,5 @@
-/* ready.h - what the program tells its starter once every listener accepts.  Main thread. */
+/* ready.h - what the program tells its starter once every listener accepts.  Main thread.
+ */
 #ifndef HOST_CLI_READY_H
 #define HOST_CLI_READY_H
 

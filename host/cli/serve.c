@@ -94,8 +94,11 @@ log_listening(struct host *h)
 
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		const struct server *s = LIST_ENTRY(l, struct server, link);
-		struct log_field f[] = {log_str("server", s->name), log_str("class", s->class_name),
-					log_str("url", url), log_str("script", s->script->path), {0}};
+		struct log_field f[] = {log_str("server", s->name),
+					log_str("class", s->class_name),
+					log_str("url", url),
+					log_str("script", s->script->path),
+					{0}};
 		addr_url(&s->view.addr, s->view.transport, url, sizeof(url));
 		f[2] = log_str("url", url);
 		log_event(h->log, LOG_INFO, "listening", f);
@@ -135,7 +138,8 @@ add_all(struct host *h, const struct options *o, char *why, size_t size)
 	for (int i = 0; i < o->nentries; i++) {
 		const struct entry *e = &o->entries[i];
 		for (int k = 0; k < e->listens.n; k++) {
-			rc = host_add(h, e->script, &e->listens.urls[k], e->policy, &e->attrs, &s, why, size);
+			rc = host_add(h, e->script, &e->listens.urls[k], e->policy,
+				      &e->attrs, &s, why, size);
 			if (rc < 0)
 				return rc;
 		}
@@ -150,8 +154,8 @@ begin(struct serving *sv, const struct options *o, char *why, size_t size)
 	int rc = host_begin(&sv->host);
 
 	if (rc == 0)
-		rc = signals_open(&sv->signals, sv->host.loop, signos, sizeof(signos) / sizeof(*signos),
-				  on_signal, sv);
+		rc = signals_open(&sv->signals, sv->host.loop, signos,
+				  sizeof(signos) / sizeof(*signos), on_signal, sv);
 	if (rc < 0) {
 		snprintf(why, size, "cannot start: %s", strerror(-rc));
 		return rc;
@@ -160,7 +164,8 @@ begin(struct serving *sv, const struct options *o, char *why, size_t size)
 	if (o->ready_file) {
 		rc = ready_write(&sv->host, o->ready_file);
 		if (rc < 0) {
-			snprintf(why, size, "cannot write the ready file %s: %s", o->ready_file, strerror(-rc));
+			snprintf(why, size, "cannot write the ready file %s: %s",
+				 o->ready_file, strerror(-rc));
 			signals_close(&sv->signals);
 			return -EIO;
 		}

@@ -2,9 +2,9 @@
  *
  * The script is served, sync, behind an abstract Unix socket that only this process
  * uses; this file is the client that carries the bytes. */
+#include "base/clock.h"
 #include "cli/options.h"
 #include "cli/serve.h"
-#include "base/clock.h"
 #include "loop/signals.h"
 #include "script/script.h"
 #include "server/host.h"
@@ -25,12 +25,12 @@ struct trial {
 	struct host host;
 	struct server *server;
 	struct signals signals;
-	struct loop_fd input;  /* standard input, unless it is a file */
+	struct loop_fd input; /* standard input, unless it is a file */
 	struct loop_op input_op;
-	bool plain_input;      /* a file: reading it never waits */
+	bool plain_input; /* a file: reading it never waits */
 	struct loop_fd client;
 	struct loop_op send_op, recv_op;
-	char *chunk;           /* read and not yet sent: at .. n */
+	char *chunk; /* read and not yet sent: at .. n */
 	size_t at, n;
 	bool ended;
 };
@@ -168,7 +168,8 @@ begin(struct trial *t, const struct options *o, char *why, size_t size)
 
 	snprintf(url.path, sizeof(url.path), "@moonport-try-%ld-%llx", (long)getpid(),
 		 (unsigned long long)clock_now());
-	rc = host_add(&t->host, e->script, &url, policy_find("sync"), &e->attrs, &t->server, why, size);
+	rc = host_add(&t->host, e->script, &url, policy_find("sync"), &e->attrs, &t->server,
+		      why, size);
 	if (rc < 0)
 		return rc;
 	rc = connect_client(t);

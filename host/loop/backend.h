@@ -21,10 +21,14 @@ struct backend {
 	/* Waits at most timeout ns (-1: for ever) and handles what came. */
 	void (*wait)(struct loop *loop, int64_t timeout);
 	int (*accept)(struct loop_fd *f, struct loop_op *op, struct addr *peer);
-	ssize_t (*recv)(struct loop_fd *f, struct loop_op *op, size_t max, const char **data);
-	ssize_t (*send)(struct loop_fd *f, struct loop_op *op, const void *p, size_t n, int flags);
-	int (*recvmmsg)(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n);
-	int (*sendmmsg)(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n);
+	ssize_t (*recv)(struct loop_fd *f, struct loop_op *op, size_t max,
+			const char **data);
+	ssize_t (*send)(struct loop_fd *f, struct loop_op *op, const void *p, size_t n,
+			int flags);
+	int (*recvmmsg)(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m,
+			unsigned n);
+	int (*sendmmsg)(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m,
+			unsigned n);
 	int (*connect)(struct loop_fd *f, struct loop_op *op, const struct addr *to);
 	int (*poll)(struct loop_fd *f, struct loop_op *op, bool out);
 };

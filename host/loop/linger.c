@@ -32,7 +32,8 @@ finish(struct linger_fd *x)
 	free(x);
 }
 
-/* Throws away what has come.  A peer that sends without end gets a limited share of a turn. */
+/* Throws away what has come.  A peer that sends without end gets a limited share of a turn.
+ */
 static void
 discard(struct linger_fd *x)
 {
@@ -72,7 +73,8 @@ linger_start(struct lingers *l, int fd)
 {
 	struct linger_fd *x = NULL;
 
-	/* Not connected any more: the peer has sent a reset, there is nothing to wait for. */
+	/* Not connected any more: the peer has sent a reset, there is nothing to wait for.
+	 */
 	if (shutdown(fd, SHUT_WR) < 0 || l->n >= LINGER_MAX || !(x = malloc(sizeof(*x))))
 		goto fail;
 	if (loop_timer_init(l->loop, &x->timer, on_time) < 0)

@@ -36,8 +36,9 @@ struct loop_op {
 /* Read only for callers, but for hangup, which may be set at any time. */
 struct loop_fd {
 	struct loop *loop;
-	struct loop_op *in, *out; /* pending */
-	void (*hangup)(struct loop_fd *fd); /* the peer is gone and no operation is there to learn of it */
+	struct loop_op *in, *out;           /* pending */
+	void (*hangup)(struct loop_fd *fd); /* the peer is gone and no operation is there to
+					       learn of it */
 	int fd;
 	unsigned armed; /* the backend's own */
 	bool readable;  /* a receive is worth trying */
@@ -68,7 +69,8 @@ int64_t loop_now(const struct loop *loop);
 /* Reads the clock again: for a caller that has worked long since the turn began. */
 int64_t loop_refresh(struct loop *loop);
 
-/* Waits at most until `until` for events and handles them.  Errors: none that a caller can mend. */
+/* Waits at most until `until` for events and handles them.  Errors: none that a caller can
+ * mend. */
 void loop_turn(struct loop *loop, int64_t until);
 
 /* Has fn(arg) called on the loop's thread, soon.  Any thread.  Errors: -ENOMEM. */
@@ -96,13 +98,15 @@ int loop_accept(struct loop_fd *f, struct loop_op *op, struct addr *peer);
 ssize_t loop_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data);
 
 /* Some of the n bytes, at least one. */
-ssize_t loop_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n, int flags);
+ssize_t loop_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n,
+		  int flags);
 
 /* How many datagrams were received or sent, at least one. */
 int loop_recvmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n);
 int loop_sendmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n);
 
-/* 0 once connected.  To collect the result, call again with to NULL.  Errors: connect(2)'s. */
+/* 0 once connected.  To collect the result, call again with to NULL.  Errors: connect(2)'s.
+ */
 int loop_connect(struct loop_fd *f, struct loop_op *op, const struct addr *to);
 
 /* Waits until f can be read (or written).  0: it can; done() says the same. */
@@ -114,7 +118,8 @@ size_t loop_buffer_size(void);
 void loop_defer(struct loop *loop, struct loop_task *task);
 
 /* Makes room for one more timer, so that setting it cannot fail.  Errors: -ENOMEM. */
-int loop_timer_init(struct loop *loop, struct loop_timer *t, void (*fire)(struct loop_timer *));
+int loop_timer_init(struct loop *loop, struct loop_timer *t,
+		    void (*fire)(struct loop_timer *));
 
 /* Sets, or moves, the deadline; CLOCK_NEVER clears it. */
 void loop_timer_set(struct loop *loop, struct loop_timer *t, int64_t when);

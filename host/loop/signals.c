@@ -77,7 +77,7 @@ signals_close(struct signals *s)
 	static const int all[] = {SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
-		dispose(all[i], SIG_DFL);
+		dispose(all[i], SIG_IGN);
 	signal_fd = -1;
 	loop_close_fd(&s->pipe);
 	close(s->write_fd);

@@ -22,7 +22,8 @@ struct signals {
 int signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
 		 void (*caught)(void *arg, int signo), void *arg);
 
-/* Restores the default dispositions. */
+/* From here on the signals are ignored: the process is about to end, and one that
+ * comes in its last instant must not keep it from tidying up. */
 void signals_close(struct signals *s);
 
 #endif

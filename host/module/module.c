@@ -21,7 +21,8 @@ struct runner {
 	struct loop *loop;
 	struct sched sched;
 	struct io io;
-	struct script *script; /* stands for the caller's own state, which it does not own */
+	struct script
+	    *script; /* stands for the caller's own state, which it does not own */
 	bool ended;
 	int status, nresults;
 	lua_State *caller;
@@ -98,7 +99,8 @@ new_runner(lua_State *L)
 	r->script = calloc(1, sizeof(*r->script));
 	if (!r->script)
 		luaL_error(L, "not enough memory");
-	*r->script = (struct script){.sched = &r->sched, .refs = 1, .state = {.L = L, .pause = -1}};
+	*r->script =
+	    (struct script){.sched = &r->sched, .refs = 1, .state = {.L = L, .pause = -1}};
 	rc = loop_new(&r->loop);
 	if (rc < 0) {
 		free(r->script);
@@ -134,7 +136,8 @@ module_run(lua_State *L)
 	luaL_checktype(L, 1, LUA_TFUNCTION);
 	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
 	if (sched_of(lua_tothread(L, -1)))
-		return luaL_error(L, "moonport.run is running already: here you may simply wait");
+		return luaL_error(
+		    L, "moonport.run is running already: here you may simply wait");
 	lua_pop(L, 1);
 	r = new_runner(L);
 	lua_insert(L, 1);

@@ -55,7 +55,8 @@ parse_ip(char *rest, const char *text, struct url *out, char *why, size_t size)
 		*end = 0;
 		colon = end + 1;
 	} else if (!colon || strchr(rest, ':') != colon) {
-		snprintf(why, size, "%s: %s, as in %s://127.0.0.1:9999 or %s://[::1]:9999", text,
+		snprintf(why, size, "%s: %s, as in %s://127.0.0.1:9999 or %s://[::1]:9999",
+			 text,
 			 colon ? "an IPv6 address needs brackets" : "the port is missing",
 			 schemes[out->transport], schemes[out->transport]);
 		return -EINVAL;
@@ -67,8 +68,10 @@ parse_ip(char *rest, const char *text, struct url *out, char *why, size_t size)
 		return -EINVAL;
 	}
 	if (!*host || strlen(host) >= URL_HOST) {
-		snprintf(why, size, "%s: the host is missing; 0.0.0.0 is every IPv4 address of the machine",
-			 text);
+		snprintf(
+		    why, size,
+		    "%s: the host is missing; 0.0.0.0 is every IPv4 address of the machine",
+		    text);
 		return -EINVAL;
 	}
 	strcpy(out->host, host);
@@ -85,14 +88,16 @@ url_parse(const char *text, size_t n, struct url *out, char *why, size_t size)
 
 	*out = (struct url){0};
 	if (n >= sizeof(copy) || memchr(text, 0, n)) {
-		snprintf(why, size, "the URL %s", n >= sizeof(copy) ? "is too long" : "has a NUL byte in it");
+		snprintf(why, size, "the URL %s",
+			 n >= sizeof(copy) ? "is too long" : "has a NUL byte in it");
 		return -EINVAL;
 	}
 	memcpy(copy, text, n);
 	copy[n] = 0;
 	rest = strstr(copy, "://");
 	for (size_t i = 0; rest && i < sizeof(schemes) / sizeof(*schemes); i++) {
-		if (strlen(schemes[i]) != (size_t)(rest - copy) || strncmp(copy, schemes[i], (size_t)(rest - copy)))
+		if (strlen(schemes[i]) != (size_t)(rest - copy) ||
+		    strncmp(copy, schemes[i], (size_t)(rest - copy)))
 			continue;
 		out->transport = (enum transport)i;
 		rest += 3;
@@ -101,7 +106,8 @@ url_parse(const char *text, size_t n, struct url *out, char *why, size_t size)
 		whole[n] = 0;
 		if (!transport_is_unix(out->transport))
 			return parse_ip(rest, whole, out, why, size);
-		if (addr_from_path(rest, strlen(rest), &probe, reason, sizeof(reason)) < 0) {
+		if (addr_from_path(rest, strlen(rest), &probe, reason, sizeof(reason)) <
+		    0) {
 			snprintf(why, size, "%s: %s", whole, reason);
 			return -EINVAL;
 		}
@@ -109,7 +115,8 @@ url_parse(const char *text, size_t n, struct url *out, char *why, size_t size)
 		return 0;
 	}
 	snprintf(why, size,
-		 "%s: not a URL; it must begin with tcp://, udp://, unix:// or unixgram://", copy);
+		 "%s: not a URL; it must begin with tcp://, udp://, unix:// or unixgram://",
+		 copy);
 	return -EINVAL;
 }
 
@@ -146,7 +153,8 @@ addr_from_path(const char *path, size_t n, struct addr *out, char *why, size_t s
 		return -EINVAL;
 	}
 	if (n > UNIX_PATH_MAX) {
-		snprintf(why, size, "the path of the socket has %zu bytes, the most is %d", n, UNIX_PATH_MAX);
+		snprintf(why, size, "the path of the socket has %zu bytes, the most is %d",
+			 n, UNIX_PATH_MAX);
 		return -EINVAL;
 	}
 	if (memchr(path, 0, n)) {
@@ -166,7 +174,8 @@ addr_from_path(const char *path, size_t n, struct addr *out, char *why, size_t s
 static int
 look_up(const struct url *u, struct addr *out, char *why, size_t size)
 {
-	struct addrinfo hints = {.ai_socktype = transport_is_stream(u->transport) ? SOCK_STREAM : SOCK_DGRAM};
+	struct addrinfo hints = {
+	    .ai_socktype = transport_is_stream(u->transport) ? SOCK_STREAM : SOCK_DGRAM};
 	struct addrinfo *found;
 	char port[16];
 	int rc;
@@ -174,8 +183,8 @@ look_up(const struct url *u, struct addr *out, char *why, size_t size)
 	snprintf(port, sizeof(port), "%d", u->port);
 	rc = getaddrinfo(u->host, port, &hints, &found);
 	if (rc != 0) {
-		snprintf(why, size, "%s://%s:%d: no address for that host name (%s)", schemes[u->transport],
-			 u->host, u->port, gai_strerror(rc));
+		snprintf(why, size, "%s://%s:%d: no address for that host name (%s)",
+			 schemes[u->transport], u->host, u->port, gai_strerror(rc));
 		return -ENOENT;
 	}
 	*out = (struct addr){.len = found->ai_addrlen};
@@ -187,7 +196,8 @@ look_up(const struct url *u, struct addr *out, char *why, size_t size)
 int
 url_resolve(const struct url *u, bool lookup, struct addr *out, char *why, size_t size)
 {
-	const char *host = strcmp(u->host, "localhost") == 0 && !lookup ? "127.0.0.1" : u->host;
+	const char *host =
+	    strcmp(u->host, "localhost") == 0 && !lookup ? "127.0.0.1" : u->host;
 
 	if (transport_is_unix(u->transport))
 		return addr_from_path(u->path, strlen(u->path), out, why, size);
@@ -195,7 +205,9 @@ url_resolve(const struct url *u, bool lookup, struct addr *out, char *why, size_
 		return 0;
 	if (lookup)
 		return look_up(u, out, why, size);
-	snprintf(why, size, "%s: the host must be an IP address; names are not looked up here", u->host);
+	snprintf(why, size,
+		 "%s: the host must be an IP address; names are not looked up here",
+		 u->host);
 	return -EINVAL;
 }
 
@@ -209,9 +221,11 @@ bool
 addr_is_any(const struct addr *a)
 {
 	if (a->ss.ss_family == AF_INET)
-		return ((const struct sockaddr_in *)(const void *)&a->ss)->sin_addr.s_addr == INADDR_ANY;
+		return ((const struct sockaddr_in *)(const void *)&a->ss)
+			   ->sin_addr.s_addr == INADDR_ANY;
 	if (a->ss.ss_family == AF_INET6)
-		return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)(const void *)&a->ss)->sin6_addr);
+		return IN6_IS_ADDR_UNSPECIFIED(
+		    &((const struct sockaddr_in6 *)(const void *)&a->ss)->sin6_addr);
 	return false;
 }
 
@@ -253,7 +267,8 @@ addr_port(const struct addr *a)
 	if (a->ss.ss_family == AF_INET)
 		return ntohs(((const struct sockaddr_in *)(const void *)&a->ss)->sin_port);
 	if (a->ss.ss_family == AF_INET6)
-		return ntohs(((const struct sockaddr_in6 *)(const void *)&a->ss)->sin6_port);
+		return ntohs(
+		    ((const struct sockaddr_in6 *)(const void *)&a->ss)->sin6_port);
 	return 0;
 }
 

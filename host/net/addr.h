@@ -23,7 +23,8 @@ struct url {
 	enum transport transport;
 	char host[URL_HOST]; /* IP: a name or number, without brackets */
 	int port;            /* IP */
-	char path[UNIX_PATH_MAX + 1]; /* Unix: a path, or @name for the abstract namespace */
+	char
+	    path[UNIX_PATH_MAX + 1]; /* Unix: a path, or @name for the abstract namespace */
 };
 
 static inline const struct sockaddr *

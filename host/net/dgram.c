@@ -85,7 +85,8 @@ read_local(const struct msghdr *h, struct dgram_local *out)
 		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
 			out->family = AF_INET;
 			memcpy(&out->u.v4, CMSG_DATA(c), sizeof(out->u.v4));
-			/* Answer from the address that was asked, by whatever way leads back. */
+			/* Answer from the address that was asked, by whatever way leads
+			 * back. */
 			out->u.v4.ipi_spec_dst = out->u.v4.ipi_addr;
 			out->u.v4.ipi_ifindex = 0;
 			return;
@@ -126,7 +127,10 @@ compose(struct msghdr *h, struct iovec *iov, union control *control, const struc
 {
 	struct cmsghdr *c;
 
-	*h = (struct msghdr){.msg_name = (void *)&to->ss, .msg_namelen = to->len, .msg_iov = iov, .msg_iovlen = 1};
+	*h = (struct msghdr){.msg_name = (void *)&to->ss,
+			     .msg_namelen = to->len,
+			     .msg_iov = iov,
+			     .msg_iovlen = 1};
 	if (!local || !local->family)
 		return;
 	h->msg_control = control;
@@ -204,7 +208,8 @@ dgram_out_count(const struct dgram_out *b)
 }
 
 int
-dgram_send(int fd, const void *data, size_t n, const struct addr *to, const struct dgram_local *local)
+dgram_send(int fd, const void *data, size_t n, const struct addr *to,
+	   const struct dgram_local *local)
 {
 	struct iovec iov = {(void *)data, n};
 	union control control;

@@ -56,7 +56,8 @@ void dgram_out_drop(struct dgram_out *b, unsigned n);
 
 unsigned dgram_out_count(const struct dgram_out *b);
 
-/* Sends one datagram at once.  Returns 0 or -errno: -EAGAIN, -EMSGSIZE, -EACCES, -ECONNREFUSED... */
+/* Sends one datagram at once.  Returns 0 or -errno: -EAGAIN, -EMSGSIZE, -EACCES,
+ * -ECONNREFUSED... */
 int dgram_send(int fd, const void *data, size_t n, const struct addr *to,
 	       const struct dgram_local *local);
 

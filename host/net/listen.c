@@ -23,7 +23,8 @@ static int
 fail(int rc, const char *url, char *why, size_t size)
 {
 	if (rc == -EADDRINUSE)
-		snprintf(why, size, "cannot listen on %s: the address is already in use", url);
+		snprintf(why, size, "cannot listen on %s: the address is already in use",
+			 url);
 	else
 		snprintf(why, size, "cannot listen on %s: %s", url, strerror(-rc));
 	return rc;
@@ -53,7 +54,9 @@ clear_path(const struct addr *a, const char *path, char *why, size_t size)
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode)) {
-		snprintf(why, size, "cannot listen on %s: it is there and is not a socket, so it is left alone",
+		snprintf(why, size,
+			 "cannot listen on %s: it is there and is not a socket, so it is "
+			 "left alone",
 			 path);
 		return -EADDRINUSE;
 	}
@@ -87,8 +90,10 @@ bind_path(int fd, struct listener *l, const char *path, const struct listen_opti
 	if (rc == 0 && lstat(path, &st) == 0) {
 		l->dev = st.st_dev;
 		l->ino = st.st_ino;
-		/* Wider than the default was asked for in so many words: the umask does not narrow it. */
-		if (o->mode != 0600 && (st.st_mode & 07777) != o->mode && chmod(path, o->mode) < 0)
+		/* Wider than the default was asked for in so many words: the umask does not
+		 * narrow it. */
+		if (o->mode != 0600 && (st.st_mode & 07777) != o->mode &&
+		    chmod(path, o->mode) < 0)
 			rc = -errno;
 	}
 	if (rc == 0 && l->transport == TRANSPORT_UNIX && listen(fd, o->backlog) < 0)

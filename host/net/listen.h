@@ -32,8 +32,8 @@ struct listener {
 /* Binds and, for streams, listens.  A stale Unix path (a socket that nobody
  * serves) is replaced; a live one and anything that is not a socket is refused.
  * Errors: -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOENT, -EINVAL, -EMFILE. */
-int listener_open(const struct url *url, const struct listen_options *o, struct listener *out,
-		  char *why, size_t size);
+int listener_open(const struct url *url, const struct listen_options *o,
+		  struct listener *out, char *why, size_t size);
 
 /* Connections or datagrams that this socket has lost because its queue was full;
  * 0 where the kernel does not tell. */

@@ -70,7 +70,8 @@ sockopt_nearest(const char *name)
 	int best = 0;
 
 	for (int i = 1; i < COUNT; i++)
-		if (nearest_distance(name, table[i].name) < nearest_distance(name, table[best].name))
+		if (nearest_distance(name, table[i].name) <
+		    nearest_distance(name, table[best].name))
 			best = i;
 	return table[best].name;
 }
@@ -80,9 +81,12 @@ sockopt_set(int fd, const struct sockopt *o, double value)
 {
 	struct linger l = {.l_onoff = value >= 0, .l_linger = value >= 0 ? (int)value : 0};
 	struct timeval tv = {.tv_sec = (time_t)value,
-			     .tv_usec = (suseconds_t)((value - (double)(time_t)value) * 1e6)};
+			     .tv_usec =
+				 (suseconds_t)((value - (double)(time_t)value) * 1e6)};
 	int n = o->kind == SOCKOPT_BOOL ? value != 0 : (int)value;
-	const void *p = o->kind == SOCKOPT_LINGER ? (void *)&l : o->kind == SOCKOPT_SECONDS ? (void *)&tv : &n;
+	const void *p = o->kind == SOCKOPT_LINGER    ? (void *)&l
+			: o->kind == SOCKOPT_SECONDS ? (void *)&tv
+						     : &n;
 	socklen_t len = o->kind == SOCKOPT_LINGER    ? sizeof(l)
 			: o->kind == SOCKOPT_SECONDS ? sizeof(tv)
 						     : sizeof(n);

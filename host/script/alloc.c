@@ -26,7 +26,8 @@ alloc_init(struct alloc *a, size_t limit)
 static struct slab *
 slab_of(void *p)
 {
-	return (struct slab *)((uintptr_t)p & ~(uintptr_t)(SLAB - 1)); // NOLINT: the slab's own address
+	return (struct slab *)((uintptr_t)p &
+			       ~(uintptr_t)(SLAB - 1)); // NOLINT: the slab's own address
 }
 
 static void
@@ -131,7 +132,8 @@ move(struct alloc *a, void *p, size_t old, size_t n)
 
 	if (old > ALLOC_SMALL && n > ALLOC_SMALL)
 		return realloc(p, n);
-	if (old <= ALLOC_SMALL && n <= ALLOC_SMALL && (old - 1) / ALLOC_STEP == (n - 1) / ALLOC_STEP)
+	if (old <= ALLOC_SMALL && n <= ALLOC_SMALL &&
+	    (old - 1) / ALLOC_STEP == (n - 1) / ALLOC_STEP)
 		return p;
 	q = get(a, n);
 	if (!q)

@@ -10,8 +10,8 @@
 #include <stddef.h>
 
 enum {
-	ALLOC_STEP = 16,     /* size classes are its multiples */
-	ALLOC_SMALL = 512,   /* a larger block is malloc()'s */
+	ALLOC_STEP = 16,   /* size classes are its multiples */
+	ALLOC_SMALL = 512, /* a larger block is malloc()'s */
 	ALLOC_CLASSES = ALLOC_SMALL / ALLOC_STEP,
 };
 

@@ -29,7 +29,8 @@ coro_is_waiting(lua_State *co)
 struct sched *
 sched_of(lua_State *L)
 {
-	return (struct sched *)(*space_of(L) & ~(uintptr_t)1); // NOLINT: an address that was put there
+	return (struct sched *)(*space_of(L) &
+				~(uintptr_t)1); // NOLINT: an address that was put there
 }
 
 void
@@ -54,7 +55,8 @@ push_global_name(lua_State *L, int func)
 			if (strcmp(lua_tostring(L, top + 2), "_G") == 0)
 				lua_pushvalue(L, -2);
 			else
-				lua_pushfstring(L, "%s.%s", lua_tostring(L, top + 2), lua_tostring(L, -2));
+				lua_pushfstring(L, "%s.%s", lua_tostring(L, top + 2),
+						lua_tostring(L, -2));
 			lua_replace(L, top + 1);
 			lua_settop(L, top + 1);
 			return 1;
@@ -99,7 +101,8 @@ coro_push_culprit(lua_State *L, int level)
 		if (*ar.what == 'C' && !yields(L, func)) {
 			if (!push_global_name(L, func) && ar.name)
 				lua_pushstring(L, ar.name);
-			if (lua_gettop(L) > func) { /* one without a name has a named one around it */
+			if (lua_gettop(L) >
+			    func) { /* one without a name has a named one around it */
 				lua_remove(L, func);
 				return;
 			}
@@ -155,10 +158,10 @@ status_of(lua_State *L, lua_State *co)
 static int finish_resume(lua_State *L, lua_State *co, int status, int nres);
 
 /* The continuation of a resume whose coroutine had to wait: it goes on there. */
-static int
-resume_k(lua_State *L, int status, lua_KContext ctx);
+static int resume_k(lua_State *L, int status, lua_KContext ctx);
 
-/* Resumes co with the n values on its stack.  L: stack as co_resume() or co_wrapped() left it. */
+/* Resumes co with the n values on its stack.  L: stack as co_resume() or co_wrapped() left
+ * it. */
 static int
 drive(lua_State *L, lua_State *co, int n, lua_KContext wrapped)
 {
@@ -267,7 +270,8 @@ refuse(lua_State *L, lua_State *co)
 
 	if (status == CO_SUSPENDED)
 		return 0;
-	lua_pushfstring(L, "cannot resume %s coroutine", status == CO_DEAD ? "dead" : "non-suspended");
+	lua_pushfstring(L, "cannot resume %s coroutine",
+			status == CO_DEAD ? "dead" : "non-suspended");
 	return 1;
 }
 
@@ -330,7 +334,8 @@ co_wrap(lua_State *L)
 	return 1;
 }
 
-/* The coroutine that a task began in is its main one: a value yielded there has no taker. */
+/* The coroutine that a task began in is its main one: a value yielded there has no taker.
+ */
 static int
 is_main(lua_State *L)
 {
@@ -339,8 +344,7 @@ is_main(lua_State *L)
 	return s && s->current && s->current->co == L;
 }
 
-static int
-co_yield(lua_State *L)
+static int co_yield (lua_State *L)
 {
 	if (is_main(L))
 		return luaL_error(L, "attempt to yield from outside a coroutine");
@@ -398,7 +402,7 @@ luaopen_moonport_coroutine(lua_State *L)
 	static const luaL_Reg functions[] = {
 	    {"close", co_close},   {"create", co_create},   {"isyieldable", co_isyieldable},
 	    {"resume", co_resume}, {"running", co_running}, {"status", co_status},
-	    {"wrap", co_wrap},     {"yield", co_yield},     {NULL, NULL},
+	    {"wrap", co_wrap},     {"yield", co_yield },    {NULL, NULL},
 	};
 
 	luaL_newlib(L, functions);

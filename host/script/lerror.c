@@ -77,7 +77,8 @@ lerror_add_traceback(lua_State *L, int idx)
 {
 	const char *code = lerror_code(L, idx);
 
-	if (lerror_is_peer_gone(code) || strcmp(code, "cancelled") == 0 || strcmp(code, "timeout") == 0)
+	if (lerror_is_peer_gone(code) || strcmp(code, "cancelled") == 0 ||
+	    strcmp(code, "timeout") == 0)
 		return;
 	lua_pushliteral(L, "traceback");
 	if (lua_rawget(L, idx) == LUA_TNIL) {

@@ -6,7 +6,8 @@
 
 #include <lua.h>
 
-/* Pushes an error value.  code: "ECONNRESET", "timeout", "cancelled"...; err: 0 for none. */
+/* Pushes an error value.  code: "ECONNRESET", "timeout", "cancelled"...; err: 0 for none.
+ */
 void lerror_push(lua_State *L, const char *code, const char *message, int err);
 
 /* Raises the error value of an errno (positive) that happened during `what`. */

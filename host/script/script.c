@@ -50,7 +50,8 @@ inspect(const char *path, char *why, size_t size)
 	if (rc < 0)
 		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));
 	else if (n == sizeof(head) && memcmp(head, SIGNATURE, sizeof(head)) == 0) {
-		snprintf(why, size, "%s is precompiled Lua; scripts are loaded as text only", path);
+		snprintf(why, size,
+			 "%s is precompiled Lua; scripts are loaded as text only", path);
 		rc = -EINVAL;
 	}
 	return rc;
@@ -71,7 +72,8 @@ load_handler(lua_State *L)
 			return 1;
 		}
 	} else if (lua_isnil(L, -1) && lua_getglobal(L, "handle") == LUA_TFUNCTION) {
-		lua_createtable(L, 0, 4); /* the shorter form: global functions are the handler's */
+		lua_createtable(
+		    L, 0, 4); /* the shorter form: global functions are the handler's */
 		for (size_t i = 0; i < 3; i++) {
 			static const char *const names[] = {"setup", "handle", "finish"};
 			if (lua_getglobal(L, names[i]) == LUA_TFUNCTION)
@@ -81,8 +83,11 @@ load_handler(lua_State *L)
 		}
 		return 1;
 	}
-	return luaL_error(L, "%s has no handle: return a table with a function `handle`, or define a "
-			     "global function `handle(self)`", path);
+	return luaL_error(
+	    L,
+	    "%s has no handle: return a table with a function `handle`, or define a "
+	    "global function `handle(self)`",
+	    path);
 }
 
 /* Runs protected.  Arguments: handler, name.  Makes the registry's references. */
@@ -115,7 +120,8 @@ search_path(const char *path, const char *lua_path)
 
 	if (slash == path)
 		n = 0; /* the root folder */
-	if (asprintf(&out, "%.*s/?.lua;%.*s/?/init.lua;%s", n, dir, n, dir, lua_path ? lua_path : "") < 0)
+	if (asprintf(&out, "%.*s/?.lua;%.*s/?/init.lua;%s", n, dir, n, dir,
+		     lua_path ? lua_path : "") < 0)
 		return NULL;
 	return out;
 }
@@ -141,8 +147,8 @@ keep_message(lua_State *L, char *why, size_t size)
 }
 
 int
-script_load(struct sched *s, const char *path, const struct script_options *o, struct script **out,
-	    char *why, size_t size)
+script_load(struct sched *s, const char *path, const struct script_options *o,
+	    struct script **out, char *why, size_t size)
 {
 	struct script *sc;
 	lua_State *L;
@@ -155,7 +161,8 @@ script_load(struct sched *s, const char *path, const struct script_options *o, s
 	sc = calloc(1, sizeof(*sc));
 	if (!sc)
 		return -ENOMEM;
-	*sc = (struct script){.sched = s, .refs = 1, .number = o->number, .server_ref = LUA_NOREF};
+	*sc = (struct script){
+	    .sched = s, .refs = 1, .number = o->number, .server_ref = LUA_NOREF};
 	sc->path = strdup(path);
 	sc->name = base_name(path);
 	search = search_path(path, o->lua_path);

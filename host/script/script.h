@@ -20,11 +20,11 @@ struct script {
 	char *name; /* the base name without ".lua" */
 	unsigned number;
 	unsigned refs;
-	int handler_ref; /* the handler table */
-	int meta_ref;    /* its instances' metatable */
-	int server_ref;  /* what requests get as self.server, or LUA_NOREF */
+	int handler_ref;            /* the handler table */
+	int meta_ref;               /* its instances' metatable */
+	int server_ref;             /* what requests get as self.server, or LUA_NOREF */
 	bool has_setup, has_finish; /* as the script was loaded */
-	int nspare;      /* coroutines kept for the next tasks */
+	int nspare;                 /* coroutines kept for the next tasks */
 	struct {
 		lua_State *co;
 		int ref;

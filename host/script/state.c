@@ -25,7 +25,8 @@ state_push_text(lua_State *L, int idx)
 	if (lua_pcall(L, 1, 1, 0) == LUA_OK)
 		return;
 	lua_pop(L, 1);
-	lua_pushfstring(L, "(error value: a %s whose __tostring failed)", luaL_typename(L, idx));
+	lua_pushfstring(L, "(error value: a %s whose __tostring failed)",
+			luaL_typename(L, idx));
 }
 
 int
@@ -56,7 +57,9 @@ state_call(lua_State *L, int nargs, int nresults)
 static int
 text_load(lua_State *L)
 {
-	int n = lua_gettop(L) < 4 ? 3 : 4; /* a fourth argument, nil or not, is the environment */
+	int n = lua_gettop(L) < 4
+		    ? 3
+		    : 4; /* a fourth argument, nil or not, is the environment */
 
 	lua_settop(L, n);
 	lua_pushliteral(L, "t");
@@ -121,8 +124,8 @@ text_searcher(lua_State *L)
 	lua_pop(L, 1);
 	file = lua_tostring(L, -1);
 	if (luaL_loadfilex(L, file, "t") != LUA_OK)
-		return luaL_error(L, "error loading module '%s' from file '%s':\n\t%s", name, file,
-				  lua_tostring(L, -1));
+		return luaL_error(L, "error loading module '%s' from file '%s':\n\t%s",
+				  name, file, lua_tostring(L, -1));
 	lua_insert(L, -2);
 	return 2;
 }
@@ -165,7 +168,9 @@ open_libraries(lua_State *L)
 void
 state_tune(struct state *st)
 {
-	int pause = st->alloc.used < (1 << 20) ? 1000 : st->alloc.used < (4 << 20) ? 400 : 200;
+	int pause = st->alloc.used < (1 << 20)   ? 1000
+		    : st->alloc.used < (4 << 20) ? 400
+						 : 200;
 
 	if (pause == st->pause || st->pause < 0)
 		return;
@@ -174,7 +179,8 @@ state_tune(struct state *st)
 }
 
 int
-state_open(struct state *st, struct sched *s, size_t limit, const char *path, lua_CFunction open)
+state_open(struct state *st, struct sched *s, size_t limit, const char *path,
+	   lua_CFunction open)
 {
 	*st = (struct state){0};
 	alloc_init(&st->alloc, limit);

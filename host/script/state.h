@@ -15,7 +15,7 @@ struct sched;
 struct state {
 	lua_State *L;
 	struct alloc alloc;
-	int pause;          /* of the collector, as state_tune() has set it; -1: not to be touched */
+	int pause; /* of the collector, as state_tune() has set it; -1: not to be touched */
 };
 
 /* A state with the standard libraries, text-only load functions, the host's

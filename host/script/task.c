@@ -60,7 +60,8 @@ make_ready(struct task *t)
 static void
 arm(struct task *t)
 {
-	int64_t want = t->state == TASK_WAITING && t->deadline < t->limit ? t->deadline : t->limit;
+	int64_t want =
+	    t->state == TASK_WAITING && t->deadline < t->limit ? t->deadline : t->limit;
 
 	if (want != CLOCK_NEVER && (!t->timer.slot || t->timer.when > want))
 		loop_timer_set(t->sched->loop, &t->timer, want);
@@ -106,7 +107,8 @@ resume(struct task *t, int nargs)
 	}
 	if (status == LUA_YIELD) {
 		lua_settop(co, 0);
-		lua_pushliteral(co, "a C function yielded to the host, which has no use for that");
+		lua_pushliteral(
+		    co, "a C function yielded to the host, which has no use for that");
 		status = LUA_ERRRUN;
 	}
 	end(t, status);
@@ -171,6 +173,7 @@ task_new(struct sched *s, struct script *script)
 	t->detach = NULL;
 	t->ended = NULL;
 	t->owner = NULL;
+	t->stream = NULL;
 	list_init(&t->ready);
 	list_append(&s->tasks, &t->link);
 	s->ntasks++;
@@ -203,7 +206,8 @@ task_current(lua_State *L)
 	struct sched *s = sched_of(L);
 
 	if (!s || !s->current)
-		luaL_error(L, "this waits, and only a request can: it was called while no request was "
+		luaL_error(L, "this waits, and only a request can: it was called while no "
+			      "request was "
 			      "running (a script being loaded, or a finalizer)");
 	return s->current;
 }
@@ -219,7 +223,8 @@ raise_cancelled(lua_State *L, struct task *t)
 	return lua_error(L);
 }
 
-/* Raises unless L, the innermost coroutine of the running task, can yield all the way out. */
+/* Raises unless L, the innermost coroutine of the running task, can yield all the way out.
+ */
 static void
 check_way_out(lua_State *L, struct sched *s)
 {
@@ -232,8 +237,9 @@ check_way_out(lua_State *L, struct sched *s)
 			coro_push_culprit(stuck, stuck == L);
 		if (stuck != L)
 			lua_xmove(stuck, L, 1);
-		luaL_error(L, "cannot wait inside %s: that function is C and cannot be suspended",
-			   lua_tostring(L, -1));
+		luaL_error(
+		    L, "cannot wait inside %s: that function is C and cannot be suspended",
+		    lua_tostring(L, -1));
 	}
 	if (s->running != L)
 		luaL_error(L, "cannot wait inside a coroutine that the host does not know; "
@@ -241,8 +247,8 @@ check_way_out(lua_State *L, struct sched *s)
 }
 
 int
-task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg, lua_KContext ctx,
-	  lua_KFunction k)
+task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
+	  lua_KContext ctx, lua_KFunction k)
 {
 	struct task *t = task_current(L);
 	struct sched *s = t->sched;
@@ -335,7 +341,9 @@ task_kill(struct task *t)
 	t->state = TASK_RUNNING;
 	lua_resetthread(t->co); /* __close runs here, and cannot wait any more */
 	lua_settop(t->co, 0);
-	lua_pushlightuserdata(t->co, (void *)(t->cancelled ? "it went on after it was cancelled" : "the host stops at once"));
+	lua_pushlightuserdata(t->co,
+			      (void *)(t->cancelled ? "it went on after it was cancelled"
+						    : "the host stops at once"));
 	if (s->ran)
 		s->ran(s);
 	s->current = current;

@@ -20,6 +20,7 @@
 
 struct script;
 struct sched;
+struct stream;
 struct task;
 
 enum task_state { TASK_NEW, TASK_RUNNING, TASK_WAITING, TASK_READY };
@@ -45,23 +46,25 @@ struct task {
 	/* Called once when the task has ended, with its coroutine still there: on
 	 * an error (status not LUA_OK) the error value is on top of its stack. */
 	void (*ended)(struct task *t, int status);
-	void *owner; /* the caller's */
+	void *owner;           /* the caller's */
+	struct stream *stream; /* the bindings': its request's, or NULL */
 };
 
 struct sched {
 	struct loop *loop;
-	struct task *current;   /* the one that runs now */
-	lua_State *running;     /* its innermost coroutine */
-	lua_State *barrier;     /* an outer coroutine that stands in a C call which cannot yield */
+	struct task *current; /* the one that runs now */
+	lua_State *running;   /* its innermost coroutine */
+	lua_State
+	    *barrier; /* an outer coroutine that stands in a C call which cannot yield */
 	const char *barrier_name; /* that call, where the stack does not show it */
-	bool parked;            /* a wait is on its way outward */
+	bool parked;              /* a wait is on its way outward */
 	struct list tasks, ready;
 	struct loop_task turn;
 	bool turn_due;
 	struct pool pool;
 	size_t ntasks;
 	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
-	void *io;               /* the bindings' own */
+	void *io;                     /* the bindings' own */
 };
 
 void sched_init(struct sched *s, struct loop *loop);

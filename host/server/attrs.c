@@ -28,8 +28,8 @@ static const struct attr table[] = {
      "longest datagram kept whole (8K)"},
     {"max_line", SIZE, offsetof(struct attrs, max_line), 65536, 1, 1 << 30,
      "longest line or delimited part that rfile reads (64K)"},
-    {"memory_limit", SIZE, offsetof(struct attrs, memory_limit), 256.0 * 1024 * 1024, 1 << 20, 1e15,
-     "memory of a script's Lua state (256M)"},
+    {"memory_limit", SIZE, offsetof(struct attrs, memory_limit), 256.0 * 1024 * 1024,
+     1 << 20, 1e15, "memory of a script's Lua state (256M)"},
     {"rbufsize", SIZE, offsetof(struct attrs, rbufsize), -1, -1, 65536,
      "most bytes a receive asks for; 0: one at a time; -1: 64K (-1)"},
     {"wbufsize", SIZE, offsetof(struct attrs, wbufsize), -1, -1, 65536,
@@ -42,14 +42,14 @@ static const struct attr table[] = {
      "SO_REUSEPORT on IP listeners (false)"},
     {"ipv6_v6only", FLAG, offsetof(struct attrs, ipv6_v6only), 0, 0, 1,
      "an IPv6 listener takes no IPv4 clients (false)"},
-    {"disable_nagle_algorithm", FLAG, offsetof(struct attrs, disable_nagle_algorithm), 1, 0, 1,
-     "TCP_NODELAY on connections (true)"},
+    {"disable_nagle_algorithm", FLAG, offsetof(struct attrs, disable_nagle_algorithm), 1, 0,
+     1, "TCP_NODELAY on connections (true)"},
     {"timeout", OPTIONAL, offsetof(struct attrs, timeout), ATTR_NONE, 0, 1e9,
      "seconds for each read or write of a request (none)"},
     {"idle_timeout", OPTIONAL, offsetof(struct attrs, idle_timeout), ATTR_NONE, 0, 1e9,
      "seconds without a byte either way, then the request is cancelled (none)"},
-    {"request_timeout", OPTIONAL, offsetof(struct attrs, request_timeout), ATTR_NONE, 0, 1e9,
-     "seconds for a whole request, then it is cancelled (none)"},
+    {"request_timeout", OPTIONAL, offsetof(struct attrs, request_timeout), ATTR_NONE, 0,
+     1e9, "seconds for a whole request, then it is cancelled (none)"},
     {"drain_timeout", SECONDS, offsetof(struct attrs, drain_timeout), 15, 0, 1e9,
      "seconds that requests get to end when the host stops (15)"},
     {"cancel_grace", SECONDS, offsetof(struct attrs, cancel_grace), 5, 0, 1e9,
@@ -130,10 +130,12 @@ describe(const struct attr *t, char *out, size_t size)
 	else if (t->kind == SECONDS)
 		snprintf(out, size, "a number of seconds from %g to %g", t->min, t->max);
 	else if (t->kind == OPTIONAL)
-		snprintf(out, size, "a number of seconds from %g to %g, or none", t->min, t->max);
-	else if (t->kind == SIZE)
-		snprintf(out, size, "a number of bytes from %.0f to %.0f (K, M and G are understood)", t->min,
+		snprintf(out, size, "a number of seconds from %g to %g, or none", t->min,
 			 t->max);
+	else if (t->kind == SIZE)
+		snprintf(out, size,
+			 "a number of bytes from %.0f to %.0f (K, M and G are understood)",
+			 t->min, t->max);
 	else
 		snprintf(out, size, "a whole number from %.0f to %.0f", t->min, t->max);
 }
@@ -182,7 +184,8 @@ attrs_set_text(struct attrs *a, const char *name, const char *value, char *why, 
 	double v;
 
 	if (!t) {
-		snprintf(why, size, "unknown option %s; did you mean %s?", name, nearest(name, false));
+		snprintf(why, size, "unknown option %s; did you mean %s?", name,
+			 nearest(name, false));
 		return -EINVAL;
 	}
 	if (!parse(t, value, &v) || !in_range(t, v)) {
@@ -235,7 +238,8 @@ static void
 read_server_table(struct attrs *a, lua_State *L)
 {
 	for (lua_pushnil(L); lua_next(L, -2);) {
-		const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+		const char *name =
+		    lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
 		const struct attr *t = find(name);
 		if (t)
 			read_value(a, L, t, "server.");
@@ -244,8 +248,8 @@ read_server_table(struct attrs *a, lua_State *L)
 		else if (is_hook(name))
 			luaL_error(L, "server.%s: it must be a function", name);
 		else
-			luaL_error(L, "server.%s: no such attribute; did you mean %s?", name,
-				   nearest(name, true));
+			luaL_error(L, "server.%s: no such attribute; did you mean %s?",
+				   name, nearest(name, true));
 	}
 }
 

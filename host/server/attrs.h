@@ -30,7 +30,8 @@ struct attrs {
 void attrs_init(struct attrs *a);
 
 /* Sets one from the command line.  -EINVAL: why says in one sentence what is wrong. */
-int attrs_set_text(struct attrs *a, const char *name, const char *value, char *why, size_t size);
+int attrs_set_text(struct attrs *a, const char *name, const char *value, char *why,
+		   size_t size);
 
 /* Takes what the script says.  Stack: the handler at idx.  Raises a Lua error that
  * names the attribute.  Leaves the stack as it was. */

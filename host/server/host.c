@@ -56,8 +56,8 @@ host_free(struct host *h)
 }
 
 static int
-load(struct host *h, const char *path, const struct attrs *a, unsigned number, struct script **out,
-     char *why, size_t size)
+load(struct host *h, const char *path, const struct attrs *a, unsigned number,
+     struct script **out, char *why, size_t size)
 {
 	struct script_options o = {.memory_limit = (size_t)a->memory_limit,
 				   .lua_path = h->lua_path,
@@ -68,8 +68,8 @@ load(struct host *h, const char *path, const struct attrs *a, unsigned number, s
 }
 
 static int
-find_unit(struct host *h, const char *path, const struct attrs *a, struct unit **out, char *why,
-	  size_t size)
+find_unit(struct host *h, const char *path, const struct attrs *a, struct unit **out,
+	  char *why, size_t size)
 {
 	struct unit *u;
 	int rc;
@@ -122,8 +122,9 @@ make_name(struct host *h, const char *base)
 }
 
 int
-host_add(struct host *h, const char *script, const struct url *url, const struct policy *policy,
-	 const struct attrs *attrs, struct server **out, char *why, size_t size)
+host_add(struct host *h, const char *script, const struct url *url,
+	 const struct policy *policy, const struct attrs *attrs, struct server **out,
+	 char *why, size_t size)
 {
 	struct unit *u;
 	struct server *s;
@@ -147,7 +148,8 @@ host_add(struct host *h, const char *script, const struct url *url, const struct
 }
 
 int
-host_check(struct host *h, const char *script, const struct attrs *attrs, char *why, size_t size)
+host_check(struct host *h, const char *script, const struct attrs *attrs, char *why,
+	   size_t size)
 {
 	struct script *sc;
 	struct attrs copy = *attrs;
@@ -174,7 +176,7 @@ static bool
 is_done(struct host *h)
 {
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		if (!server_is_done(LIST_ENTRY(l, struct server, link)))
+		if (!server_is_done(LIST_ENTRY(l, struct server, link), h->cancelled))
 			return false;
 	return h->io.lingers.n == 0 || h->cancelled;
 }
@@ -253,6 +255,8 @@ host_run(struct host *h)
 		loop_turn(h->loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
 	}
 	lingers_drop(&h->io.lingers);
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
+		server_end_drain(LIST_ENTRY(l, struct server, link));
 }
 
 void
@@ -278,19 +282,21 @@ host_stop(struct host *h)
 		s->draining = s->closed = true;
 		while (!list_empty(&s->requests))
 			task_kill(LIST_ENTRY(s->requests.next, struct request, link)->task);
-		server_end_drain(s);
 	}
 }
 
 static void
 log_reload(struct host *h, const struct unit *u, const char *why)
 {
-	struct log_field f[] = {log_str("script", u->script->path), log_int("generation", u->script->number),
-				{0}, {0}};
+	struct log_field f[] = {log_str("script", u->script->path),
+				log_int("generation", u->script->number),
+				{0},
+				{0}};
 
 	if (why)
 		f[2] = log_str("why", why);
-	log_event(h->log, why ? LOG_ERROR : LOG_INFO, why ? "reload failed" : "reloaded", f);
+	log_event(h->log, why ? LOG_ERROR : LOG_INFO, why ? "reload failed" : "reloaded",
+		  f);
 }
 
 /* Gives every server of the unit the new generation; on failure all keep the old one. */
@@ -338,7 +344,8 @@ host_reload(struct host *h)
 		int rc;
 
 		defaults.memory_limit = (int64_t)u->script->state.alloc.limit;
-		rc = load(h, u->script->path, &defaults, u->script->number + 1, &next, why, sizeof(why));
+		rc = load(h, u->script->path, &defaults, u->script->number + 1, &next, why,
+			  sizeof(why));
 		if (rc == 0)
 			rc = switch_unit(h, u, next, why, sizeof(why));
 		failed += rc < 0;

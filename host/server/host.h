@@ -34,11 +34,13 @@ void host_free(struct host *h);
 
 /* Loads the script unless another server has, reads its attributes over
  * `attrs` and binds.  -errno with one sentence in why. */
-int host_add(struct host *h, const char *script, const struct url *url, const struct policy *policy,
-	     const struct attrs *attrs, struct server **out, char *why, size_t size);
+int host_add(struct host *h, const char *script, const struct url *url,
+	     const struct policy *policy, const struct attrs *attrs, struct server **out,
+	     char *why, size_t size);
 
 /* Loads a script and reads its attributes, as host_add() would, and binds nothing. */
-int host_check(struct host *h, const char *script, const struct attrs *attrs, char *why, size_t size);
+int host_check(struct host *h, const char *script, const struct attrs *attrs, char *why,
+	       size_t size);
 
 /* Starts all servers accepting. */
 int host_begin(struct host *h);

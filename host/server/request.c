@@ -29,8 +29,11 @@ log_outcome(struct request *r, enum log_level level, const char *event, const ch
 {
 	struct server *s = r->server;
 	char client[ADDR_TEXT];
-	struct log_field f[] = {log_str("server", s->name), log_str("client", client),
-				log_int("generation", r->script->number), log_str("why", why), {0}};
+	struct log_field f[] = {log_str("server", s->name),
+				log_str("client", client),
+				log_int("generation", r->script->number),
+				log_str("why", why),
+				{0}};
 
 	addr_text(&r->client, client, sizeof(client));
 	f[1] = log_str("client", client);
@@ -110,21 +113,26 @@ running_request(lua_State *L)
 static const char CONSTRUCTORS[] =
     "local setmetatable, meta, address = ...\n"
     "local function stream(server, client, port, rfile, wfile, request)\n"
-    "  return setmetatable({ server = server, rfile = rfile, wfile = wfile, request = request,\n"
+    "  return setmetatable({ server = server, rfile = rfile, wfile = wfile, request = "
+    "request,\n"
     "    connection = request,\n"
-    "    client_address = port and setmetatable({ client, port }, address) or client }, meta)\n"
+    "    client_address = port and setmetatable({ client, port }, address) or client }, "
+    "meta)\n"
     "end\n"
     "local function datagram(server, client, port, rfile, wfile, packet, socket)\n"
-    "  return setmetatable({ server = server, rfile = rfile, wfile = wfile, packet = packet,\n"
+    "  return setmetatable({ server = server, rfile = rfile, wfile = wfile, packet = "
+    "packet,\n"
     "    socket = socket, request = { packet, socket },\n"
-    "    client_address = port and setmetatable({ client, port }, address) or client }, meta)\n"
+    "    client_address = port and setmetatable({ client, port }, address) or client }, "
+    "meta)\n"
     "end\n"
     "return stream, datagram\n";
 
 void
 request_prepare(lua_State *L, int meta_ref, int *stream_ref, int *datagram_ref)
 {
-	if (luaL_loadbufferx(L, CONSTRUCTORS, sizeof(CONSTRUCTORS) - 1, "=moonport", "t") != LUA_OK)
+	if (luaL_loadbufferx(L, CONSTRUCTORS, sizeof(CONSTRUCTORS) - 1, "=moonport", "t") !=
+	    LUA_OK)
 		lua_error(L);
 	lua_getglobal(L, "setmetatable");
 	lua_rawgeti(L, LUA_REGISTRYINDEX, meta_ref);
@@ -266,7 +274,8 @@ send_reply(lua_State *L, struct request *r)
 	n = stream_reply(st, &p);
 	if (n == 0)
 		return 0;
-	if (r->client.len == 0 || (addr_is_unix(&r->client) && r->client.len <= sizeof(sa_family_t))) {
+	if (r->client.len == 0 ||
+	    (addr_is_unix(&r->client) && r->client.len <= sizeof(sa_family_t))) {
 		s->counters.unanswered++;
 		log_outcome(r, LOG_DEBUG, "unanswered", "the sender has no address");
 		return 0;
@@ -284,7 +293,8 @@ send_reply(lua_State *L, struct request *r)
 		}
 		request_flush_replies(s);
 	}
-	rc = datagram_try(&s->dgrams.port, p, n, &r->client, &r->local, r->tries++, &deadline);
+	rc = datagram_try(&s->dgrams.port, p, n, &r->client, &r->local, r->tries++,
+			  &deadline);
 	if (rc == -EINPROGRESS)
 		return task_park(L, deadline, NULL, NULL, SENT, steps);
 	if (rc < 0) {
@@ -389,7 +399,8 @@ task_ended(struct task *t, int status)
 	lua_State *L = t->script->state.L;
 
 	if (status != LUA_OK) {
-		/* It died outside the protected calls, or was closed: no traceback is left. */
+		/* It died outside the protected calls, or was closed: no traceback is left.
+		 */
 		lua_xmove(t->co, L, 1);
 		report(r, L);
 		lua_pop(L, 1);
@@ -437,11 +448,15 @@ prepare(struct server *s, struct stream *st, const struct addr *client)
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){.server = s, .stream = st, .script = s->script,
-			      .verifies = s->verifies, .handles_errors = s->handles_errors};
+	*r = (struct request){.server = s,
+			      .stream = st,
+			      .script = s->script,
+			      .verifies = s->verifies,
+			      .handles_errors = s->handles_errors};
 	r->client.len = client->len;
 	memcpy(&r->client.ss, &client->ss, client->len);
-	if (s->attrs.idle_timeout != ATTR_NONE && loop_timer_init(loop, &r->idle, on_idle) < 0)
+	if (s->attrs.idle_timeout != ATTR_NONE &&
+	    loop_timer_init(loop, &r->idle, on_idle) < 0)
 		goto fail_request;
 	r->task = task_new(&s->host->sched, s->script);
 	if (!r->task)
@@ -450,11 +465,13 @@ prepare(struct server *s, struct stream *st, const struct addr *client)
 	r->task->ended = task_ended;
 	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
+	r->task->stream = st;
 	apply_attrs(st, &s->attrs);
 	if (s->attrs.request_timeout != ATTR_NONE)
 		task_limit(r->task, clock_after(clock_now(), s->attrs.request_timeout));
 	if (s->attrs.idle_timeout != ATTR_NONE)
-		loop_timer_set(loop, &r->idle, clock_after(loop_now(loop), s->attrs.idle_timeout));
+		loop_timer_set(loop, &r->idle,
+			       clock_after(loop_now(loop), s->attrs.idle_timeout));
 	list_append(&s->requests, &r->link);
 	s->nrequests++;
 	s->counters.requests++;
@@ -512,9 +529,25 @@ request_start_datagram(struct server *s, const struct dgram *d)
 	if (!r)
 		return -ENOMEM;
 	r->local = d->local;
+	st->from = &r->client;
+	st->local = &r->local;
 	r->full_len = d->full_len > d->len ? d->full_len : 0;
 	run(r);
 	return 0;
+}
+
+/* The socket had no room.  When it says that there is some, and there is none again,
+ * the shortage lies elsewhere in the kernel: then it is tried at growing intervals. */
+static void
+pace_replies(struct server *s)
+{
+	struct datagrams *d = &s->dgrams;
+	int64_t ms = d->stuck < 6 ? (int64_t)1 << d->stuck : 50;
+
+	if (d->stuck++ == 0)
+		return;
+	loop_cancel(&d->out_op);
+	loop_timer_set(s->host->loop, &d->retry, loop_now(s->host->loop) + ms * CLOCK_MS);
 }
 
 void
@@ -525,15 +558,20 @@ request_flush_replies(struct server *s)
 	unsigned n;
 	int rc;
 
-	while (dgram_out_count(d->out) > 0 && !d->out_op.fd) {
+	while (dgram_out_count(d->out) > 0 && !d->out_op.fd && !d->retry.slot) {
 		m = dgram_out_headers(d->out, &n);
 		rc = loop_sendmmsg(&s->fd, &d->out_op, m, n);
-		if (rc == -EINPROGRESS)
+		if (rc == -EINPROGRESS) {
+			pace_replies(s);
 			return;
+		}
+		d->stuck = 0;
 		if (rc < 0) { /* the first of them was refused */
-			struct log_field f[] = {log_str("server", s->name), log_str("why", strerror(-rc)), {0}};
+			struct log_field f[] = {
+			    log_str("server", s->name), log_str("why", strerror(-rc)), {0}};
 			s->counters.send_errors++;
-			log_gated(s->host->log, &s->reply_gate, LOG_WARN, "reply not sent", f);
+			log_gated(s->host->log, &s->reply_gate, LOG_WARN, "reply not sent",
+				  f);
 			rc = 1;
 		}
 		for (int i = 0; i < rc; i++)

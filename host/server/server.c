@@ -24,7 +24,8 @@ static const int64_t PAUSE = 100 * CLOCK_MS;
 static void
 write_class_name(struct server *s)
 {
-	static const char *const kinds[] = {"TCPServer", "UDPServer", "UnixStreamServer", "UnixDatagramServer"};
+	static const char *const kinds[] = {"TCPServer", "UDPServer", "UnixStreamServer",
+					    "UnixDatagramServer"};
 
 	snprintf(s->class_name, sizeof(s->class_name), "%s%s", s->policy->prefix,
 		 kinds[s->listener.transport]);
@@ -33,7 +34,8 @@ write_class_name(struct server *s)
 static bool
 may_accept(const struct server *s)
 {
-	return !s->closed && !s->paused.slot && s->nrequests < s->policy->ceiling(&s->attrs);
+	return !s->closed && !s->paused.slot &&
+	       s->nrequests < s->policy->ceiling(&s->attrs);
 }
 
 /* ---- streams ---- */
@@ -64,7 +66,8 @@ is_transient(int err)
 static void
 pause_accepting(struct server *s, int err)
 {
-	struct log_field f[] = {log_str("server", s->name), log_str("why", strerror(err)), {0}};
+	struct log_field f[] = {
+	    log_str("server", s->name), log_str("why", strerror(err)), {0}};
 
 	log_gated(s->host->log, &s->accept_gate, LOG_WARN, "accepting paused", f);
 	loop_timer_set(s->host->loop, &s->paused, loop_now(s->host->loop) + PAUSE);
@@ -118,8 +121,11 @@ begin_datagram(struct server *s, unsigned i)
 
 	dgram_in_get(s->dgrams.in, i, &d);
 	if (d.full_len > d.len) {
-		struct log_field f[] = {log_str("server", s->name), log_int("length", (int64_t)d.full_len),
-					log_int("max_packet_size", s->attrs.max_packet_size), {0}};
+		struct log_field f[] = {
+		    log_str("server", s->name),
+		    log_int("length", (int64_t)d.full_len),
+		    log_int("max_packet_size", s->attrs.max_packet_size),
+		    {0}};
 		s->counters.truncated++;
 		log_gated(s->host->log, &s->trunc_gate, LOG_WARN, "datagram truncated", f);
 	}
@@ -141,12 +147,14 @@ receive_some(struct server *s)
 			begin_datagram(s, d->at++);
 			continue;
 		}
-		if (d->out_op.fd || s->draining)
+		if (d->out_op.fd || d->retry.slot || s->draining)
 			return; /* replies wait for room: so must the next requests */
-		n = loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(d->in), DGRAM_BATCH);
+		n = loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(d->in),
+				  DGRAM_BATCH);
 		if (n == -EINPROGRESS)
 			return;
-		if (n < 0) { /* an earlier reply could not be delivered: it has been taken off */
+		if (n < 0) { /* an earlier reply could not be delivered: it has been taken
+				off */
 			if (n != -ECONNREFUSED && !is_transient(-n)) {
 				pause_accepting(s, -n);
 				return;
@@ -165,7 +173,8 @@ receive_some(struct server *s)
 static void
 leave_loop(struct server *s)
 {
-	if (s->draining && s->nrequests == 0 && !s->dgrams.flush_due && !s->dgrams.out_op.fd)
+	if (s->draining && s->nrequests == 0 &&
+	    (!s->dgrams.out || dgram_out_count(s->dgrams.out) == 0))
 		loop_release_fd(&s->fd);
 }
 
@@ -180,13 +189,23 @@ flush_due(struct loop_task *t)
 }
 
 static void
-on_reply_room(struct loop_op *op)
+send_on(struct server *s)
 {
-	struct server *s = LIST_ENTRY(op, struct server, dgrams.out_op);
-
 	request_flush_replies(s);
 	leave_loop(s);
 	server_resume(s);
+}
+
+static void
+on_reply_room(struct loop_op *op)
+{
+	send_on(LIST_ENTRY(op, struct server, dgrams.out_op));
+}
+
+static void
+on_retry(struct loop_timer *t)
+{
+	send_on(LIST_ENTRY(t, struct server, dgrams.retry));
 }
 
 /* ---- accepting in general ---- */
@@ -285,9 +304,11 @@ static void
 keep_error(lua_State *L, const struct script *script, char *why, size_t size)
 {
 	size_t n;
-	const char *text = luaL_tolstring(L, -1, &n), *end = strstr(text, "\nstack traceback:");
+	const char *text = luaL_tolstring(L, -1, &n),
+		   *end = strstr(text, "\nstack traceback:");
 
-	snprintf(why, size, "%s: %.*s", script->path, end ? (int)(end - text) : (int)n, text);
+	snprintf(why, size, "%s: %.*s", script->path, end ? (int)(end - text) : (int)n,
+		 text);
 	lua_pop(L, 2);
 }
 
@@ -316,7 +337,8 @@ server_read_attrs(struct script *script, struct attrs *attrs, char *why, size_t 
 	return -EINVAL;
 }
 
-/* Runs protected: what the state must know of the server.  Arguments: the server, the script. */
+/* Runs protected: what the state must know of the server.  Arguments: the server, the
+ * script. */
 static int
 attach(lua_State *L)
 {
@@ -363,6 +385,7 @@ server_adopt(struct server *s, struct script *script, char *why, size_t size)
 		next.idle_timeout = s->attrs.idle_timeout;
 		script_release(s->script);
 	}
+	script->state.alloc.limit = (size_t)next.memory_limit;
 	s->attrs = next;
 	s->script = script;
 	return 0;
@@ -395,7 +418,8 @@ open_socket(struct server *s, const struct url *url, char *why, size_t size)
 
 int
 server_open(struct host *host, const struct url *url, const struct policy *policy,
-	    const struct attrs *attrs, struct script *script, struct server **out, char *why, size_t size)
+	    const struct attrs *attrs, struct script *script, struct server **out,
+	    char *why, size_t size)
 {
 	struct server *s = calloc(1, sizeof(*s));
 	int rc = -ENOMEM;
@@ -409,7 +433,8 @@ server_open(struct host *host, const struct url *url, const struct policy *polic
 	s->given = s->attrs = *attrs;
 	s->policy = policy;
 	s->listener.fd = s->fd.fd = -1;
-	s->view = (struct server_view){.shutdown = view_shutdown, .push_stats = view_stats,
+	s->view = (struct server_view){.shutdown = view_shutdown,
+				       .push_stats = view_stats,
 				       .push_attribute = view_attribute};
 	s->accept_op.done = on_acceptable;
 	s->accept_task.run = on_accept_task;
@@ -419,10 +444,11 @@ server_open(struct host *host, const struct url *url, const struct policy *polic
 	list_init(&s->accept_task.link);
 	list_init(&s->dgrams.flush.link);
 	pool_init(&s->pool, sizeof(struct request));
-	if (loop_timer_init(host->loop, &s->paused, on_pause_over) < 0) {
-		free(s);
-		script_release(script);
-		return rc;
+	if (loop_timer_init(host->loop, &s->paused, on_pause_over) < 0)
+		goto fail;
+	if (loop_timer_init(host->loop, &s->dgrams.retry, on_retry) < 0) {
+		loop_timer_done(host->loop, &s->paused);
+		goto fail;
 	}
 	list_append(&host->servers, &s->link);
 	rc = server_adopt(s, script, why, size);
@@ -434,6 +460,11 @@ server_open(struct host *host, const struct url *url, const struct policy *polic
 	}
 	*out = s;
 	return 0;
+
+fail:
+	free(s);
+	script_release(script);
+	return rc;
 }
 
 int
@@ -442,7 +473,8 @@ server_begin(struct server *s)
 	int rc;
 
 	if (!transport_is_stream(s->view.transport)) {
-		s->dgrams.in = dgram_in_new((size_t)s->attrs.max_packet_size, addr_is_any(&s->view.addr));
+		s->dgrams.in = dgram_in_new((size_t)s->attrs.max_packet_size,
+					    addr_is_any(&s->view.addr));
 		s->dgrams.out = dgram_out_new();
 		if (!s->dgrams.in || !s->dgrams.out)
 			return -ENOMEM;
@@ -471,7 +503,7 @@ server_end_drain(struct server *s)
 {
 	if (s->fd.fd >= 0 && s->dgrams.out)
 		request_flush_replies(s);
-	s->dgrams.flush_due = false;
+	loop_timer_set(s->host->loop, &s->dgrams.retry, CLOCK_NEVER);
 	loop_release_fd(&s->fd);
 }
 
@@ -480,7 +512,8 @@ server_drain(struct server *s)
 {
 	if (s->draining)
 		return;
-	/* Clients that the kernel has already let in get their turn, as far as the ceiling allows. */
+	/* Clients that the kernel has already let in get their turn, as far as the ceiling
+	 * allows. */
 	if (s->fd.fd >= 0 && transport_is_stream(s->view.transport)) {
 		loop_cancel(&s->accept_op);
 		s->fd.readable = true;
@@ -493,9 +526,9 @@ server_drain(struct server *s)
 }
 
 bool
-server_is_done(const struct server *s)
+server_is_done(const struct server *s, bool hurry)
 {
-	return s->draining && s->nrequests == 0 && s->fd.fd < 0;
+	return s->draining && s->nrequests == 0 && (hurry || s->fd.fd < 0);
 }
 
 void
@@ -514,6 +547,7 @@ server_close(struct server *s)
 	loop_release_fd(&s->fd);
 	listener_close(&s->listener);
 	loop_timer_done(s->host->loop, &s->paused);
+	loop_timer_done(s->host->loop, &s->dgrams.retry);
 	list_remove(&s->accept_task.link);
 	list_remove(&s->dgrams.flush.link);
 	list_remove(&s->link);

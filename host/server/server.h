@@ -11,10 +11,10 @@
 #include "base/pool.h"
 #include "bind/ldatagram.h"
 #include "bind/lserver.h"
+#include "loop/loop.h"
 #include "net/listen.h"
 #include "server/attrs.h"
 #include "server/policy.h"
-#include "loop/loop.h"
 
 struct host;
 struct script;
@@ -41,7 +41,9 @@ struct datagrams {
 	struct dgram_out *out;
 	unsigned n, at; /* the batch: how many, and which is next */
 	struct loop_op out_op;
-	struct loop_task flush; /* due at the end of this turn */
+	struct loop_timer retry; /* set: sending goes on then */
+	unsigned stuck;          /* sends in a row that found no room */
+	struct loop_task flush;  /* due at the end of this turn */
 	bool flush_due;
 };
 
@@ -52,10 +54,10 @@ struct server {
 	struct attrs given; /* defaults and the command line */
 	struct attrs attrs; /* and what the script says */
 	const struct policy *policy;
-	struct script *script; /* the current generation; holds a reference */
-	int self_ref;          /* self.server in its state */
-	int port_ref;          /* the datagram socket object in its state */
-	int stream_ref, datagram_ref; /* what builds instances: see request_prepare() */
+	struct script *script;         /* the current generation; holds a reference */
+	int self_ref;                  /* self.server in its state */
+	int port_ref;                  /* the datagram socket object in its state */
+	int stream_ref, datagram_ref;  /* what builds instances: see request_prepare() */
 	bool verifies, handles_errors; /* the script has the hook */
 	struct listener listener;
 	char *name;
@@ -77,8 +79,8 @@ struct server {
 /* Binds the address.  The script's reference is taken over even on failure.
  * -errno with one sentence in why. */
 int server_open(struct host *host, const struct url *url, const struct policy *policy,
-		const struct attrs *attrs, struct script *script, struct server **out, char *why,
-		size_t size);
+		const struct attrs *attrs, struct script *script, struct server **out,
+		char *why, size_t size);
 
 /* Starts to accept.  Errors: -ENOMEM, -ENOSPC. */
 int server_begin(struct server *s);
@@ -89,8 +91,8 @@ void server_drain(struct server *s);
 /* Sends what replies can be sent at once; for a server that must stop now. */
 void server_end_drain(struct server *s);
 
-/* Nothing runs and nothing will. */
-bool server_is_done(const struct server *s);
+/* Nothing runs and nothing will; replies that are stuck do not count when `hurry`. */
+bool server_is_done(const struct server *s, bool hurry);
 
 /* Cancels every request that still runs. */
 void server_cancel(struct server *s, const char *why);

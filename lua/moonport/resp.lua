@@ -246,19 +246,22 @@ end
 function M.serve(handler, commands, words)
   local wfile, reader = handler.wfile, M.reader(handler.request, handler.rfile)
   local args, n, command = reader.args, nil, nil
+  local buf, at, last, size = "", 1, nil, 0 -- the reader's, at hand
   words = words or {}
   while true do
     -- Pipelines repeat themselves, and the same text is the same command.
-    local last, at = reader.last, reader.at
-    if last and sub(reader.buf, at, at + #last - 1) == last then
-      reader.at = at + #last -- as before: n, args and command still hold
+    if last and sub(buf, at, at + size) == last then
+      at = at + size + 1 -- n, args and command still hold
     else
       local why
+      reader.at = at
       n, why = reader:read()
       if not n then
         if sub(why, 1, 14) == "Protocol error" then wfile:write("-ERR ", why, "\r\n") end
         return
       end
+      buf, at, last = reader.buf, reader.at, reader.last
+      size = last and #last - 1
       command = find_command(commands, words, args, n)
     end
     if command(wfile, args, n) == "quit" then return end

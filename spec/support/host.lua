@@ -62,6 +62,31 @@ function M.read(path)
   return text
 end
 
+local sanitizer -- false: none
+
+---The sanitizer's library that the program was built with, if any. Such a program keeps
+---freed memory for a while.
+---@return string|false
+function M.sanitizer()
+  if sanitizer == nil then
+    local p = assert(io.popen("ldd " .. M.program))
+    sanitizer = p:read("a"):match("=> (%S*libasan%S*)") or false
+    p:close()
+  end
+  return sanitizer
+end
+
+---What to put in `env` so that a library of the build folder is loaded before all others,
+---or, where there is a sanitizer, right after that.
+---@param library string
+function M.preload(library)
+  local first = M.sanitizer()
+  return "LD_PRELOAD=" .. (first and first .. " " or "") .. M.build .. "/" .. library
+end
+
+---What to put in `env` of a program that runs under strace: the leak checker cannot work there.
+function M.traced() return "ASAN_OPTIONS=" .. (os.getenv("ASAN_OPTIONS") or "") .. ":detect_leaks=0" end
+
 ---@class spec.Program
 ---@field pid integer
 ---@field ready table the ready line
