@@ -2,8 +2,7 @@
  *
  * A request, rfile or wfile is a userdata that names a stream and its serial
  * number: when the request is over the number no longer fits, and every use of
- * the object raises an error.  Each method has its own class's metatable as
- * upvalue 1. */
+ * the object raises an error. */
 #ifndef HOST_BIND_LHANDLE_H
 #define HOST_BIND_LHANDLE_H
 
@@ -15,6 +14,7 @@ struct addr;
 struct stream;
 
 struct handle {
+	const char *class; /* one of the names below: no other userdata begins with its address */
 	struct stream *stream;
 	uint32_t serial;
 };
@@ -27,17 +27,17 @@ extern const char rfile_class[];
 extern const char wfile_class[];
 extern const char address_class[];
 
-/* Makes a metatable `name` whose methods, in its __index, have it as upvalue 1.
- * Leaves it on the stack. */
+/* Makes a metatable `name` whose methods, in its __index, have the class's name, as
+ * light userdata, for upvalue 1 and the metatable for upvalue 2.  Leaves it on the stack. */
 void handle_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
-/* Pushes an object of the class in the registry under `name` for a live stream. */
-void handle_push(lua_State *L, const char *name, struct stream *s);
+/* Pushes an object of the class for a live stream (NULL: none yet), with nuv user values. */
+struct handle *handle_push(lua_State *L, const char *class, struct stream *s, int nuv);
 
 /* The stream of argument 1 of a method.  Raises when it is over or closed. */
 struct stream *handle_check(lua_State *L, const char *name);
 
-/* The same for a method of the metatable in upvalue 1, which is quicker. */
+/* The same for a method of the class in upvalue 1. */
 struct stream *handle_self(lua_State *L);
 
 /* The live stream of argument 1, also when it was closed; NULL when it is over. */

@@ -141,11 +141,9 @@ moonport_connect(lua_State *L)
 	luaL_argcheck(L, transport_is_stream(url.transport), 1,
 		      "connect is for tcp:// and unix://");
 	lua_settop(L, 0);
-	h = lua_newuserdatauv(L, sizeof(*h), 1); /* before the socket: nothing can leak */
-	h->stream = NULL;
+	h = handle_push(L, socket_class, NULL, 1); /* before the socket: nothing can leak */
 	lua_rawgetp(L, LUA_REGISTRYINDEX, socket_anchor);
 	lua_setiuservalue(L, -2, 1);
-	luaL_setmetatable(L, socket_class);
 	fd = socket(to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return lerror_result(L, errno);

@@ -399,13 +399,10 @@ request_makefile(lua_State *L)
 	struct stream *s = handle_self(L);
 
 	int write = luaL_checkoption(L, 2, "r", modes) % 2;
-	struct handle *h = lua_newuserdatauv(L, sizeof(*h), 1);
 
-	h->stream = s;
-	h->serial = s->serial;
+	handle_push(L, write ? wfile_class : rfile_class, s, 1);
 	lua_pushvalue(L, 1); /* a socket that Lua owns lives as long as its files */
 	lua_setiuservalue(L, -2, 1);
-	luaL_setmetatable(L, write ? wfile_class : rfile_class);
 	return 1;
 }
 

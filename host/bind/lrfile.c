@@ -383,7 +383,7 @@ single_want(lua_State *L, int kind)
 static int
 unpack_top(lua_State *L)
 {
-	lua_getfield(L, lua_upvalueindex(1), "unpack");
+	lua_getfield(L, lua_upvalueindex(2), "unpack");
 	lua_pushvalue(L, 2);
 	lua_pushvalue(L, -3);
 	lua_call(L, 2, LUA_MULTRET);
@@ -532,14 +532,14 @@ rfile_lines(lua_State *L)
 
 	self_for_reading(L);
 	if (n == 0 || (f && (strcmp(f, "l") == 0 || strcmp(f, "L") == 0))) {
-		lua_getfield(L, lua_upvalueindex(1), f && *f == 'L' ? "next_nl" : "next");
+		lua_getfield(L, lua_upvalueindex(2), f && *f == 'L' ? "next_nl" : "next");
 		lua_pushvalue(L, 1);
 		return 2;
 	}
 	luaL_argcheck(L, n < 200, 2, "too many formats");
 	for (int i = 2; i <= n + 1; i++)
 		format_at(L, i);
-	lua_getfield(L, lua_upvalueindex(1), "read");
+	lua_getfield(L, lua_upvalueindex(2), "read");
 	lua_insert(L, 1);
 	lua_pushinteger(L, n);
 	lua_insert(L, 3);
@@ -588,8 +588,9 @@ open_rfile(lua_State *L)
 					     {NULL, NULL}};
 
 	handle_class(L, rfile_class, methods);
-	lua_pushvalue(L, -1);
-	luaL_setfuncs(L, iterators, 1);
+	lua_pushlightuserdata(L, (void *)rfile_class);
+	lua_pushvalue(L, -2);
+	luaL_setfuncs(L, iterators, 2);
 	lua_pushcfunction(L, rfile_tostring);
 	lua_setfield(L, -2, "__tostring");
 	lua_getglobal(L, "string");

@@ -163,14 +163,14 @@ build_instance(lua_State *L, struct request *r)
 		lua_pushstring(L, client);
 		lua_pushinteger(L, addr_port(&r->client));
 	}
-	handle_push(L, rfile_class, r->stream);
-	handle_push(L, wfile_class, r->stream);
+	handle_push(L, rfile_class, r->stream, 0);
+	handle_push(L, wfile_class, r->stream, 0);
 	if (datagram) {
 		stream_view(r->stream, &p, &n);
 		lua_pushlstring(L, p, n);
 		lua_rawgeti(L, LUA_REGISTRYINDEX, s->port_ref);
 	} else
-		handle_push(L, request_class, r->stream);
+		handle_push(L, request_class, r->stream, 0);
 	lua_call(L, 6 + datagram, 1);
 	if (r->full_len) {
 		lua_pushinteger(L, (lua_Integer)r->full_len);

@@ -28,10 +28,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WINDOW = 4 };      /* lines of a stream that may be under way */
-enum { CHUNK = 65536 };   /* longest receive, and longest line */
-enum { RESEND_MS = 300 }; /* a datagram is given up and sent again */
-enum { TRIES = 100 };     /* so often at most */
+enum { WINDOW = 4 };       /* lines of a stream that may be under way */
+enum { CHUNK = 65536 };    /* longest receive, and longest line */
+enum { RESEND_MS = 300 };  /* a datagram is given up and sent again */
+enum { TRIES = 100 };      /* so often at most */
 enum { LIMIT_MS = 60000 }; /* of the whole run */
 
 struct conn {
@@ -139,7 +139,8 @@ parse(const char *url)
 	if (!colon)
 		die("%s: no port", url);
 	n = (size_t)(colon - rest);
-	snprintf(host, sizeof(host), "%.*s", *rest == '[' ? (int)n - 2 : (int)n, *rest == '[' ? rest + 1 : rest);
+	snprintf(host, sizeof(host), "%.*s", *rest == '[' ? (int)n - 2 : (int)n,
+		 *rest == '[' ? rest + 1 : rest);
 	if (inet_pton(AF_INET, host, &in->sin_addr) == 1) {
 		in->sin_family = AF_INET;
 		in->sin_port = htons((uint16_t)atoi(colon + 1));
@@ -155,7 +156,8 @@ parse(const char *url)
 static void
 watch(struct conn *c, int op, int out)
 {
-	struct epoll_event e = {.events = out ? EPOLLIN | EPOLLOUT : EPOLLIN, .data.ptr = c};
+	struct epoll_event e = {.events = out ? EPOLLIN | EPOLLOUT : EPOLLIN,
+				.data.ptr = c};
 
 	c->wants_out = out;
 	if (epoll_ctl(run.ep, op, c->fd, &e) < 0)
@@ -173,7 +175,8 @@ connect_to(struct conn *c)
 		if (errno == EINPROGRESS)
 			return;
 		if (errno != EAGAIN || now_ms() > until)
-			die("connection %llu: connect: %s", (unsigned long long)c->number, strerror(errno));
+			die("connection %llu: connect: %s", (unsigned long long)c->number,
+			    strerror(errno));
 		nanosleep(&pause, NULL);
 	}
 }
@@ -181,7 +184,8 @@ connect_to(struct conn *c)
 static void
 open_conn(struct conn *c)
 {
-	int type = (run.datagram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, one = 1;
+	int type = (run.datagram ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC,
+	    one = 1;
 	struct sockaddr_un own = {.sun_family = AF_UNIX};
 
 	c->fd = socket(run.to.ss_family, type, 0);
@@ -228,8 +232,9 @@ push(struct conn *c)
 			return;
 		}
 		if (w < 0)
-			die("connection %llu: send after %llu bytes: %s", (unsigned long long)c->number,
-			    (unsigned long long)c->sent, strerror(errno));
+			die("connection %llu: send after %llu bytes: %s",
+			    (unsigned long long)c->number, (unsigned long long)c->sent,
+			    strerror(errno));
 		c->sent += (uint64_t)w;
 	}
 	if (c->wants_out)
@@ -249,17 +254,20 @@ pull(struct conn *c)
 	if (n < 0 && errno == EAGAIN)
 		return;
 	if (n < 0)
-		die("connection %llu: receive after %llu bytes: %s", (unsigned long long)c->number,
-		    (unsigned long long)c->received, strerror(errno));
+		die("connection %llu: receive after %llu bytes: %s",
+		    (unsigned long long)c->number, (unsigned long long)c->received,
+		    strerror(errno));
 	if (n == 0 && !c->finished)
-		die("connection %llu: the stream ended after %llu of %llu bytes", (unsigned long long)c->number,
-		    (unsigned long long)c->received, (unsigned long long)c->total);
+		die("connection %llu: the stream ended after %llu of %llu bytes",
+		    (unsigned long long)c->number, (unsigned long long)c->received,
+		    (unsigned long long)c->total);
 	if (n == 0) {
 		close_conn(c);
 		return;
 	}
 	if ((uint64_t)n > c->sent - c->received)
-		die("connection %llu: more bytes than were sent", (unsigned long long)c->number);
+		die("connection %llu: more bytes than were sent",
+		    (unsigned long long)c->number);
 	if (!matches(c, c->received, (size_t)n, &where))
 		die("connection %llu: byte %llu is wrong", (unsigned long long)c->number,
 		    (unsigned long long)(c->received + where));
@@ -277,7 +285,8 @@ on_stream(struct conn *c, unsigned events)
 	if (!c->connected) {
 		getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len);
 		if (err)
-			die("connection %llu: %s", (unsigned long long)c->number, strerror(err));
+			die("connection %llu: %s", (unsigned long long)c->number,
+			    strerror(err));
 		c->connected = 1;
 	}
 	if (events & EPOLLOUT)
@@ -301,7 +310,8 @@ send_line(struct conn *c, int64_t now)
 	if (send(c->fd, buffer, run.size, MSG_NOSIGNAL) == (ssize_t)run.size)
 		return;
 	if (errno != EAGAIN && errno != ENOBUFS && errno != ECONNREFUSED)
-		die("socket %llu: send: %s", (unsigned long long)c->number, strerror(errno));
+		die("socket %llu: send: %s", (unsigned long long)c->number,
+		    strerror(errno));
 	c->due = now + 2; /* the queue of the server is full */
 	c->tries--;
 }
@@ -326,10 +336,12 @@ on_datagram(struct conn *c)
 
 	while (c->fd >= 0 && (n = recv(c->fd, buffer, CHUNK, 0)) >= 0) {
 		if ((size_t)n != run.size)
-			die("socket %llu: an answer of %zd bytes", (unsigned long long)c->number, n);
+			die("socket %llu: an answer of %zd bytes",
+			    (unsigned long long)c->number, n);
 		if (!matches(c, c->received, run.size, &where)) {
 			if (!is_earlier(c))
-				die("socket %llu: line %llu is wrong", (unsigned long long)c->number,
+				die("socket %llu: line %llu is wrong",
+				    (unsigned long long)c->number,
 				    (unsigned long long)(c->received / run.size));
 			continue;
 		}
@@ -373,7 +385,8 @@ go(struct conn *conns, size_t n)
 		if (run.datagram)
 			resend(conns, n);
 		if (now_ms() > until)
-			die("%zu of %zu connections were not done in time", n - run.done, n);
+			die("%zu of %zu connections were not done in time", n - run.done,
+			    n);
 	}
 }
 
@@ -408,7 +421,7 @@ main(int argc, char **argv)
 	for (size_t i = 0; i < n; i++)
 		watch(&conns[i], EPOLL_CTL_ADD, !run.datagram);
 	go(conns, n);
-	printf("%zu connections, %zu requests, %llu bytes right, %zu sent again\n", run.open, requests,
-	       (unsigned long long)run.bytes, run.resent);
+	printf("%zu connections, %zu requests, %llu bytes right, %zu sent again\n",
+	       run.open, requests, (unsigned long long)run.bytes, run.resent);
 	return 0;
 }

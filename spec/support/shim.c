@@ -27,7 +27,8 @@ static struct {
 	ssize_t (*read)(int, void *, size_t);
 	ssize_t (*readv)(int, const struct iovec *, int);
 	ssize_t (*send)(int, const void *, size_t, int);
-	ssize_t (*sendto)(int, const void *, size_t, int, const struct sockaddr *, socklen_t);
+	ssize_t (*sendto)(int, const void *, size_t, int, const struct sockaddr *,
+			  socklen_t);
 	ssize_t (*sendmsg)(int, const struct msghdr *, int);
 	ssize_t (*write)(int, const void *, size_t);
 	ssize_t (*writev)(int, const struct iovec *, int);
@@ -90,7 +91,8 @@ is_stream(int fd)
 {
 	int type = 0, saved = errno;
 	socklen_t len = sizeof(type);
-	int ok = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
+	int ok =
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
 
 	errno = saved;
 	return ok;
@@ -117,7 +119,8 @@ recv(int fd, void *p, size_t n, int flags)
 EXPORT ssize_t
 recvfrom(int fd, void *p, size_t n, int flags, struct sockaddr *from, socklen_t *len)
 {
-	return real.recvfrom(fd, p, is_stream(fd) ? cut(n, &receives) : n, flags, from, len);
+	return real.recvfrom(fd, p, is_stream(fd) ? cut(n, &receives) : n, flags, from,
+			     len);
 }
 
 EXPORT ssize_t
