@@ -45,12 +45,12 @@ describe("on a terminal", function()
   it("names the command for each kind of server", function()
     local folder = host.folder()
     for url, command in pairs {
-      ["udp://127.0.0.1:0"] = "nc -u 127.0.0.1 %d+\n",
+      ["udp://127.0.0.1:0"] = "nc %-u 127.0.0.1 %d+\n",
       ["tcp://[::1]:0"] = "nc ::1 %d+\n",
       ["tcp://0.0.0.0:0"] = "nc 127.0.0.1 %d+\n",
-      ["unix://" .. folder .. "/s"] = "nc -U " .. folder:gsub("%W", "%%%0") .. "/s\n",
-      ["unixgram://" .. folder .. "/d"] = "nc -uU " .. folder:gsub("%W", "%%%0") .. "/d\n",
-      ["unix://@spec" .. folder] = "socat - ABSTRACT%-CONNECT:spec" .. folder:gsub("%W", "%%%0") .. "\n",
+      ["unix://" .. folder .. "/s"] = "nc %-U " .. folder:gsub("%W", "%%%0") .. "/s\n",
+      ["unixgram://" .. folder .. "/d"] = "nc %-uU " .. folder:gsub("%W", "%%%0") .. "/d\n",
+      ["unix://@spec" .. folder] = "socat %- ABSTRACT%-CONNECT:spec" .. folder:gsub("%W", "%%%0") .. "\n",
     } do
       local text = on_terminal("serve scripts/upper.lua --listen=" .. url, "Ctrl-C")
       assert.matches("talk to it:  " .. command, text)
@@ -71,11 +71,13 @@ describe("on a terminal", function()
       local c <close> = host.connect("tcp://127.0.0.1:" .. shown:match("nc 127.0.0.1 (%d+)"))
       c:all()
     end)
-    assert.matches("error handler error [^\n]*oh no[^\n]*\n    stack traceback:\n    \t[^\n]+\n    \t[^\n]*deeper", text)
+    assert.matches("error handler error [^\n]*oh no[^\n]*\n    stack traceback:\n    \t[^\n]+\n    \t[^\n]*deeper",
+      text)
   end)
 
-  it("try is a conversation", function()
-    local text, code = on_terminal("try scripts/upper.lua", "", nil)
+  it("try ends by Ctrl-C", function()
+    local script = host.write("function handle(self) self.wfile:write('say: ') self.rfile:read() end")
+    local text, code = on_terminal("try " .. script, "say: ")
     assert.is_truthy(code == 0 or code == -2 or code == 130, tostring(code) .. text)
   end)
 end)

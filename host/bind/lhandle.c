@@ -55,7 +55,8 @@ handle_self(lua_State *L)
 	const struct handle *h = lua_touserdata(L, 1);
 
 	/* Far cheaper than comparing metatables, and just as safe: see struct handle. */
-	if (!h || lua_rawlen(L, 1) != sizeof(*h) || h->class != lua_touserdata(L, lua_upvalueindex(1)))
+	if (!h || lua_rawlen(L, 1) != sizeof(*h) ||
+	    h->class != lua_touserdata(L, lua_upvalueindex(1)))
 		luaL_typeerror(L, 1, lua_touserdata(L, lua_upvalueindex(1)));
 	return live(L, h);
 }

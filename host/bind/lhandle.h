@@ -14,7 +14,8 @@ struct addr;
 struct stream;
 
 struct handle {
-	const char *class; /* one of the names below: no other userdata begins with its address */
+	const char
+	    *class; /* one of the names below: no other userdata begins with its address */
 	struct stream *stream;
 	uint32_t serial;
 };
@@ -28,10 +29,12 @@ extern const char wfile_class[];
 extern const char address_class[];
 
 /* Makes a metatable `name` whose methods, in its __index, have the class's name, as
- * light userdata, for upvalue 1 and the metatable for upvalue 2.  Leaves it on the stack. */
+ * light userdata, for upvalue 1 and the metatable for upvalue 2.  Leaves it on the stack.
+ */
 void handle_class(lua_State *L, const char *name, const luaL_Reg *methods);
 
-/* Pushes an object of the class for a live stream (NULL: none yet), with nuv user values. */
+/* Pushes an object of the class for a live stream (NULL: none yet), with nuv user values.
+ */
 struct handle *handle_push(lua_State *L, const char *class, struct stream *s, int nuv);
 
 /* The stream of argument 1 of a method.  Raises when it is over or closed. */

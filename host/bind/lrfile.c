@@ -130,7 +130,8 @@ take_unpacked(lua_State *L, struct stream *s, const char *format)
 
 	stream_view(s, &p, &n);
 	if (!packsize(format, p, n, &need)) {
-		if (need > s->max_line && strchr(format, 'z'))
+		/* A length that the peer chose, not the handler. */
+		if (need > s->max_line && strpbrk(format, "sz"))
 			return refuse(L, "line too long");
 		return s->eof ? refuse(L, "closed") : MORE;
 	}

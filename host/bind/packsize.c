@@ -25,6 +25,28 @@ number(struct scan *s, size_t otherwise)
 	return n;
 }
 
+/* The length of a "c" option; one that no string can have ends the scan. */
+static size_t
+count(struct scan *s)
+{
+	size_t n = number(s, 0);
+
+	if (n < 1000000000 && !isdigit((unsigned char)*s->f))
+		return n;
+	s->f = "";
+	return 0;
+}
+
+/* An integer's size that string.unpack refuses ends the scan: nothing more is needed. */
+static size_t
+refusable(struct scan *s, size_t size)
+{
+	if (size >= 1 && size <= 16)
+		return size;
+	s->f = "";
+	return 0;
+}
+
 /* The size of a number option; 0 if c is none. */
 static size_t
 fixed_size(struct scan *s, char c)
@@ -38,7 +60,7 @@ fixed_size(struct scan *s, char c)
 		return sizeof(short);
 	case 'i':
 	case 'I':
-		return number(s, sizeof(int));
+		return refusable(s, number(s, sizeof(int)));
 	case 'l':
 	case 'L':
 		return sizeof(long);
@@ -58,14 +80,19 @@ fixed_size(struct scan *s, char c)
 	}
 }
 
-/* Padding before an item of this size. */
-static void
+/* Padding before an item of this size.  False: string.unpack refuses it. */
+static bool
 pad(struct scan *s, size_t size)
 {
 	size_t a = size < s->align ? size : s->align;
 
-	if (a > 1 && (a & (a - 1)) == 0)
+	if ((a & (a - 1)) != 0 || s->align > 16 || s->align == 0) {
+		s->f = "";
+		return false;
+	}
+	if (a > 1)
 		s->at = (s->at + a - 1) & ~(a - 1);
+	return true;
 }
 
 static uint64_t
@@ -89,8 +116,7 @@ step(struct scan *s, const char *p, size_t n)
 	const char *nul;
 
 	if (size > 0) {
-		pad(s, size);
-		s->at += size;
+		s->at += pad(s, size) ? size : 0;
 	} else if (c == '<' || c == '=' || c == '>')
 		s->little = c != '>';
 	else if (c == '!')
@@ -101,12 +127,13 @@ step(struct scan *s, const char *p, size_t n)
 		size = fixed_size(s, *s->f ? *s->f++ : ' ');
 		pad(s, size ? size : 1);
 	} else if (c == 'c')
-		s->at += number(s, 0);
+		s->at += count(s);
 	else if (c == 's') {
-		size = number(s, sizeof(size_t));
-		pad(s, size);
-		if (size > 16 || s->at + size > n) {
-			s->at += size > 16 ? 0 : size;
+		size = refusable(s, number(s, sizeof(size_t)));
+		if (!pad(s, size))
+			return true;
+		if (s->at + size > n || size == 0) {
+			s->at += size;
 			return s->at <= n;
 		}
 		s->at += size + (size_t)length(s, p + s->at, size);

@@ -26,7 +26,8 @@ find_lua_path(char *out, size_t size)
 }
 
 /* A collected state gives back a megabyte that the next requests need again: without
- * these the heap would shrink and grow, and its pages fault in anew, many times a second. */
+ * these the heap would shrink and grow, and its pages fault in anew, many times a second.
+ */
 static void
 keep_heap(void)
 {

@@ -167,6 +167,11 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 			 argv[optind - 1]);
 		return -EINVAL;
 	default:
+		for (const struct option *p = long_options; p->name && optopt; p++)
+			if (p->val == optopt && strncmp(argv[optind - 1], "--", 2) == 0) {
+				snprintf(why, size, "--%s takes no value", p->name);
+				return -EINVAL;
+			}
 		return unknown_option(optopt && optopt < 256
 					  ? (char[]){'-', (char)optopt, 0}
 					  : argv[optind - 1],

@@ -67,21 +67,29 @@ clear_path(const struct addr *a, const char *path, char *why, size_t size)
 	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+/* Locks the folder of a path until the descriptor is closed; -1 where that cannot be. */
+static int
+lock_folder(const char *path)
+{
+	char copy[ADDR_TEXT];
+	int dir;
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	dir = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir >= 0)
+		(void)flock(dir, LOCK_EX);
+	return dir;
+}
+
 /* Checking, removing and binding must be one step for all who start at once:
  * the folder is locked meanwhile.  A folder that cannot be locked is used all the same. */
 static int
 bind_path(int fd, struct listener *l, const char *path, const struct listen_options *o,
 	  char *why, size_t size)
 {
-	char copy[UNIX_PATH_MAX + 1];
 	struct stat st;
-	int dir, rc;
+	int dir = lock_folder(path), rc = clear_path(&l->addr, path, why, size);
 
-	strcpy(copy, path);
-	dir = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir >= 0)
-		(void)flock(dir, LOCK_EX);
-	rc = clear_path(&l->addr, path, why, size);
 	/* The permissions of the socket's inode are those of the path, less the umask. */
 	if (rc == 0 && fchmod(fd, o->mode) < 0)
 		rc = -errno;
@@ -167,18 +175,31 @@ listener_drops(int fd)
 	return info[SK_MEMINFO_DROPS];
 }
 
-void
-listener_close(struct listener *l)
+/* The descriptor is still open here: it pins its inode, so that an equal number is
+ * really this socket's and not that of a successor's. */
+static void
+remove_path(struct listener *l)
 {
 	char path[ADDR_TEXT];
 	struct stat st;
+	int dir;
 
-	if (l->fd >= 0)
-		close(l->fd);
-	l->fd = -1;
 	if (!l->ino || addr_path(&l->addr, path, sizeof(path)) == 0)
 		return;
+	dir = lock_folder(path);
 	if (lstat(path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
 		unlink(path);
+	if (dir >= 0)
+		close(dir);
 	l->ino = 0;
+}
+
+void
+listener_close(struct listener *l)
+{
+	if (l->fd < 0)
+		return;
+	remove_path(l);
+	close(l->fd);
+	l->fd = -1;
 }

@@ -39,7 +39,7 @@ int listener_open(const struct url *url, const struct listen_options *o,
  * 0 where the kernel does not tell. */
 uint64_t listener_drops(int fd);
 
-/* Closes the descriptor (unless already handed on: fd -1) and removes the path. */
+/* Removes the path, if it is still this listener's, and closes the descriptor. */
 void listener_close(struct listener *l);
 
 #endif

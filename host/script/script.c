@@ -10,9 +10,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* First bytes of precompiled Lua. */
-static const char SIGNATURE[] = "\x1bLua";
-
 static char *
 base_name(const char *path)
 {
@@ -28,7 +25,7 @@ base_name(const char *path)
 static int
 inspect(const char *path, char *why, size_t size)
 {
-	char head[4] = {0};
+	char head = 0;
 	struct stat st;
 	FILE *f = fopen(path, "re");
 	size_t n;
@@ -44,12 +41,12 @@ inspect(const char *path, char *why, size_t size)
 		snprintf(why, size, "cannot read the script %s: it is a folder", path);
 		return -EISDIR;
 	}
-	n = fread(head, 1, sizeof(head), f);
+	n = fread(&head, 1, 1, f);
 	rc = ferror(f) ? -EIO : 0;
 	fclose(f);
 	if (rc < 0)
 		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));
-	else if (n == sizeof(head) && memcmp(head, SIGNATURE, sizeof(head)) == 0) {
+	else if (n == 1 && head == LUA_SIGNATURE[0]) {
 		snprintf(why, size,
 			 "%s is precompiled Lua; scripts are loaded as text only", path);
 		rc = -EINVAL;
@@ -135,14 +132,30 @@ destroy(struct script *sc)
 	free(sc);
 }
 
-/* The first line of a traceback: "file:line: what". */
-static void
-keep_message(lua_State *L, char *why, size_t size)
+void
+script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 {
-	size_t n;
-	const char *s = luaL_tolstring(L, -1, &n), *end = strstr(s, "\nstack traceback:");
+	const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+	size_t n, at = 0;
+	const char *text = luaL_tolstring(L, -1, &n), *end;
 
-	snprintf(why, size, "%.*s", end ? (int)(end - s) : (int)n, s);
+	end = memmem(text, n, "\nstack traceback:", 17);
+	n = end ? (size_t)(end - text) : n;
+	end = memmem(text, n, " not found:\n", 12); /* a long list of places follows */
+	n = end ? (size_t)(end - text) + 10 : n;
+	if (!memmem(text, n, base, strlen(base)))
+		at = (size_t)snprintf(why, size, "%s: ", path);
+	for (size_t i = 0; i < n && at < size - 3; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (c == '\n') {
+			why[at++] = ';';
+			why[at++] = ' ';
+		} else if (c >= ' ' && c != 0x7f)
+			why[at++] = (char)c;
+		else if (c != '\t')
+			why[at++] = '?';
+	}
+	why[at < size ? at : size - 1] = 0;
 	lua_pop(L, 2);
 }
 
@@ -188,7 +201,7 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 			return 0;
 		}
 	}
-	keep_message(L, why, size);
+	script_keep_error(L, path, why, size);
 	destroy(sc);
 	return -EINVAL;
 }

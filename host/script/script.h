@@ -43,6 +43,10 @@ struct script_options {
 int script_load(struct sched *s, const char *path, const struct script_options *o,
 		struct script **out, char *why, size_t size);
 
+/* Takes the error on top of L's stack off, and leaves it in why as one line that names
+ * the script. */
+void script_keep_error(lua_State *L, const char *path, char *why, size_t size);
+
 void script_hold(struct script *sc);
 
 /* Gives a reference back; the last one frees the state. */

@@ -7,11 +7,17 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
+#include <string.h>
 
-/* tostring() in protected mode: a throwing __tostring must not end the report. */
+/* tostring() in protected mode: a throwing __tostring must not end the report.  The
+ * address of an object would tell nobody anything. */
 static int
 protected_tostring(lua_State *L)
 {
+	if (lua_type(L, 1) > LUA_TSTRING && !luaL_getmetafield(L, 1, "__tostring")) {
+		lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+		return 1;
+	}
 	luaL_tolstring(L, 1, NULL);
 	return 1;
 }
@@ -37,7 +43,10 @@ state_traceback(lua_State *L)
 		return 1;
 	}
 	state_push_text(L, 1);
-	luaL_traceback(L, L, lua_tostring(L, -1), 1);
+	lua_pushliteral(L,
+			"\n"); /* not by luaL_traceback(): the text may have a NUL in it */
+	luaL_traceback(L, L, NULL, 1);
+	lua_concat(L, 3);
 	return 1;
 }
 
@@ -123,7 +132,13 @@ text_searcher(lua_State *L)
 		return 1; /* what was tried */
 	lua_pop(L, 1);
 	file = lua_tostring(L, -1);
-	if (luaL_loadfilex(L, file, "t") != LUA_OK)
+	if (luaL_loadfilex(L, file, "t") != LUA_OK &&
+	    strstr(lua_tostring(L, -1), "binary chunk"))
+		return luaL_error(
+		    L,
+		    "module '%s' (%s) is precompiled Lua; modules are loaded as text only",
+		    name, file);
+	if (lua_isstring(L, -1))
 		return luaL_error(L, "error loading module '%s' from file '%s':\n\t%s",
 				  name, file, lua_tostring(L, -1));
 	lua_insert(L, -2);

@@ -299,19 +299,6 @@ view_stats(struct server_view *v, lua_State *L)
 	host_push_stats(s->host, L);
 }
 
-/* Keeps the first line of the error on top of the stack, and takes it off. */
-static void
-keep_error(lua_State *L, const struct script *script, char *why, size_t size)
-{
-	size_t n;
-	const char *text = luaL_tolstring(L, -1, &n),
-		   *end = strstr(text, "\nstack traceback:");
-
-	snprintf(why, size, "%s: %.*s", script->path, end ? (int)(end - text) : (int)n,
-		 text);
-	lua_pop(L, 2);
-}
-
 /* Runs protected.  Arguments: the attributes, the script. */
 static int
 read_attrs(lua_State *L)
@@ -333,7 +320,7 @@ server_read_attrs(struct script *script, struct attrs *attrs, char *why, size_t 
 	lua_pushlightuserdata(L, script);
 	if (state_call(L, 2, 0) == LUA_OK)
 		return 0;
-	keep_error(L, script, why, size);
+	script_keep_error(L, script->path, why, size);
 	return -EINVAL;
 }
 
@@ -373,7 +360,7 @@ server_adopt(struct server *s, struct script *script, char *why, size_t size)
 	lua_pushlightuserdata(L, s);
 	lua_pushlightuserdata(L, script);
 	if (state_call(L, 2, 0) != LUA_OK) {
-		keep_error(L, script, why, size);
+		script_keep_error(L, script->path, why, size);
 		script_release(script);
 		return -EINVAL;
 	}
