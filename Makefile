@@ -33,7 +33,7 @@ $B/%.o: host/%.c
 # What the specs run beside the program: see the head of each file in spec/support.
 $B/sys.so: spec/support/sys.c
 	@mkdir -p $(@D)
-	$(COMPILE) -shared -o $@ $<
+	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 $(LUA_CFLAGS) -o $@ $<
 
 $B/shim.so: spec/support/shim.c
 	@mkdir -p $(@D)
@@ -60,7 +60,7 @@ test: deps ## install what is missing, build, and run every spec
 
 asan: deps ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory -s tools B=build-asan CFLAGS='$(SANITIZE)'
-	MOONPORT_BUILD=build-asan MOONPORT_ASAN=1 \
+	MOONPORT_BUILD=build-asan \
 	  ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  busted --cpath='./build-asan/?.so' $(SPECS)
 

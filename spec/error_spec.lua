@@ -48,10 +48,10 @@ describe("an error of a handler", function()
 
   it("may be any value: one event, the connection closed", function()
     for name, text in pairs {
-      ["raise nil"] = "^nil$",
-      ["raise table"] = "^table: 0x",
+      ["raise nil"] = "nil",
+      ["raise table"] = "error object is a table value",
       ["raise number"] = "42",
-      ["raise function"] = "^function: 0x",
+      ["raise function"] = "function",
       ["raise with tostring"] = "^in words$",
       ["raise with a bad tostring"] = "a table whose __tostring failed",
       ["raise with a wrong tostring"] = "a table whose __tostring failed",
@@ -97,6 +97,7 @@ describe("an error of a handler", function()
     local d <close> = host.connect(q:url())
     d:send("echo\n")
     assert.are.equal("fine", d:ask("fine"))
+    c:close()
     d:close()
     q:stop()
   end)
@@ -181,6 +182,7 @@ describe("another request's objects", function()
     local got = case.results(reply)
     assert.is_false(got[1])
     assert.matches("closed", tostring(got[2]))
+    a:close()
     b:close()
     p:stop()
     host.cleanup()
@@ -202,6 +204,8 @@ describe("another request's objects", function()
     reply, why = b:all(3)
     assert.is_nil(why, "the second reader waits for ever")
     assert.is_false(case.results(reply)[1])
+    a:close()
+    b:close()
     p:stop()
     host.cleanup()
   end)
@@ -257,6 +261,7 @@ describe("server.handle_error", function()
       return H]])
     local c <close> = host.connect(p:url())
     local reply = c:all()
+    c:close()
     assert.matches("^part script 2 127%.0%.0%.1\n[^\n]*script%.lua:3: oh no\nstack traceback:", reply)
     assert.matches("finished$", reply)
     assert.are.same({}, p:find("handler error"))
@@ -270,6 +275,7 @@ describe("server.handle_error", function()
       return H]])
     local c <close> = host.connect(p:url())
     assert.are.equal("", c:all())
+    c:close()
     local events = p:find("handler error", true)
     assert.are.equal(1, #events)
     assert.matches("script%.lua:1: the hook fails", events[1].error)

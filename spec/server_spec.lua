@@ -108,7 +108,7 @@ describe("self.server", function()
       local p = case.start { listen = "unix://" .. host.folder() .. "/s" }
       -- A connect to a Unix socket is done at once: this one waits in the queue.
       local got = case.run(p, [[
-        local s = assert(moonport.connect(self.server.url))
+        local s <close> = assert(moonport.connect(self.server.url))
         self.server:shutdown()
         moonport.sleep(0)
         s:sendall(string.pack(">s4", "return 'served'"))
@@ -201,6 +201,7 @@ describe("the life of a request", function()
       return H]])
     local c <close> = host.connect(p:url())
     assert.are.equal("cleaned up", c:all())
+    c:close()
     assert.are.equal("cancelled: request_timeout", p:find("cancelled", true)[1].why)
     p:stop()
   end)
@@ -256,6 +257,7 @@ describe("the life of a request", function()
       return setmetatable({ finish = function(self) self.wfile:write(" own") end }, Base)]])
     local c <close> = host.connect(p:url())
     assert.are.equal("base handle timeout own", c:all())
+    c:close()
     p:stop()
   end)
 
@@ -270,8 +272,8 @@ describe("the life of a request", function()
 
   it("finds modules in the script's own folder", function()
     local folder = host.folder()
-    host.write("return { word = 'found' }", folder .. "/helper_of_spec.lua")
-    local p = host.start(host.write("local h = require('helper_of_spec') "
+    host.write("return { word = 'found' }", folder .. "/module_of_spec.lua")
+    local p = host.start(host.write("local h = require('module_of_spec') "
       .. "function handle(self) self.wfile:write(h.word) end", folder .. "/main.lua"))
     assert.are.equal("found", ask(p, ""))
     p:stop()

@@ -238,6 +238,8 @@ stream_consume(struct stream *s, size_t n)
 void
 stream_lend(struct stream *s, const char *p, size_t n)
 {
+	if (s->io->borrower)
+		settle(s->io);
 	s->lent = p;
 	s->lent_len = n;
 	s->io->borrower = s;

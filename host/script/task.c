@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <lauxlib.h>
 
-static void resume(struct task *t, int nargs);
+static void resume(struct task *t);
 
 static void
 run_ready(struct loop_task *turn)
@@ -21,7 +21,7 @@ run_ready(struct loop_task *turn)
 	while (!list_empty(&batch)) {
 		struct task *t = LIST_ENTRY(batch.next, struct task, ready);
 		list_remove(&t->ready);
-		resume(t, 0);
+		resume(t);
 	}
 }
 
@@ -85,12 +85,13 @@ end(struct task *t, int status)
 }
 
 static void
-resume(struct task *t, int nargs)
+resume(struct task *t)
 {
 	struct sched *s = t->sched;
 	lua_State *co = t->co;
-	int status, nres;
+	int status, nres, nargs = t->nargs;
 
+	t->nargs = 0;
 	s->current = t;
 	s->running = co;
 	s->parked = false;
@@ -140,7 +141,7 @@ on_timer(struct loop_timer *timer)
 	} else if (t->state == TASK_WAITING && now >= t->deadline) {
 		take_back(t);
 		t->wake = -ETIMEDOUT;
-		resume(t, 0);
+		resume(t);
 		return;
 	}
 	arm(t);
@@ -190,7 +191,11 @@ fail_task:
 void
 task_start(struct task *t, int nargs)
 {
-	resume(t, nargs);
+	t->nargs = nargs;
+	if (t->sched->current)
+		make_ready(t); /* tasks do not nest: a handler has caused this one */
+	else
+		resume(t);
 }
 
 void
@@ -291,7 +296,7 @@ task_wake(struct task *t)
 	if (t->sched->current)
 		make_ready(t);
 	else
-		resume(t, 0);
+		resume(t);
 }
 
 void

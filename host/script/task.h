@@ -33,6 +33,7 @@ struct task {
 	lua_State *co;
 	int ref; /* keeps co alive */
 	enum task_state state;
+	int nargs;         /* on co's stack, for its first run */
 	int wake;          /* why the last wait ended */
 	uint8_t cancelled; /* 0 no, 1 asked for, 2 raised */
 	const char *why;   /* of the cancel: a literal */
@@ -82,7 +83,8 @@ void sched_attach(lua_State *L, struct sched *s);
  * there, then task_start().  NULL: out of memory. */
 struct task *task_new(struct sched *s, struct script *script);
 
-/* Runs the task until its first wait.  It may have ended, and be freed, on return. */
+/* Runs the task until its first wait; soon, when another task runs.  It may have
+ * ended, and be freed, on return. */
 void task_start(struct task *t, int nargs);
 
 /* Frees a task that was never started. */
