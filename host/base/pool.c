@@ -1,25 +1,28 @@
 #include "base/pool.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { PER_SLAB = 32 };
 
-/* Each slab begins with the address of the next; the structs follow. */
-enum { SLAB_HEAD = 16 };
+/* Each slab begins with the address of the next; the structs follow, each on cache
+ * lines of its own. */
+enum { LINE = 64, SLAB_HEAD = LINE };
 
 void
 pool_init(struct pool *p, size_t size)
 {
-	*p = (struct pool){.size = (size + 15) & ~(size_t)15};
+	*p = (struct pool){.size = (size + LINE - 1) & ~(size_t)(LINE - 1)};
 }
 
 static void
 add_slab(struct pool *p)
 {
-	char *slab = calloc(1, SLAB_HEAD + p->size * PER_SLAB);
+	char *slab = aligned_alloc(LINE, SLAB_HEAD + p->size * PER_SLAB);
 
 	if (!slab)
 		return;
+	memset(slab, 0, SLAB_HEAD + p->size * PER_SLAB);
 	*(void **)slab = p->slabs;
 	p->slabs = slab;
 	for (int i = PER_SLAB - 1; i >= 0; i--) {

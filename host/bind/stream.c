@@ -428,6 +428,8 @@ stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k
 		    L, "another request is waiting to read from this connection");
 	s->fills = 0;
 	s->reader = t;
+	s->in_op.hint[0] = t;
+	s->in_op.hint[1] = t->co;
 	return task_park(L, deadline_of(s), detach_reader, s, ctx, k);
 }
 

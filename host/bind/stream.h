@@ -51,38 +51,45 @@ struct io {
 
 enum stream_mode { STREAM_FULL, STREAM_LINE, STREAM_NO };
 
+/* In the order in which a request needs the fields: each block is a cache line. */
 struct stream {
 	void *link; /* the pool's */
 	struct io *io;
+	struct task *reader; /* who waits to read */
+	struct task *task; /* whose connection it is; is cancelled when the peer is gone */
+	size_t lent_len;
 	uint32_t serial;
-	bool open;                      /* between stream_new() and stream_free() */
-	bool datagram;                  /* no descriptor: one datagram in, one out */
-	bool closed;                    /* by the handler; the descriptor is gone */
-	bool eof;                       /* nothing more will be received */
+	int error;      /* a write failed with this errno: so will all others */
+	uint16_t fills; /* receives since the last wait */
+	uint8_t mode;   /* enum stream_mode */
+	bool open;      /* between stream_new() and stream_free() */
+	bool datagram;  /* no descriptor: one datagram in, one out */
+	bool closed;    /* by the handler; the descriptor is gone */
+	bool eof;       /* nothing more will be received */
 	bool read_closed, write_closed; /* rfile:close(), wfile:close() */
 	bool lost;                      /* unread bytes were lost for want of memory */
 	bool abortive;                  /* closing sends a reset: so_linger is 0 */
-	uint8_t mode;                   /* enum stream_mode */
-	uint16_t fills;                 /* receives since the last wait */
-	int error; /* a write failed with this errno: so will all others */
+
 	struct loop_fd fd;
-	struct loop_op in_op, out_op;
-	struct task *task; /* whose connection it is; is cancelled when the peer is gone */
-	struct task *reader, *writer; /* who waits */
-	struct buf in;                /* received, not yet read */
-	size_t scanned;               /* of these, searched in vain */
-	/* A datagram's sender, and the local address it wrote to; the request's. */
-	const struct addr *from;
-	const struct dgram_local *local;
-	struct buf out; /* written, not yet sent; a datagram's reply */
+
+	struct loop_op in_op;
 	const char
-	    *lent; /* received and unread, in the receive buffer: see stream_view() */
-	size_t lent_len;
+	    *lent;      /* received and unread, in the receive buffer: see stream_view() */
+	size_t scanned; /* of the unread bytes, searched in vain */
+	int64_t active; /* when bytes last moved */
+
+	struct buf in;  /* received, not yet read */
+	struct buf out; /* written, not yet sent; a datagram's reply */
+
+	int64_t timeout;      /* of each operation, ns; CLOCK_NEVER: none */
 	uint32_t receive_max; /* rbufsize */
 	uint32_t collect_max; /* wbufsize */
 	uint32_t max_line;
-	int64_t timeout; /* of each operation, ns; CLOCK_NEVER: none */
-	int64_t active;  /* when bytes last moved */
+	struct task *writer; /* who waits to write */
+	struct loop_op out_op;
+	/* A datagram's sender, and the local address it wrote to; the request's. */
+	const struct addr *from;
+	const struct dgram_local *local;
 };
 
 /* Errors: -ENOMEM. */

@@ -30,7 +30,9 @@ struct loop_fd;
 
 struct loop_op {
 	void (*done)(struct loop_op *op);
-	struct loop_fd *fd; /* while pending, else NULL */
+	struct loop_fd *fd;  /* while pending, else NULL */
+	const void *hint[2]; /* what done() will need first, to be fetched into the cache;
+				or NULL */
 };
 
 /* Read only for callers, but for hangup, which may be set at any time. */

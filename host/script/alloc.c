@@ -155,6 +155,8 @@ alloc_realloc(void *ud, void *p, size_t old, size_t n)
 		if (p)
 			put(a, p, old);
 		a->used -= old;
+		if (a->used < a->low)
+			a->low = a->used;
 		return NULL;
 	}
 	if (a->limit && n > old && a->used + (n - old) > a->limit)

@@ -18,7 +18,8 @@ enum {
 struct slab;
 
 struct alloc {
-	size_t used, limit;               /* limit 0: none */
+	size_t used, limit; /* limit 0: none */
+	size_t low;         /* the least that was used since somebody set this */
 	struct slab *open[ALLOC_CLASSES]; /* slabs that have a free block, by class */
 	struct slab *spare;               /* one empty slab, kept */
 };

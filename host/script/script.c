@@ -254,7 +254,6 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	if (!clean)
 		lua_resetthread(co);
 	lua_settop(co, 0);
-	state_tune(&sc->state);
 	if (sc->nspare < SCRIPT_SPARE) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;

@@ -180,17 +180,22 @@ open_libraries(lua_State *L)
 	return 0;
 }
 
+/* Garbage that may pile up before a small heap is collected.  Less, and the standard
+ * libraries are marked too often; more, and new strings are cold memory every time. */
+enum { GARBAGE = 512 * 1024 };
+
 void
 state_tune(struct state *st)
 {
-	int pause = st->alloc.used < (1 << 20)   ? 1000
-		    : st->alloc.used < (4 << 20) ? 400
-						 : 200;
+	size_t live = st->alloc.low ? st->alloc.low : 1;
+	size_t pause = 100 + 100 * GARBAGE / live;
 
-	if (pause == st->pause || st->pause < 0)
+	st->alloc.low = st->alloc.used;
+	pause = pause < 200 ? 200 : pause > 1000 ? 1000 : pause;
+	if (st->pause < 0 || (int)pause == st->pause)
 		return;
-	st->pause = pause;
-	lua_gc(st->L, LUA_GCINC, pause, 0, 0);
+	st->pause = (int)pause;
+	lua_gc(st->L, LUA_GCINC, (int)pause, 0, 0);
 }
 
 int
@@ -215,6 +220,7 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 		state_close(st);
 		return -ENOMEM;
 	}
+	st->alloc.low = st->alloc.used;
 	state_tune(st);
 	return 0;
 }

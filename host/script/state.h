@@ -33,9 +33,7 @@ void state_close(struct state *st);
  * the function was pushed. */
 int state_call(lua_State *L, int nargs, int nresults);
 
-/* Lets a small heap grow further before it is collected: marking the standard
- * libraries again for every few kilobytes of garbage costs more than a request.
- * To be called now and then, between requests. */
+/* Fits the collector's pace to the live heap; to be called every few thousand runs. */
 void state_tune(struct state *st);
 
 /* The message handler that state_call() uses: a string error gets a traceback,

@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <lauxlib.h>
 
+/* Runs of tasks between two looks at the collector. */
+enum { TUNE = 4096 };
+
 static void resume(struct task *t);
 
 static void
@@ -100,6 +103,8 @@ resume(struct task *t)
 	status = lua_resume(co, NULL, nargs, &nres);
 	if (s->ran)
 		s->ran(s);
+	if (++s->runs % TUNE == 0)
+		state_tune(&t->script->state);
 	s->current = NULL;
 	s->running = NULL;
 	if (status == LUA_YIELD && s->parked) {

@@ -25,30 +25,31 @@ struct task;
 
 enum task_state { TASK_NEW, TASK_RUNNING, TASK_WAITING, TASK_READY };
 
+/* What each run needs comes first. */
 struct task {
-	struct list link;  /* in the scheduler's tasks */
-	struct list ready; /* among those to be resumed */
+	struct list link; /* in the scheduler's tasks */
 	struct sched *sched;
-	struct script *script; /* whose code it runs; holds a reference */
 	lua_State *co;
-	int ref; /* keeps co alive */
-	enum task_state state;
-	int nargs;         /* on co's stack, for its first run */
-	int wake;          /* why the last wait ended */
-	uint8_t cancelled; /* 0 no, 1 asked for, 2 raised */
-	const char *why;   /* of the cancel: a literal */
-	struct loop_timer timer;
-	int64_t deadline; /* of this wait */
-	int64_t limit;    /* of the whole task; once cancelled, of its cleaning up */
-	int64_t grace;    /* nanoseconds to clean up in, once cancelled */
-	int64_t started;
 	void (*detach)(void *arg); /* takes back what this wait had in flight */
 	void *detach_arg;
+	enum task_state state;
+	int wake;          /* why the last wait ended */
+	int nargs;         /* on co's stack, for its first run */
+	uint8_t cancelled; /* 0 no, 1 asked for, 2 raised */
+	int64_t deadline;  /* of this wait */
+	int64_t limit;     /* of the whole task; once cancelled, of its cleaning up */
+	struct loop_timer timer;
+	struct script *script; /* whose code it runs; holds a reference */
+	struct stream *stream; /* the bindings': its request's, or NULL */
+	struct list ready;     /* among those to be resumed */
+	int ref;               /* keeps co alive */
+	const char *why;       /* of the cancel: a literal */
+	int64_t grace;         /* nanoseconds to clean up in, once cancelled */
+	int64_t started;
 	/* Called once when the task has ended, with its coroutine still there: on
 	 * an error (status not LUA_OK) the error value is on top of its stack. */
 	void (*ended)(struct task *t, int status);
-	void *owner;           /* the caller's */
-	struct stream *stream; /* the bindings': its request's, or NULL */
+	void *owner; /* the caller's */
 };
 
 struct sched {
@@ -64,6 +65,7 @@ struct sched {
 	bool turn_due;
 	struct pool pool;
 	size_t ntasks;
+	uint64_t runs;
 	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
 	void *io;                     /* the bindings' own */
 };
