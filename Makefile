@@ -4,7 +4,7 @@ B ?= build
 PREFIX ?= /usr/local
 LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 LUA_LIBS := $(shell pkg-config --libs lua5.4 2>/dev/null)
-CFLAGS ?= -O2 -g
+CFLAGS ?= -O2 -g -flto=auto -fno-plt
 WARN = -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Ihost -fPIC -fvisibility=hidden -pthread \
   $(WARN) -MMD -MP $(LUA_CFLAGS) $(CFLAGS)

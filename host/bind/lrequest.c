@@ -355,7 +355,7 @@ sockopt_l_get(lua_State *L, int fd)
 {
 	const struct sockopt *o = check_option(L);
 	char text[64];
-	double v;
+	double v = 0;
 	int rc;
 
 	if (o->kind == SOCKOPT_CRED)

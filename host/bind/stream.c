@@ -156,7 +156,8 @@ stream_new(struct io *io, int fd, bool likely, struct stream **out)
 	    .active = loop_now(io->sched->loop),
 	};
 	if (fd >= 0) {
-		rc = loop_add(io->sched->loop, &s->fd, fd, likely);
+		rc = loop_add(io->sched->loop, &s->fd, fd,
+			      LOOP_STREAM | (likely ? LOOP_LIKELY : 0));
 		if (rc < 0) {
 			close(fd);
 			s->open = false;

@@ -69,7 +69,7 @@ static void
 watch_parent(struct serving *sv)
 {
 	sv->parent_op.done = on_parent;
-	if (loop_add(sv->host.loop, &sv->parent, STDIN_FILENO, false) < 0)
+	if (loop_add(sv->host.loop, &sv->parent, STDIN_FILENO, 0) < 0)
 		host_drain(&sv->host);
 	else
 		loop_poll(&sv->parent, &sv->parent_op, false);
@@ -94,13 +94,12 @@ log_listening(struct host *h)
 
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		const struct server *s = LIST_ENTRY(l, struct server, link);
+		addr_url(&s->view.addr, s->view.transport, url, sizeof(url));
 		struct log_field f[] = {log_str("server", s->name),
 					log_str("class", s->class_name),
 					log_str("url", url),
 					log_str("script", s->script->path),
 					{0}};
-		addr_url(&s->view.addr, s->view.transport, url, sizeof(url));
-		f[2] = log_str("url", url);
 		log_event(h->log, LOG_INFO, "listening", f);
 	}
 }

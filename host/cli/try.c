@@ -152,7 +152,7 @@ connect_client(struct trial *t)
 		close(fd);
 		return rc;
 	}
-	rc = loop_add(t->host.loop, &t->client, fd, false);
+	rc = loop_add(t->host.loop, &t->client, fd, LOOP_STREAM);
 	if (rc < 0)
 		close(fd);
 	return rc;
@@ -184,7 +184,7 @@ begin(struct trial *t, const struct options *o, char *why, size_t size)
 	t->input_op.done = on_input;
 	t->send_op.done = on_room;
 	t->recv_op.done = on_reply;
-	rc = loop_add(t->host.loop, &t->input, STDIN_FILENO, true);
+	rc = loop_add(t->host.loop, &t->input, STDIN_FILENO, LOOP_LIKELY);
 	t->plain_input = rc == -EPERM;
 	t->input.readable = false;
 	on_reply(&t->recv_op);

@@ -79,7 +79,7 @@ linger_start(struct lingers *l, int fd)
 		goto fail;
 	if (loop_timer_init(l->loop, &x->timer, on_time) < 0)
 		goto fail;
-	if (loop_add(l->loop, &x->fd, fd, true) < 0) {
+	if (loop_add(l->loop, &x->fd, fd, LOOP_LIKELY | LOOP_STREAM) < 0) {
 		loop_timer_done(l->loop, &x->timer);
 		goto fail;
 	}

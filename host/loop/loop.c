@@ -72,7 +72,7 @@ open_wake(struct loop *loop)
 
 	if (fd < 0)
 		return -errno;
-	rc = loop_add(loop, &loop->wake, fd, false);
+	rc = loop_add(loop, &loop->wake, fd, 0);
 	if (rc < 0) {
 		close(fd);
 		return rc;
@@ -191,11 +191,15 @@ loop_turn(struct loop *loop, int64_t until)
 }
 
 int
-loop_add(struct loop *loop, struct loop_fd *f, int fd, bool likely)
+loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags)
 {
 	int rc;
 
-	*f = (struct loop_fd){.loop = loop, .fd = fd, .readable = likely};
+	*f = (struct loop_fd){.loop = loop,
+			      .fd = fd,
+			      .readable = flags & LOOP_LIKELY,
+			      .edge = flags & LOOP_STREAM};
+	list_init(&f->doubts);
 	rc = loop->backend->add(f);
 	if (rc < 0) {
 		f->fd = -1;

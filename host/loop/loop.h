@@ -44,7 +44,10 @@ struct loop_fd {
 	int fd;
 	unsigned armed; /* the backend's own */
 	bool readable;  /* a receive is worth trying */
+	bool edge;      /* registered edge-triggered: a stream that keeps to the rules */
 	bool ended;     /* the peer's end or an error is behind the data */
+	int64_t since;  /* the backend's own: when it began to wait */
+	struct list doubts; /* the backend's own */
 };
 
 /* Called once, before the loop waits next. */
@@ -78,10 +81,14 @@ void loop_turn(struct loop *loop, int64_t until);
 /* Has fn(arg) called on the loop's thread, soon.  Any thread.  Errors: -ENOMEM. */
 int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 
+enum loop_flags {
+	LOOP_LIKELY = 1, /* a receive may be tried before the first event */
+	LOOP_STREAM = 2, /* a connected stream socket, read by loop_recv() alone */
+};
+
 /* Registers a non-blocking descriptor for its life; f owns it from here on.
- * likely: a receive may be tried before the first event.
  * Errors: -EPERM (not a descriptor that can be waited for), -ENOMEM, -ENOSPC. */
-int loop_add(struct loop *loop, struct loop_fd *f, int fd, bool likely);
+int loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags);
 
 /* Forgets the pending operations without calling them, and closes the descriptor. */
 void loop_close_fd(struct loop_fd *f);

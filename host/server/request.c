@@ -29,14 +29,13 @@ log_outcome(struct request *r, enum log_level level, const char *event, const ch
 {
 	struct server *s = r->server;
 	char client[ADDR_TEXT];
+
+	addr_text(&r->client, client, sizeof(client));
 	struct log_field f[] = {log_str("server", s->name),
 				log_str("client", client),
 				log_int("generation", r->script->number),
 				log_str("why", why),
 				{0}};
-
-	addr_text(&r->client, client, sizeof(client));
-	f[1] = log_str("client", client);
 	log_event(s->host->log, level, event, f);
 }
 

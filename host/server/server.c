@@ -466,7 +466,7 @@ server_begin(struct server *s)
 		if (!s->dgrams.in || !s->dgrams.out)
 			return -ENOMEM;
 	}
-	rc = loop_add(s->host->loop, &s->fd, s->listener.fd, true);
+	rc = loop_add(s->host->loop, &s->fd, s->listener.fd, LOOP_LIKELY);
 	if (rc == 0)
 		server_resume(s);
 	return rc;

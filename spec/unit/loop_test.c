@@ -46,7 +46,7 @@ make(struct end *e)
 
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
 	*e = (struct end){.in.done = count_in, .out.done = count_out, .other = fds[1]};
-	CHECK(loop_add(loop, &e->fd, fds[0], false) == 0);
+	CHECK(loop_add(loop, &e->fd, fds[0], 0) == 0);
 	e->fd.hangup = count_hangup;
 }
 
@@ -261,7 +261,7 @@ hanging_up(void)
 	CHECK(getsockname(server, addr_sa_out(&to), &to.len) == 0);
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	e = (struct end){.in.done = count_in, .out.done = count_out, .other = -1};
-	CHECK(loop_add(loop, &e.fd, fd, false) == 0);
+	CHECK(loop_add(loop, &e.fd, fd, 0) == 0);
 	e.fd.hangup = count_hangup;
 	if (loop_connect(&e.fd, &e.out, &to) == -EINPROGRESS) {
 		for (int i = 0; i < 100 && e.outs == 0; i++)
@@ -290,7 +290,7 @@ accepting(void)
 	addr_from_ip("127.0.0.1", 0, &any);
 	CHECK(bind(server, addr_sa(&any), any.len) == 0 && listen(server, 1) == 0);
 	CHECK(getsockname(server, addr_sa_out(&to), &to.len) == 0);
-	CHECK(loop_add(loop, &e.fd, server, true) == 0);
+	CHECK(loop_add(loop, &e.fd, server, LOOP_LIKELY) == 0);
 	CHECK(loop_accept(&e.fd, &e.in, &peer) == -EINPROGRESS);
 	client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	CHECK(connect(client, addr_sa(&to), to.len) == 0);
@@ -312,12 +312,12 @@ refused(void)
 	struct end e;
 	int fds[2];
 
-	CHECK(loop_add(loop, &e.fd, 1000000, false) < 0);
+	CHECK(loop_add(loop, &e.fd, 1000000, 0) < 0);
 	CHECK(pipe2(fds, O_CLOEXEC) == 0);
 	close(fds[0]);
 	close(fds[1]);
 	fds[0] = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	CHECK(loop_add(loop, &e.fd, fds[0], false) == -EPERM); /* a plain file */
+	CHECK(loop_add(loop, &e.fd, fds[0], 0) == -EPERM); /* a plain file */
 	close(fds[0]);
 }
 
