@@ -287,6 +287,25 @@ describe("moonport", function()
       sys.close(fd)
     end)
 
+    it("waits for room in a Unix server's queue, as long as it may", function()
+      local path = host.folder() .. "/full"
+      local fd = assert(sys.socket("unix://" .. path))
+      assert(sys.bind(fd, "unix://" .. path))
+      assert(sys.listen(fd, 0))
+      local first = host.connect("unix://" .. path)
+      assert.are.same({ nil, "timeout", n = 2 },
+        case.run(p, ("return moonport.connect('unix://%s', 0.05)"):format(path), nil, true))
+      local c <close> = host.connect(p:url())
+      c:send(case.piece(("kept.begun = true return moonport.connect('unix://%s') ~= nil"):format(path)))
+      c:finish()
+      host.eventually("the attempt", function() return case.run(p, "return kept.begun")[1] end)
+      sys.close(accept(fd))
+      assert.are.same({ true, n = 1 }, (case.results((c:all()))))
+      first:close()
+      sys.close(accept(fd))
+      sys.close(fd)
+    end)
+
     it("leaves no descriptor behind, whether it works or not", function()
       local fd, to = listener("tcp://127.0.0.1:0", 100)
       local before = p:descriptors() -- perhaps with connections that linger

@@ -86,8 +86,10 @@ connected(lua_State *L, int rc)
 {
 	struct handle *h;
 
-	if (rc == 0)
+	if (rc == 0) {
+		lua_pushvalue(L, 1);
 		return 1;
+	}
 	pending(L)->error = -rc; /* nothing to wait for: close at once */
 	h = lua_touserdata(L, 1);
 	stream_free(h->stream);
@@ -97,6 +99,42 @@ connected(lua_State *L, int rc)
 	lua_pushnil(L);
 	lua_pushliteral(L, "timeout");
 	return 2;
+}
+
+enum { CONNECT_RETRY_MS = 10 };
+
+static int queue_full_k(lua_State *L, int status, lua_KContext until);
+
+/* A Unix server's queue is full: unlike TCP's, the kernel does not wait for room.
+ * Stack: socket, url.  until: the deadline in ms, for it must fit a context anywhere. */
+static int
+wait_for_queue(lua_State *L, lua_KContext until)
+{
+	int64_t next = clock_now() + CONNECT_RETRY_MS * CLOCK_MS;
+
+	if (next / CLOCK_MS >= until)
+		return connected(L, -ETIMEDOUT);
+	return task_park(L, next, NULL, NULL, until, queue_full_k);
+}
+
+static int
+queue_full_k(lua_State *L, int status, lua_KContext until)
+{
+	struct stream *s;
+	struct addr to;
+	struct url url;
+	char why[160];
+	size_t n;
+	const char *text = lua_tolstring(L, 2, &n);
+	int rc;
+
+	(void)status;
+	task_woke(L);
+	s = pending(L);
+	(void)url_parse(text, n, &url, why, sizeof(why)); /* it was good before */
+	(void)url_resolve(&url, false, &to, why, sizeof(why));
+	rc = loop_connect(&s->fd, &s->out_op, &to);
+	return rc == -EAGAIN ? wait_for_queue(L, until) : connected(L, rc);
 }
 
 static int
@@ -126,7 +164,7 @@ moonport_connect(lua_State *L)
 {
 	size_t n;
 	const char *text = luaL_checklstring(L, 1, &n);
-	int64_t timeout = arg_seconds(L, 2), now = clock_now();
+	int64_t timeout = arg_seconds(L, 2), now = clock_now(), deadline;
 	struct task *task = task_current(L);
 	struct stream *s;
 	struct handle *h;
@@ -140,10 +178,11 @@ moonport_connect(lua_State *L)
 		return luaL_argerror(L, 1, lua_pushstring(L, why));
 	luaL_argcheck(L, transport_is_stream(url.transport), 1,
 		      "connect is for tcp:// and unix://");
-	lua_settop(L, 0);
+	lua_settop(L, 1);
 	h = handle_push(L, socket_class, NULL, 1); /* before the socket: nothing can leak */
 	lua_rawgetp(L, LUA_REGISTRYINDEX, socket_anchor);
 	lua_setiuservalue(L, -2, 1);
+	lua_insert(L, 1); /* where pending() looks */
 	fd = socket(to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return lerror_result(L, errno);
@@ -155,11 +194,13 @@ moonport_connect(lua_State *L)
 	if (url.transport == TRANSPORT_TCP)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	rc = loop_connect(&s->fd, &s->out_op, &to);
+	deadline = timeout < CLOCK_NEVER - now ? now + timeout : CLOCK_NEVER;
+	if (rc == -EAGAIN)
+		return wait_for_queue(L, (lua_KContext)(deadline / CLOCK_MS));
 	if (rc != -EINPROGRESS)
 		return connected(L, rc);
 	s->writer = task;
-	return task_park(L, timeout < CLOCK_NEVER - now ? now + timeout : CLOCK_NEVER,
-			 detach_connect, s, 0, connect_k);
+	return task_park(L, deadline, detach_connect, s, 0, connect_k);
 }
 
 int

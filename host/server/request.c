@@ -110,36 +110,26 @@ running_request(lua_State *L)
 	return sched_of(L)->current->owner;
 }
 
-/* Makes self, with the fields that every handler finds there.  In Lua, because the
- * virtual machine fills a table faster than calls from C do. */
+/* Makes self, with the fields that every handler finds there.  In Lua, because the virtual
+ * machine fills a table faster than calls from C do. */
 static const char CONSTRUCTORS[] =
-    "local setmetatable, meta, address = ...\n"
-    "local function stream(server, client, port, rfile, wfile, request)\n"
-    "  return setmetatable({ server = server, rfile = rfile, wfile = wfile, request = "
-    "request,\n"
-    "    connection = request,\n"
-    "    client_address = port and setmetatable({ client, port }, address) or client }, "
-    "meta)\n"
+    "local function stream(server, client_address, rfile, wfile, request)\n"
+    "  return { server = server, rfile = rfile, wfile = wfile, request = request,\n"
+    "    connection = request, client_address = client_address }\n"
     "end\n"
-    "local function datagram(server, client, port, rfile, wfile, packet, socket)\n"
-    "  return setmetatable({ server = server, rfile = rfile, wfile = wfile, packet = "
-    "packet,\n"
-    "    socket = socket, request = { packet, socket },\n"
-    "    client_address = port and setmetatable({ client, port }, address) or client }, "
-    "meta)\n"
+    "local function datagram(server, client_address, rfile, wfile, packet, socket)\n"
+    "  return { server = server, rfile = rfile, wfile = wfile, packet = packet,\n"
+    "    socket = socket, request = { packet, socket }, client_address = client_address }\n"
     "end\n"
     "return stream, datagram\n";
 
 void
-request_prepare(lua_State *L, int meta_ref, int *stream_ref, int *datagram_ref)
+request_prepare(lua_State *L, int *stream_ref, int *datagram_ref)
 {
 	if (luaL_loadbufferx(L, CONSTRUCTORS, sizeof(CONSTRUCTORS) - 1, "=moonport", "t") !=
 	    LUA_OK)
 		lua_error(L);
-	lua_getglobal(L, "setmetatable");
-	lua_rawgeti(L, LUA_REGISTRYINDEX, meta_ref);
-	lua_rawgetp(L, LUA_REGISTRYINDEX, address_class);
-	lua_call(L, 3, 2);
+	lua_call(L, 0, 2);
 	*datagram_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	*stream_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }
@@ -150,21 +140,13 @@ build_instance(lua_State *L, struct request *r)
 {
 	struct server *s = r->server;
 	bool datagram = r->stream->datagram;
-	char client[ADDR_TEXT];
 	const char *p;
 	size_t n;
 
 	lua_settop(L, 0);
 	lua_rawgeti(L, LUA_REGISTRYINDEX, datagram ? s->datagram_ref : s->stream_ref);
 	lua_rawgeti(L, LUA_REGISTRYINDEX, s->self_ref);
-	if (r->client.len == 0 || addr_is_unix(&r->client)) {
-		lua_pushlstring(L, client, addr_path(&r->client, client, sizeof(client)));
-		lua_pushnil(L);
-	} else {
-		addr_host(&r->client, client, sizeof(client));
-		lua_pushstring(L, client);
-		lua_pushinteger(L, addr_port(&r->client));
-	}
+	push_address(L, &r->client);
 	handle_push(L, rfile_class, r->stream, 0);
 	handle_push(L, wfile_class, r->stream, 0);
 	if (datagram) {
@@ -173,11 +155,13 @@ build_instance(lua_State *L, struct request *r)
 		lua_rawgeti(L, LUA_REGISTRYINDEX, s->port_ref);
 	} else
 		handle_push(L, request_class, r->stream, 0);
-	lua_call(L, 6 + datagram, 1);
+	lua_call(L, 5 + datagram, 1);
 	if (r->full_len) {
 		lua_pushinteger(L, (lua_Integer)r->full_len);
 		lua_setfield(L, SELF, "truncated");
 	}
+	lua_rawgeti(L, LUA_REGISTRYINDEX, r->script->meta_ref);
+	lua_setmetatable(L, SELF);
 }
 
 /* Pushes server.NAME of the handler. */

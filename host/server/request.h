@@ -31,9 +31,9 @@ struct request {
 	bool verifies, handles_errors; /* its generation has the hook */
 };
 
-/* Makes the functions that build instances with this metatable, and their registry
- * references.  Raises; for a protected call. */
-void request_prepare(lua_State *L, int meta_ref, int *stream_ref, int *datagram_ref);
+/* Makes the functions that build instances, and their registry references.  Raises; for a
+ * protected call. */
+void request_prepare(lua_State *L, int *stream_ref, int *datagram_ref);
 
 /* Runs a request on a connected descriptor, which is taken over even on failure.
  * Errors: -ENOMEM, -ENOSPC. */

@@ -338,7 +338,7 @@ attach(lua_State *L)
 		s->verifies = lua_getfield(L, -1, "verify_request") == LUA_TFUNCTION;
 		s->handles_errors = lua_getfield(L, -2, "handle_error") == LUA_TFUNCTION;
 	}
-	request_prepare(L, sc->meta_ref, &s->stream_ref, &s->datagram_ref);
+	request_prepare(L, &s->stream_ref, &s->datagram_ref);
 	server_push(L, &s->view);
 	s->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	datagram_push(L, &s->dgrams.port);
