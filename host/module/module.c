@@ -162,6 +162,12 @@ __attribute__((visibility("default"))) int luaopen_moonport(lua_State *L);
 int
 luaopen_moonport(lua_State *L)
 {
+	/* Lua leaves the main thread's extra space as malloc() gave it, and copies it to
+	 * each new coroutine; ours says "no scheduler" from here on. */
+	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+	sched_attach(lua_tothread(L, -1), NULL);
+	sched_attach(L, NULL);
+	lua_pop(L, 1);
 	open_moonport(L);
 	lua_pushcfunction(L, module_run);
 	lua_setfield(L, -2, "run");
