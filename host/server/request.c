@@ -7,6 +7,8 @@
 #include "script/script.h"
 #include "script/task.h"
 #include "server/host.h"
+#include "server/replies.h"
+#include "server/report.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -18,86 +20,6 @@
 
 /* A reply of this size or more is sent by itself, so that a failure is the request's. */
 enum { REPLY_ALONE = 8 * 1024 };
-
-/* Replies sent at a time: clients should not wait for the last of a large batch. */
-enum { REPLIES = 32 };
-
-/* ---- what the log says of a request that did not end well ---- */
-
-static void
-log_outcome(struct request *r, enum log_level level, const char *event, const char *why)
-{
-	struct server *s = r->server;
-	char client[ADDR_TEXT];
-
-	addr_text(&r->client, client, sizeof(client));
-	struct log_field f[] = {log_str("server", s->name),
-				log_str("client", client),
-				log_int("generation", r->script->number),
-				log_str("why", why),
-				{0}};
-	log_event(s->host->log, level, event, f);
-}
-
-/* text: the message; its traceback follows behind a newline, unless it is given apart. */
-static void
-log_error(struct request *r, const char *text, size_t n, const char *traceback)
-{
-	struct server *s = r->server;
-	const char *nl = memmem(text, n, "\nstack traceback:", 17);
-	char client[ADDR_TEXT];
-	struct log_field f[6];
-
-	addr_text(&r->client, client, sizeof(client));
-	f[0] = log_str("server", s->name);
-	f[1] = log_str("client", client);
-	f[2] = log_int("generation", r->script->number);
-	f[3] = log_bytes("error", text, nl ? (size_t)(nl - text) : n);
-	f[4] = nl ? log_bytes("traceback", nl + 1, n - (size_t)(nl + 1 - text))
-		  : log_str("traceback", traceback);
-	f[5] = (struct log_field){0};
-	log_event(s->host->log, LOG_ERROR, "handler error", f);
-}
-
-/* Counts and logs the error value on top of L's stack.  Raises nothing. */
-static void
-report(struct request *r, lua_State *L)
-{
-	struct counters *c = &r->server->counters;
-	const char *code = lerror_code(L, -1), *text;
-	size_t n;
-
-	r->failed = true;
-	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
-		c->cancelled++;
-		log_outcome(r, LOG_INFO, "cancelled", lua_touserdata(L, -1));
-		return;
-	}
-	state_push_text(L, -1);
-	text = lua_tolstring(L, -1, &n);
-	if (!code) {
-		c->errors++;
-		log_error(r, text, n, NULL);
-	} else if (strcmp(code, "cancelled") == 0) {
-		c->cancelled++;
-		log_outcome(r, LOG_INFO, "cancelled", text);
-	} else if (strcmp(code, "timeout") == 0) {
-		c->timeouts++;
-		log_outcome(r, LOG_INFO, "timeout", text);
-	} else if (lerror_is_peer_gone(code)) {
-		c->peers_gone++;
-		log_outcome(r, LOG_INFO, "peer gone", text);
-	} else {
-		c->errors++;
-		lua_pushliteral(L, "traceback");
-		lua_rawget(L, -3);
-		log_error(r, text, n, lua_tostring(L, -1));
-		lua_pop(L, 1);
-	}
-	lua_pop(L, 1);
-}
-
-/* ---- the request's coroutine ---- */
 
 enum { SELF = 1, MESSAGE_HANDLER = 2 };
 
@@ -200,7 +122,7 @@ body_k(lua_State *L, int status, lua_KContext step)
 	if (step == 1) {
 		if (!lua_toboolean(L, -1)) {
 			r->server->counters.refused++;
-			log_outcome(r, LOG_INFO, "refused", "verify_request said no");
+			report_outcome(r, LOG_INFO, "refused", "verify_request said no");
 			lua_pushboolean(L, 0);
 			return 1;
 		}
@@ -233,7 +155,7 @@ static int
 tell(lua_State *L, struct request *r)
 {
 	if (!r->handles_errors || lerror_code(L, -1)) {
-		report(r, L);
+		report_error(r, L);
 		lua_pop(L, 1);
 		return LUA_OK;
 	}
@@ -263,21 +185,13 @@ send_reply(lua_State *L, struct request *r)
 	if (r->client.len == 0 ||
 	    (addr_is_unix(&r->client) && r->client.len <= sizeof(sa_family_t))) {
 		s->counters.unanswered++;
-		log_outcome(r, LOG_DEBUG, "unanswered", "the sender has no address");
+		report_outcome(r, LOG_DEBUG, "unanswered", "the sender has no address");
 		return 0;
 	}
-	if (s->view.transport == TRANSPORT_UDP && n < REPLY_ALONE) {
-		if (dgram_out_put(s->dgrams.out, p, n, &r->client, &r->local)) {
-			if (!s->dgrams.flush_due) {
-				s->dgrams.flush_due = true;
-				loop_defer(s->host->loop, &s->dgrams.flush);
-			}
-			stream_replied(st);
-			if (dgram_out_count(s->dgrams.out) >= REPLIES)
-				request_flush_replies(s);
-			return 0;
-		}
-		request_flush_replies(s);
+	if (s->view.transport == TRANSPORT_UDP && n < REPLY_ALONE &&
+	    replies_put(s, p, n, &r->client, &r->local)) {
+		stream_replied(st);
+		return 0;
 	}
 	rc = datagram_try(&s->dgrams.port, p, n, &r->client, &r->local, r->tries++,
 			  &deadline);
@@ -285,7 +199,7 @@ send_reply(lua_State *L, struct request *r)
 		return task_park(L, deadline, NULL, NULL, SENT, steps);
 	if (rc < 0) {
 		s->counters.send_errors++;
-		log_outcome(r, LOG_WARN, "reply not sent", strerror(-rc));
+		report_outcome(r, LOG_WARN, "reply not sent", strerror(-rc));
 	} else
 		s->host->io.bytes_out += n;
 	return 0;
@@ -307,7 +221,7 @@ send_rest(lua_State *L, struct request *r)
 	if (st->error && !r->failed) {
 		r->failed = true;
 		r->server->counters.peers_gone++;
-		log_outcome(r, LOG_INFO, "peer gone", strerror(st->error));
+		report_outcome(r, LOG_INFO, "peer gone", strerror(st->error));
 	}
 	return 0;
 }
@@ -335,7 +249,7 @@ steps(lua_State *L, int status, lua_KContext step)
 	}
 	if (step == TOLD) {
 		if (status != LUA_OK && status != LUA_YIELD)
-			report(r, L);
+			report_error(r, L);
 		lua_settop(L, MESSAGE_HANDLER);
 		if (r->script->has_finish) {
 			lua_getfield(L, SELF, "finish");
@@ -346,7 +260,7 @@ steps(lua_State *L, int status, lua_KContext step)
 		step = FINISHED;
 	}
 	if (step == FINISHED && status != LUA_OK && status != LUA_YIELD)
-		report(r, L);
+		report_error(r, L);
 	if (step == SENT && task_woke(L) == -ETIMEDOUT && !r->stream->datagram)
 		return lerror_raise_timeout(L, "write");
 	return send_rest(L, r);
@@ -388,7 +302,7 @@ task_ended(struct task *t, int status)
 		/* It died outside the protected calls, or was closed: no traceback is left.
 		 */
 		lua_xmove(t->co, L, 1);
-		report(r, L);
+		report_error(r, L);
 		lua_pop(L, 1);
 	}
 	end(r);
@@ -520,48 +434,4 @@ request_start_datagram(struct server *s, const struct dgram *d)
 	r->full_len = d->full_len > d->len ? d->full_len : 0;
 	run(r);
 	return 0;
-}
-
-/* The socket had no room.  When it says that there is some, and there is none again,
- * the shortage lies elsewhere in the kernel: then it is tried at growing intervals. */
-static void
-pace_replies(struct server *s)
-{
-	struct datagrams *d = &s->dgrams;
-	int64_t ms = d->stuck < 6 ? (int64_t)1 << d->stuck : 50;
-
-	if (d->stuck++ == 0)
-		return;
-	loop_cancel(&d->out_op);
-	loop_timer_set(s->host->loop, &d->retry, loop_now(s->host->loop) + ms * CLOCK_MS);
-}
-
-void
-request_flush_replies(struct server *s)
-{
-	struct datagrams *d = &s->dgrams;
-	struct mmsghdr *m;
-	unsigned n;
-	int rc;
-
-	while (dgram_out_count(d->out) > 0 && !d->out_op.fd && !d->retry.slot) {
-		m = dgram_out_headers(d->out, &n);
-		rc = loop_sendmmsg(&s->fd, &d->out_op, m, n);
-		if (rc == -EINPROGRESS) {
-			pace_replies(s);
-			return;
-		}
-		d->stuck = 0;
-		if (rc < 0) { /* the first of them was refused */
-			struct log_field f[] = {
-			    log_str("server", s->name), log_str("why", strerror(-rc)), {0}};
-			s->counters.send_errors++;
-			log_gated(s->host->log, &s->reply_gate, LOG_WARN, "reply not sent",
-				  f);
-			rc = 1;
-		}
-		for (int i = 0; i < rc; i++)
-			s->host->io.bytes_out += m[i].msg_len;
-		dgram_out_drop(d->out, (unsigned)rc);
-	}
 }

@@ -42,7 +42,4 @@ int request_start_stream(struct server *s, int fd, const struct addr *client);
 /* Runs a request on a datagram. */
 int request_start_datagram(struct server *s, const struct dgram *d);
 
-/* Sends the replies collected for this turn. */
-void request_flush_replies(struct server *s);
-
 #endif

@@ -6,6 +6,7 @@
 #include "script/script.h"
 #include "script/task.h"
 #include "server/host.h"
+#include "server/replies.h"
 #include "server/request.h"
 
 #include <errno.h>
@@ -169,45 +170,6 @@ receive_some(struct server *s)
 		server_resume(s);
 }
 
-/* A draining datagram server needs its socket for the last reply, and no longer. */
-static void
-leave_loop(struct server *s)
-{
-	if (s->draining && s->nrequests == 0 &&
-	    (!s->dgrams.out || dgram_out_count(s->dgrams.out) == 0))
-		loop_release_fd(&s->fd);
-}
-
-static void
-flush_due(struct loop_task *t)
-{
-	struct server *s = LIST_ENTRY(t, struct server, dgrams.flush);
-
-	s->dgrams.flush_due = false;
-	request_flush_replies(s);
-	leave_loop(s);
-}
-
-static void
-send_on(struct server *s)
-{
-	request_flush_replies(s);
-	leave_loop(s);
-	server_resume(s);
-}
-
-static void
-on_reply_room(struct loop_op *op)
-{
-	send_on(LIST_ENTRY(op, struct server, dgrams.out_op));
-}
-
-static void
-on_retry(struct loop_timer *t)
-{
-	send_on(LIST_ENTRY(t, struct server, dgrams.retry));
-}
-
 /* ---- accepting in general ---- */
 
 static void
@@ -248,7 +210,7 @@ server_resume(struct server *s)
 {
 	/* A descriptor may just have become free: no need to wait out the pause. */
 	loop_timer_set(s->host->loop, &s->paused, CLOCK_NEVER);
-	leave_loop(s);
+	replies_leave_loop(s);
 	if (s->draining || s->closed || s->accept_due || s->accept_op.fd)
 		return;
 	s->accept_due = true;
@@ -425,15 +387,12 @@ server_open(struct host *host, const struct url *url, const struct policy *polic
 				       .push_attribute = view_attribute};
 	s->accept_op.done = on_acceptable;
 	s->accept_task.run = on_accept_task;
-	s->dgrams.out_op.done = on_reply_room;
-	s->dgrams.flush.run = flush_due;
 	list_init(&s->requests);
 	list_init(&s->accept_task.link);
-	list_init(&s->dgrams.flush.link);
 	pool_init(&s->pool, sizeof(struct request));
 	if (loop_timer_init(host->loop, &s->paused, on_pause_over) < 0)
 		goto fail;
-	if (loop_timer_init(host->loop, &s->dgrams.retry, on_retry) < 0) {
+	if (replies_init(s) < 0) {
 		loop_timer_done(host->loop, &s->paused);
 		goto fail;
 	}
@@ -477,7 +436,7 @@ stop_listening(struct server *s)
 {
 	if (!transport_is_stream(s->view.transport)) {
 		loop_cancel(&s->accept_op);
-		leave_loop(s);
+		replies_leave_loop(s);
 		return;
 	}
 	loop_release_fd(&s->fd);
@@ -489,7 +448,7 @@ void
 server_end_drain(struct server *s)
 {
 	if (s->fd.fd >= 0 && s->dgrams.out)
-		request_flush_replies(s);
+		replies_flush(s);
 	loop_timer_set(s->host->loop, &s->dgrams.retry, CLOCK_NEVER);
 	loop_release_fd(&s->fd);
 }

@@ -1,0 +1,19 @@
+/* report.h - what the log says of a request that did not end well.  The loop's thread. */
+#ifndef HOST_SERVER_REPORT_H
+#define HOST_SERVER_REPORT_H
+
+#include "base/log.h"
+
+#include <lua.h>
+
+struct request;
+
+/* One event with the server, the client and why. */
+void report_outcome(struct request *r, enum log_level level, const char *event,
+		    const char *why);
+
+/* Counts and logs the error value on top of L's stack, which stays there: a peer that is
+ * gone, a timeout or a cancel is one info line, anything else an error with traceback. */
+void report_error(struct request *r, lua_State *L);
+
+#endif
