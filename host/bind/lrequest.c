@@ -44,8 +44,7 @@ receive(lua_State *L, struct stream *s, size_t max, int with_address)
 	stream_consume(s, n);
 	if (!with_address)
 		return 1;
-	request_push_name(L, s, 1);
-	return 2;
+	return 1 + request_push_name(L, s, 1);
 }
 
 static int
@@ -256,6 +255,18 @@ request_shutdown(lua_State *L)
 	    luaL_checkoption(L, 2, "both", names)); /* SHUT_RD, _WR, _RDWR are 0, 1, 2 */
 }
 
+/* A socket that Lua owns needs its stream no longer; a request's is the server's. */
+static void
+shut(lua_State *L, struct stream *s)
+{
+	const struct handle *h = lua_touserdata(L, 1);
+
+	if (h->class == socket_class)
+		stream_free(s);
+	else
+		stream_shut(s);
+}
+
 static int close_k(lua_State *L, int status, lua_KContext ctx);
 
 static int
@@ -264,7 +275,7 @@ close_when_sent(lua_State *L, struct stream *s)
 	stream_flush(s);
 	if (!s->error && !s->abortive && buf_len(&s->out) > 0)
 		return stream_park_out(L, s, 0, close_k);
-	stream_shut(s);
+	shut(L, s);
 	lua_pushboolean(L, 1);
 	return 1;
 }
@@ -279,7 +290,7 @@ close_k(lua_State *L, int status, lua_KContext ctx)
 	if (!s || s->closed)
 		return luaL_error(L, "the connection was closed twice");
 	if (rc < 0) {
-		stream_shut(s);
+		shut(L, s);
 		return lerror_raise_timeout(L, "close");
 	}
 	return close_when_sent(L, s);

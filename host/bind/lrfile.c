@@ -137,6 +137,7 @@ self_for_reading(lua_State *L)
 
 	if (s->read_closed)
 		luaL_error(L, "attempt to read from a closed rfile");
+	s->scanned = 0; /* an earlier read may have looked for something else */
 	return s;
 }
 

@@ -191,12 +191,14 @@ stream_shut(struct stream *s)
 		s->io->gatherer = NULL;
 		s->io->gathered = 0;
 	}
+	if (s->io->borrower == s)
+		s->io->borrower = NULL;
+	else if (s->io->borrower)
+		settle(s->io); /* lingering receives, into the same buffer */
 	if (s->fd.fd >= 0 && (s->eof || s->error || s->abortive))
 		loop_close_fd(&s->fd);
 	else if (s->fd.fd >= 0)
 		linger_start(&s->io->lingers, loop_release_fd(&s->fd));
-	if (s->io->borrower == s)
-		s->io->borrower = NULL;
 	buf_free(&s->in);
 	buf_free(&s->out);
 	s->lent_len = 0;

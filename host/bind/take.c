@@ -115,7 +115,7 @@ struct numeral {
 static bool
 next_is(struct numeral *r, const char *set)
 {
-	if (r->p == r->end || !strchr(set, *r->p) || r->len == NUMERAL)
+	if (r->p == r->end || !*r->p || !strchr(set, *r->p) || r->len == NUMERAL)
 		return false;
 	r->out[r->len++] = *r->p++;
 	return true;

@@ -137,11 +137,10 @@ on_timer(struct loop_timer *timer)
 	int64_t now = loop_now(t->sched->loop);
 
 	if (now >= t->limit) {
-		if (t->cancelled == 2) {
+		if (t->cancelled) {
 			task_kill(t);
 			return;
 		}
-		t->limit = CLOCK_NEVER;
 		task_cancel(t, "request_timeout");
 	} else if (t->state == TASK_WAITING && now >= t->deadline) {
 		take_back(t);
@@ -226,8 +225,6 @@ static int
 raise_cancelled(lua_State *L, struct task *t)
 {
 	t->cancelled = 2;
-	t->limit = loop_now(t->sched->loop) + t->grace;
-	arm(t);
 	lua_pushfstring(L, "cancelled: %s", t->why);
 	lerror_push(L, "cancelled", lua_tostring(L, -1), ECANCELED);
 	return lua_error(L);
@@ -317,6 +314,8 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 {
 	struct task *t = task_current(L);
 
+	if (t->cancelled == 1)
+		return raise_cancelled(L, t);
 	/* Where it cannot yield it simply goes on: nothing is lost but fairness. */
 	if (t->sched->barrier || !lua_isyieldable(L) || t->sched->running != L)
 		return k(L, LUA_OK, ctx);
@@ -329,10 +328,15 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 void
 task_cancel(struct task *t, const char *why)
 {
+	int64_t now;
+
 	if (t->cancelled)
 		return;
 	t->cancelled = 1;
 	t->why = why;
+	now = loop_now(t->sched->loop);
+	t->limit = t->grace < CLOCK_NEVER - now ? now + t->grace : CLOCK_NEVER;
+	arm(t);
 	if (t->state != TASK_WAITING)
 		return;
 	take_back(t);
