@@ -1,4 +1,5 @@
 local host = require("support.host")
+local sys = host.sys
 
 -- What goes wrong only when several parts meet: each of these was a bug.
 describe("a handler", function()
@@ -93,5 +94,98 @@ describe("a handler", function()
       function handle(self) self.wfile:write(("%d %q"):format(self.rfile:read("n"), self.rfile:read("a"))) end]] },
       "12\00034 rest")
     assert.are.same({ 0, '12 "\\00034 rest"' }, { code, out })
+  end)
+
+  it("cannot write into the middle of another request's write", function()
+    local p = host.start(host.write [[
+      local big
+      function handle(self)
+        if self.rfile:read() == "big" then
+          big = self
+          self.wfile:write(("A"):rep(3000000))
+          return
+        end
+        local ok, e = pcall(big.wfile.write, big.wfile, "intruder\n")
+        self.wfile:write(ok and "written" or e, "\n")
+      end]])
+    local reader <close> = host.connect(p:url(), { receive = 4096 })
+    reader:send("big\n")
+    assert.are.equal("A", reader:receive(1))
+    local other = host.connect(p:url())
+    other:send("other\n")
+    assert.matches("another request is waiting to write", other:line())
+    other:close()
+    local rest = reader:all()
+    assert.are.equal(2999999, #rest)
+    assert.is_nil(rest:find("[^A]"))
+    reader:close()
+    p:stop()
+  end)
+
+  for what, code in pairs {
+    ["wfile:write"] = "self.wfile:setvbuf('no') while true do self.wfile:write('x') end",
+    ["flush"] = "while true do self.wfile:write('x') self.wfile:flush() end",
+    ["sendall"] = "while true do self.request:sendall('x') end",
+  } do
+    it("that writes without end to a fast reader lets others run: " .. what, function()
+      local p = host.start(host.write(([[
+        function handle(self)
+          if self.rfile:read() == "hog" then %s end
+          self.wfile:write("served\n")
+        end]]):format(code)), { args = { "-o", "drain_timeout=0.2" } })
+      local hog = host.connect(p:url())
+      hog:send("hog\n")
+      assert.are.equal("x", hog:receive(1))
+      local other = host.connect(p:url())
+      other:send("other\n")
+      local line
+      host.eventually("an answer beside the hog", function()
+        hog:some(0)
+        if sys.poll(other.fd, "r", 0) then line = other:line() end
+        return line
+      end)
+      assert.are.equal("served", line)
+      other:close()
+      p:kill("TERM")
+      host.eventually("the end", function()
+        if hog.fd and not hog:some(0) then hog:close() end
+        return p:wait(0)
+      end)
+    end)
+  end
+
+  it("starts without the debug hook of an earlier one", function()
+    local p = host.start(host.write [[
+      function handle(self)
+        if self.rfile:read() == "hook" then debug.sethook(function() error("hooked") end, "", 100) return end
+        for _ = 1, 1000 do end
+        self.wfile:write("fine\n")
+      end]])
+    local first = host.connect(p:url())
+    first:send("hook\n")
+    first:all()
+    first:close()
+    local c = host.connect(p:url())
+    assert.are.equal("fine", c:ask("plain"))
+    c:close()
+    p:stop()
+  end)
+
+  it("may use up the memory of its state: the host can still log, cancel and stop", function()
+    local p = host.start(host.write [[
+      local moonport = require "moonport"
+      local kept = {}
+      function handle(self)
+        pcall(function() while true do kept[#kept + 1] = ("x"):rep(100) .. #kept end end)
+        self.wfile:write("full\n")
+        moonport.sleep(60)
+      end]], { args = { "-o", "memory_limit=1M", "-o", "drain_timeout=0.1" } })
+    local c = host.connect(p:url())
+    assert.are.equal("full", c:line())
+    p:kill("USR1")
+    assert.are.equal("task", p:find("task", true)[1].event)
+    p:kill("TERM")
+    assert.are.equal(0, p:wait())
+    c:close()
   end)
 end)

@@ -90,4 +90,20 @@ describe("moonport.so in a plain Lua", function()
       print(os.clock() - before < 0.1)]]
     assert.are.same({ 0, "true\n" }, { status, out })
   end)
+
+  it("knows coroutines made before a run, or in an earlier one", function()
+    local status, out = lua [[
+      local co = moonport.coroutine
+      local before = co.create(function() moonport.sleep(0.001) return "before" end)
+      local early
+      moonport.run(function()
+        early = co.create(function() co.yield(1) moonport.sleep(0.001) return "early" end)
+        co.resume(early)
+      end)
+      collectgarbage()
+      print(pcall(moonport.sleep, 0))
+      moonport.run(function() print(co.resume(before)) print(co.resume(early)) end)]]
+    assert.are.equal(0, status, out)
+    assert.matches("\ntrue\tbefore\ntrue\tearly\n$", out)
+  end)
 end)

@@ -90,6 +90,12 @@ send_from(lua_State *L, struct stream *s, size_t done, int all)
 	const char *p = lua_tolstring(L, 2, &len);
 	ssize_t n;
 
+	if (!s->error && stream_may_write(s) == -EAGAIN)
+		return stream_yield_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
+					send_k);
+	if (s->writer)
+		return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
+				       send_k);
 	stream_flush(s);
 	if (s->error)
 		return lerror_raise_errno(L, "send", s->error);
@@ -97,6 +103,7 @@ send_from(lua_State *L, struct stream *s, size_t done, int all)
 		if (buf_len(&s->out) > 0)
 			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
 					       send_k);
+		s->sends++;
 		n = loop_send(&s->fd, &s->out_op, p + done, len - done, 0);
 		if (n == -EINPROGRESS)
 			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),

@@ -51,6 +51,9 @@ write_from(lua_State *L, struct stream *s, size_t done)
 		off = done > before ? done - before : 0;
 		while (off < len) {
 			ssize_t n = stream_write(s, p + off, len - off);
+			if (n == -EAGAIN)
+				return stream_yield_out(L, s, (lua_KContext)(before + off),
+							wfile_write_k);
 			if (n == -EINPROGRESS)
 				return stream_park_out(L, s, (lua_KContext)(before + off),
 						       wfile_write_k);

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Receives of one task in a row before others get a turn. */
-enum { FILLS = 16 };
+/* Receives, and sends, of one task in a row before others get a turn. */
+enum { FILLS = 16, SENDS = 64 };
 
 /* The receive buffer is needed again: what is unread in it moves to its stream. */
 static void
@@ -293,6 +293,7 @@ stream_flush(struct stream *s)
 	if (s->error || n == 0)
 		return;
 	if (!s->datagram && buf_len(&s->out) == 0) {
+		s->sends++;
 		sent = loop_send(&s->fd, &s->out_op, io->gather, n, 0);
 		if (sent == -EINPROGRESS)
 			sent = 0;
@@ -365,13 +366,29 @@ collect(struct stream *s, const char *p, size_t n)
 	return (ssize_t)n;
 }
 
+int
+stream_may_write(struct stream *s)
+{
+	struct task *t = s->io->sched->current;
+
+	if (s->writer == t)
+		s->writer = NULL; /* back from a yield */
+	if (s->writer)
+		return -EINPROGRESS;
+	/* Only the stream's own task: it cannot end and leave itself behind as the writer.
+	 */
+	return s->sends >= SENDS && s->task == t ? -EAGAIN : 0;
+}
+
 ssize_t
 stream_write(struct stream *s, const char *p, size_t n)
 {
-	ssize_t sent;
+	ssize_t sent = stream_may_write(s);
 
 	if (s->error)
 		return -s->error;
+	if (sent < 0)
+		return sent;
 	if (n < STREAM_DIRECT && n <= s->collect_max)
 		return collect(s, p, n);
 	stream_flush(s);
@@ -381,6 +398,7 @@ stream_write(struct stream *s, const char *p, size_t n)
 		return buf_put(&s->out, p, n) ? (ssize_t)n : -ENOMEM;
 	if (buf_len(&s->out) > 0)
 		return -EINPROGRESS;
+	s->sends++;
 	sent = loop_send(&s->fd, &s->out_op, p, n, 0);
 	if (sent > 0) {
 		s->active = loop_now(s->fd.loop);
@@ -429,7 +447,7 @@ stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k
 	if (s->reader && s->reader != t)
 		return luaL_error(
 		    L, "another request is waiting to read from this connection");
-	s->fills = 0;
+	s->fills = s->sends = 0;
 	s->reader = t;
 	s->in_op.hint[0] = t;
 	s->in_op.hint[1] = t->co;
@@ -444,6 +462,15 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 	if (s->writer && s->writer != t)
 		return luaL_error(L,
 				  "another request is waiting to write to this connection");
+	s->fills = s->sends = 0;
 	s->writer = t;
 	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
+}
+
+int
+stream_yield_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
+{
+	s->sends = 0;
+	s->writer = task_current(L);
+	return task_yield(L, ctx, k);
 }

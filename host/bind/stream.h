@@ -61,6 +61,7 @@ struct stream {
 	uint32_t serial;
 	int error;      /* a write failed with this errno: so will all others */
 	uint16_t fills; /* receives since the last wait */
+	uint16_t sends; /* sends since the last wait */
 	uint8_t mode;   /* enum stream_mode */
 	bool open;      /* between stream_new() and stream_free() */
 	bool datagram;  /* no descriptor: one datagram in, one out */
@@ -116,7 +117,11 @@ void stream_lend(struct stream *s, const char *p, size_t n);
  * stream_park_in()), -EAGAIN (others are due: yield, then call again). */
 ssize_t stream_fill(struct stream *s);
 
-/* Takes some of n bytes: returns how many, or -EINPROGRESS (park by stream_park_out()). */
+/* May the running task write?  0, -EINPROGRESS (another task's write is under way: park
+ * by stream_park_out(), which says so) or -EAGAIN (others are due: stream_yield_out()). */
+int stream_may_write(struct stream *s);
+
+/* Takes some of n bytes: returns how many, or as stream_may_write(). */
 ssize_t stream_write(struct stream *s, const char *p, size_t n);
 
 /* Sends what was collected, as far as the socket takes it; errors are kept in s->error. */
@@ -138,5 +143,8 @@ void stream_shut(struct stream *s);
 /* Park the running task until the stream can go on, or its timeout. */
 int stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
+
+/* Lets others run in the middle of a write, which stays in one piece. */
+int stream_yield_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 
 #endif

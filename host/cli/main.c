@@ -3,6 +3,7 @@
 #include "cli/options.h"
 #include "cli/serve.h"
 
+#include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
 #include <malloc.h>
@@ -36,6 +37,20 @@ keep_heap(void)
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 }
 
+/* A descriptor 0, 1 or 2 that was closed would be the next socket's number, and get its
+ * share of the log. */
+static void
+fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -45,6 +60,7 @@ main(int argc, char **argv)
 	int code = EXIT_DONE;
 
 	keep_heap();
+	fill_standard_descriptors();
 	if (options_parse(&o, argc, argv, why, sizeof(why)) < 0) {
 		fprintf(stderr, "moonport: %s\n", why);
 		options_free(&o);

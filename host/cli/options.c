@@ -87,13 +87,23 @@ set_mixin(struct entry *e, const char *name, char *why, size_t size)
 }
 
 static int
-add_listen(struct listen_list *l, const char *text, char *why, size_t size)
+put_listen(struct listen_list *l, const struct url *url, char *why, size_t size)
 {
 	if (l->n == MAX_LISTENS) {
-		snprintf(why, size, "--listen %s: more than %d of them", text, MAX_LISTENS);
+		snprintf(why, size, "more than %d --listen for one script", MAX_LISTENS);
 		return -EINVAL;
 	}
-	return url_parse(text, strlen(text), &l->urls[l->n++], why, size);
+	l->urls[l->n++] = *url;
+	return 0;
+}
+
+static int
+add_listen(struct listen_list *l, const char *text, char *why, size_t size)
+{
+	struct url url;
+	int rc = url_parse(text, strlen(text), &url, why, size);
+
+	return rc < 0 ? rc : put_listen(l, &url, why, size);
 }
 
 static int
@@ -187,21 +197,17 @@ share_listens(struct options *o, char *why, size_t size)
 	struct listen_list *common = &o->common.listens;
 	struct entry *e;
 
-	if (common->n > 0 && o->nentries == 1 &&
-	    o->entries[0].listens.n + common->n <= MAX_LISTENS) {
-		e = &o->entries[0];
-		for (int i = 0; i < common->n; i++)
-			e->listens.urls[e->listens.n++] = common->urls[i];
-	} else if (common->n > 0 && common->n == o->nentries) {
-		for (int i = 0; i < common->n; i++)
-			o->entries[i].listens.urls[o->entries[i].listens.n++] =
-			    common->urls[i];
-	} else if (common->n > 0) {
+	if (common->n > 0 && common->n != o->nentries && o->nentries != 1) {
 		snprintf(why, size,
 			 "%d --listen before %d scripts: give one for each, or put each "
 			 "behind its script",
 			 common->n, o->nentries);
 		return -EINVAL;
+	}
+	for (int i = 0; i < common->n; i++) {
+		e = &o->entries[o->nentries == 1 ? 0 : i];
+		if (put_listen(&e->listens, &common->urls[i], why, size) < 0)
+			return -EINVAL;
 	}
 	for (int i = 0; i < o->nentries; i++) {
 		e = &o->entries[i];

@@ -33,6 +33,7 @@ struct trial {
 	char *chunk; /* read and not yet sent: at .. n */
 	size_t at, n;
 	bool ended;
+	int failed; /* standard input or output failed with this errno */
 };
 
 /* The request is over, or nobody wants what it says any more. */
@@ -48,14 +49,16 @@ finish(struct trial *t)
 }
 
 static bool
-write_out(const char *p, size_t n)
+write_out(struct trial *t, const char *p, size_t n)
 {
 	while (n > 0) {
 		ssize_t w = write(STDOUT_FILENO, p, n);
 		if (w < 0 && errno == EINTR)
 			continue;
-		if (w < 0)
+		if (w < 0) {
+			t->failed = errno;
 			return false;
+		}
 		p += w;
 		n -= (size_t)w;
 	}
@@ -70,7 +73,7 @@ on_reply(struct loop_op *op)
 	ssize_t n;
 
 	while ((n = loop_recv(&t->client, op, CHUNK, &p)) > 0)
-		if (!write_out(p, (size_t)n)) {
+		if (!write_out(t, p, (size_t)n)) {
 			finish(t);
 			return;
 		}
@@ -88,7 +91,11 @@ read_input(struct trial *t)
 		return -EINPROGRESS;
 	n = read(STDIN_FILENO, t->chunk, CHUNK);
 	t->input.readable = false;
-	return n < 0 && (errno == EAGAIN || errno == EINTR) ? -EINPROGRESS : n < 0 ? 0 : n;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return -EINPROGRESS;
+	if (n < 0)
+		t->failed = errno;
+	return n < 0 ? 0 : n;
 }
 
 /* Carries input to the handler until one side waits. */
@@ -185,11 +192,34 @@ begin(struct trial *t, const struct options *o, char *why, size_t size)
 	t->send_op.done = on_room;
 	t->recv_op.done = on_reply;
 	rc = loop_add(t->host.loop, &t->input, STDIN_FILENO, LOOP_LIKELY);
-	t->plain_input = rc == -EPERM;
+	if (rc < 0 && rc != -EPERM) {
+		signals_close(&t->signals);
+		snprintf(why, size, "cannot read standard input: %s", strerror(-rc));
+		return rc;
+	}
+	t->plain_input = rc == -EPERM; /* a file */
 	t->input.readable = false;
 	on_reply(&t->recv_op);
 	pump(t);
 	return 0;
+}
+
+/* The exit code; what the log has not said is said here. */
+static int
+verdict(const struct trial *t)
+{
+	const struct counters *c = &t->server->counters;
+
+	if (t->failed) {
+		fprintf(stderr, "moonport: standard input or output failed: %s\n",
+			strerror(t->failed));
+		return EXIT_SYSTEM;
+	}
+	if (c->timeouts > 0 || c->cancelled > 0)
+		fprintf(stderr, "moonport: the request was %s\n",
+			c->timeouts > 0 ? "ended by a timeout" : "cancelled");
+	return c->errors + c->timeouts + c->cancelled + c->peers_gone > 0 ? EXIT_FAILED
+									  : EXIT_DONE;
 }
 
 int
@@ -206,7 +236,7 @@ try_command(const struct options *o, struct log *log, const char *lua_path)
 	if (rc == 0) {
 		host_run(&t.host);
 		signals_close(&t.signals);
-		code = t.server->counters.errors > 0 ? EXIT_FAILED : EXIT_DONE;
+		code = verdict(&t);
 	}
 	loop_release_fd(&t.input);
 	loop_close_fd(&t.client);

@@ -45,10 +45,7 @@ stop(lua_State *L, struct runner *r)
 {
 	if (!r->loop)
 		return;
-	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-	sched_attach(lua_tothread(L, -1), NULL);
-	sched_attach(L, NULL);
-	lua_pop(L, 1);
+	sched_lend(L, NULL);
 	while (!list_empty(&r->sched.tasks))
 		task_kill(LIST_ENTRY(r->sched.tasks.next, struct task, link));
 	pool_each(&r->io.streams, close_stream);
@@ -117,9 +114,7 @@ new_runner(lua_State *L)
 		lua_setfield(L, -2, "__gc");
 	}
 	lua_setmetatable(L, -2);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-	sched_attach(lua_tothread(L, -1), &r->sched);
-	lua_pop(L, 1);
+	sched_lend(L, &r->sched);
 	lua_pushvalue(L, -1);
 	lua_rawsetp(L, LUA_REGISTRYINDEX, socket_anchor);
 	return r;
@@ -134,11 +129,9 @@ module_run(lua_State *L)
 	struct task *t;
 
 	luaL_checktype(L, 1, LUA_TFUNCTION);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-	if (sched_of(lua_tothread(L, -1)))
-		return luaL_error(
-		    L, "moonport.run is running already: here you may simply wait");
-	lua_pop(L, 1);
+	if (sched_of(L))
+		return luaL_error(L,
+				  "moonport.run is running already: you may simply wait");
 	r = new_runner(L);
 	lua_insert(L, 1);
 	t = task_new(&r->sched, r->script);
@@ -163,7 +156,7 @@ int
 luaopen_moonport(lua_State *L)
 {
 	/* Lua leaves the main thread's extra space as malloc() gave it, and copies it to
-	 * each new coroutine; ours says "no scheduler" from here on. */
+	 * each new coroutine; ours says "look in the registry" from here on. */
 	lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
 	sched_attach(lua_tothread(L, -1), NULL);
 	sched_attach(L, NULL);

@@ -6,11 +6,15 @@
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Milliseconds between two tries to lock a folder, and how many of them at the start. */
+enum { LOCK_WAIT = 10, LOCK_TRIES = 25 };
 
 static void
 set_int(int fd, int level, int name, int value)
@@ -67,17 +71,19 @@ clear_path(const struct addr *a, const char *path, char *why, size_t size)
 	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-/* Locks the folder of a path until the descriptor is closed; -1 where that cannot be. */
+/* Locks the folder of a path until the descriptor is closed.  Anybody who can read the
+ * folder can hold that lock: it is waited for a moment, and done without then.  -1: not
+ * locked. */
 static int
-lock_folder(const char *path)
+lock_folder(const char *path, int tries)
 {
 	char copy[ADDR_TEXT];
 	int dir;
 
 	snprintf(copy, sizeof(copy), "%s", path);
 	dir = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir >= 0)
-		(void)flock(dir, LOCK_EX);
+	while (dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) < 0 && --tries > 0)
+		poll(NULL, 0, LOCK_WAIT);
 	return dir;
 }
 
@@ -88,7 +94,7 @@ bind_path(int fd, struct listener *l, const char *path, const struct listen_opti
 	  char *why, size_t size)
 {
 	struct stat st;
-	int dir = lock_folder(path), rc = clear_path(&l->addr, path, why, size);
+	int dir = lock_folder(path, LOCK_TRIES), rc = clear_path(&l->addr, path, why, size);
 
 	/* The permissions of the socket's inode are those of the path, less the umask. */
 	if (rc == 0 && fchmod(fd, o->mode) < 0)
@@ -186,7 +192,7 @@ remove_path(struct listener *l)
 
 	if (!l->ino || addr_path(&l->addr, path, sizeof(path)) == 0)
 		return;
-	dir = lock_folder(path);
+	dir = lock_folder(path, 1); /* other connections stand still meanwhile */
 	if (lstat(path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
 		unlink(path);
 	if (dir >= 0)

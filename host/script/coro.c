@@ -26,11 +26,28 @@ coro_is_waiting(lua_State *co)
 	return *space_of(co) & 1;
 }
 
+/* The registry's key of a state whose scheduler comes and goes. */
+static const char PASSING[] = "moonport.sched";
+
 struct sched *
 sched_of(lua_State *L)
 {
-	return (struct sched *)(*space_of(L) &
-				~(uintptr_t)1); // NOLINT: an address that was put there
+	uintptr_t space = *space_of(L) & ~(uintptr_t)1;
+	struct sched *s;
+
+	if (space)
+		return (struct sched *)space; // NOLINT: an address that was put there
+	lua_rawgetp(L, LUA_REGISTRYINDEX, PASSING);
+	s = lua_touserdata(L, -1);
+	lua_pop(L, 1);
+	return s;
+}
+
+void
+sched_lend(lua_State *L, struct sched *s)
+{
+	lua_pushlightuserdata(L, s);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, PASSING);
 }
 
 void

@@ -87,16 +87,16 @@ load_handler(lua_State *L)
 	    path);
 }
 
-/* Runs protected.  Arguments: handler, name.  Makes the registry's references. */
+/* Runs protected.  Arguments: handler, script.  Makes the registry's references. */
 static int
 anchor(lua_State *L)
 {
-	struct script *sc = lua_touserdata(L, 3);
+	struct script *sc = lua_touserdata(L, 2);
 
 	lua_createtable(L, 0, 2);
 	lua_pushvalue(L, 1);
 	lua_setfield(L, -2, "__index");
-	lua_pushvalue(L, 2);
+	lua_pushstring(L, sc->name);
 	lua_setfield(L, -2, "__name");
 	sc->meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	lua_pushvalue(L, 1);
@@ -193,9 +193,8 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	if (state_call(L, 1, 1) == LUA_OK) {
 		lua_pushcfunction(L, anchor);
 		lua_insert(L, -2);
-		lua_pushstring(L, sc->name);
 		lua_pushlightuserdata(L, sc);
-		if (state_call(L, 3, 0) == LUA_OK) {
+		if (state_call(L, 2, 0) == LUA_OK) {
 			*why = 0;
 			*out = sc;
 			return 0;
@@ -254,31 +253,11 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	if (!clean)
 		lua_resetthread(co);
 	lua_settop(co, 0);
+	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
+		lua_sethook(co, NULL, 0, 0);
 	if (sc->nspare < SCRIPT_SPARE) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else
 		luaL_unref(sc->state.L, LUA_REGISTRYINDEX, ref);
-}
-
-static int
-get_field(lua_State *L)
-{
-	lua_getfield(L, 1, lua_tostring(L, 2));
-	return 1;
-}
-
-int
-script_push_field(struct script *sc, const char *name)
-{
-	lua_State *L = sc->state.L;
-
-	lua_pushcfunction(L, get_field);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
-	lua_pushstring(L, name);
-	if (state_call(L, 2, 1) != LUA_OK) {
-		lua_pop(L, 1);
-		lua_pushnil(L);
-	}
-	return lua_type(L, -1);
 }

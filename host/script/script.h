@@ -58,7 +58,4 @@ lua_State *script_take_co(struct script *sc, int *ref);
 /* Takes a coroutine back; `clean` if it ended by returning. */
 void script_give_co(struct script *sc, lua_State *co, int ref, bool clean);
 
-/* Pushes a field of the handler, or nil; never raises. */
-int script_push_field(struct script *sc, const char *name);
-
 #endif

@@ -81,6 +81,10 @@ struct sched *sched_of(lua_State *L);
 /* Makes `s` the scheduler of a new state and all coroutines made in it. */
 void sched_attach(lua_State *L, struct sched *s);
 
+/* Makes `s` (NULL: none) the scheduler of a state that has others at other times, and
+ * whose extra space therefore names none.  May raise for want of memory. */
+void sched_lend(lua_State *L, struct sched *s);
+
 /* A task whose coroutine has an empty stack: push a function and its arguments
  * there, then task_start().  NULL: out of memory. */
 struct task *task_new(struct sched *s, struct script *script);

@@ -181,6 +181,14 @@ is_done(struct host *h)
 	return h->io.lingers.n == 0 || h->cancelled;
 }
 
+/* Runs protected: a traceback may need more memory than the state may have. */
+static int
+push_traceback(lua_State *L)
+{
+	luaL_traceback(L, lua_touserdata(L, 1), NULL, 0);
+	return 1;
+}
+
 static void
 log_task(struct host *h, struct task *t, const char *event)
 {
@@ -191,13 +199,16 @@ log_task(struct host *h, struct task *t, const char *event)
 	struct log_field f[7];
 
 	addr_text(&r->client, client, sizeof(client));
-	luaL_traceback(L, t->co, NULL, 0);
+	lua_pushcfunction(L, push_traceback);
+	lua_pushlightuserdata(L, t->co);
+	(void)state_call(L, 1, 1);
 	f[0] = log_str("server", r->server->name);
 	f[1] = log_str("client", client);
 	f[2] = log_int("generation", t->script->number);
 	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
 	f[4] = log_str("state", states[t->state]);
-	f[5] = log_str("traceback", lua_tostring(L, -1));
+	f[5] =
+	    log_str("traceback", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");
 	f[6] = (struct log_field){0};
 	log_event(h->log, LOG_INFO, event, f);
 	lua_pop(L, 1);

@@ -291,19 +291,31 @@ end(struct request *r)
 	server_resume(s);
 }
 
+/* Runs protected.  Arguments: the request, its error value. */
+static int
+report_protected(lua_State *L)
+{
+	report_error(lua_touserdata(L, 1), L);
+	return 0;
+}
+
 static void
 task_ended(struct task *t, int status)
 {
 	struct request *r = t->owner;
-
 	lua_State *L = t->script->state.L;
 
 	if (status != LUA_OK) {
 		/* It died outside the protected calls, or was closed: no traceback is left.
 		 */
+		lua_pushcfunction(L, report_protected);
+		lua_pushlightuserdata(L, r);
 		lua_xmove(t->co, L, 1);
-		report_error(r, L);
-		lua_pop(L, 1);
+		if (state_call(L, 2, 0) != LUA_OK) {
+			r->server->counters.errors++;
+			report_outcome(r, LOG_ERROR, "handler error", "not enough memory");
+			lua_pop(L, 1);
+		}
 	}
 	end(r);
 }
