@@ -85,6 +85,9 @@ put_text_field(struct buf *b, const struct log_field *f, bool multiline)
 		for (size_t i = 0; i < f->len; i++) {
 			if (f->str[i] == '\n')
 				put(b, "\n    ");
+			else if ((unsigned char)f->str[i] < ' ' && f->str[i] != '\t')
+				put(b,
+				    "?"); /* a peer's bytes must not steer the terminal */
 			else
 				buf_put(b, f->str + i, 1);
 		}

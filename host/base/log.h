@@ -1,7 +1,8 @@
 /* log.h - one event a line on a descriptor, as text or JSON.
  *
- * Writing never blocks the caller: an event that the descriptor has no room
- * for is dropped and counted.  One thread a log. */
+ * Writing does not wait: an event that the descriptor has no room for is
+ * dropped and counted; only a line that has begun waits a moment for its end.  One thread a
+ * log. */
 #ifndef HOST_BASE_LOG_H
 #define HOST_BASE_LOG_H
 

@@ -12,6 +12,7 @@
 #include "script/task.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -341,6 +342,7 @@ sockopt_l_set(lua_State *L, int fd, int *abortive)
 			v = lua_toboolean(L, 3) ? 1 : o->kind == SOCKOPT_LINGER ? -1 : 0;
 		else
 			v = luaL_checknumber(L, 3);
+		luaL_argcheck(L, v >= INT_MIN && v <= INT_MAX, 3, "out of range");
 		rc = sockopt_set(fd, o, v);
 		if (rc == 0 && o->kind == SOCKOPT_LINGER && abortive)
 			*abortive = v == 0;

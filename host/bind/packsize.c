@@ -136,7 +136,9 @@ step(struct scan *s, const char *p, size_t n)
 			s->at += size;
 			return s->at <= n;
 		}
-		s->at += size + (size_t)length(s, p + s->at, size);
+		uint64_t more = length(s, p + s->at, size);
+		s->at += size;
+		s->at = more < SIZE_MAX - s->at ? s->at + (size_t)more : SIZE_MAX;
 	} else if (c == 'z') {
 		nul = s->at < n ? memchr(p + s->at, 0, n - s->at) : NULL;
 		if (!nul) {

@@ -434,9 +434,12 @@ detach_writer(void *arg)
 	struct stream *s = arg;
 
 	s->writer = NULL;
-	/* What the stream itself has kept goes on being sent. */
-	if (buf_len(&s->out) == 0)
+	/* What the stream itself has kept goes on being sent.  Else a write from its own
+	 * place ends in the middle: nothing sensible can follow it. */
+	if (buf_len(&s->out) == 0) {
 		loop_cancel(&s->out_op);
+		s->error = ECANCELED;
+	}
 }
 
 int

@@ -12,12 +12,13 @@
 /* No --log-level yet. */
 enum { UNSET = -1 };
 
-enum { READY_FILE = 256, EXIT_WITH_PARENT, LOG_FORMAT, LOG_LEVEL };
+enum { DRAIN_TIMEOUT = 300, READY_FILE = 256, EXIT_WITH_PARENT, LOG_FORMAT, LOG_LEVEL };
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, 'l'},
     {"mixin", required_argument, NULL, 'm'},
     {"option", required_argument, NULL, 'o'},
+    {"drain-timeout", required_argument, NULL, DRAIN_TIMEOUT},
     {"ready-file", required_argument, NULL, READY_FILE},
     {"exit-with-parent", no_argument, NULL, EXIT_WITH_PARENT},
     {"log-format", required_argument, NULL, LOG_FORMAT},
@@ -157,6 +158,8 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return set_mixin(e, optarg, why, size);
 	case 'o':
 		return set_attribute(&e->attrs, optarg, why, size);
+	case DRAIN_TIMEOUT:
+		return attrs_set_text(&e->attrs, "drain_timeout", optarg, why, size);
 	case READY_FILE:
 		o->ready_file = optarg;
 		return 0;
@@ -168,9 +171,11 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return set_log(o, c, optarg, why, size);
 	case 'V':
 		o->command = COMMAND_VERSION;
+		o->asked = true;
 		return 0;
 	case 'h':
 		o->command = COMMAND_HELP;
+		o->asked = true;
 		return 0;
 	case ':':
 		snprintf(why, size, "%s needs a value; see moonport --help",
@@ -276,8 +281,14 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	if ((int)o->log_level ==
 	    UNSET) /* who tries a handler wants to see what it says, and what fails */
 		o->log_level = o->command == COMMAND_TRY ? LOG_WARN : LOG_INFO;
-	if (rc < 0 || o->command == COMMAND_HELP || o->command == COMMAND_VERSION)
+	if (rc < 0 || o->asked)
 		return rc;
+	if (o->command == COMMAND_HELP) {
+		snprintf(why, size,
+			 "the command comes first: moonport serve SCRIPT [options], or "
+			 "moonport --help");
+		return -EINVAL;
+	}
 	if (o->nentries == 0) {
 		snprintf(why, size, "the script is missing: moonport %s SCRIPT",
 			 commands[o->command - COMMAND_SERVE]);
@@ -314,6 +325,7 @@ options_help(void)
 	    "  -m, --mixin NAME        how requests run: async, or sync: one at a time "
 	    "(async)\n"
 	    "  -o, --option NAME=VALUE any attribute below\n"
+	    "      --drain-timeout S   as --option drain_timeout=S\n"
 	    "      --ready-file PATH   write one JSON line when every listener accepts; - "
 	    "is stdout\n"
 	    "      --exit-with-parent  stop when standard input reaches its end\n"

@@ -33,6 +33,7 @@ struct entry {
 
 struct options {
 	enum command command;
+	bool asked;          /* for --help or --version: the rest does not matter */
 	struct entry common; /* what stands before the first script */
 	struct entry *entries;
 	int nentries;

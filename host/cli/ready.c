@@ -76,6 +76,7 @@ write_file(const char *path, const struct buf *b)
 
 	if (asprintf(&tmp, "%s.%ld", path, (long)getpid()) < 0)
 		return -ENOMEM;
+	unlink(tmp); /* of a process that had this pid and crashed */
 	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	rc = fd < 0 ? -errno : write_all(fd, buf_data(b), buf_len(b));
 	if (fd >= 0) {

@@ -32,7 +32,7 @@ struct trial {
 	struct loop_op send_op, recv_op;
 	char *chunk; /* read and not yet sent: at .. n */
 	size_t at, n;
-	bool ended;
+	bool ended, interrupted;
 	int failed; /* standard input or output failed with this errno */
 };
 
@@ -143,6 +143,7 @@ on_signal(void *arg, int signo)
 	struct trial *t = arg;
 
 	(void)signo;
+	t->interrupted = true;
 	finish(t);
 	host_stop(&t->host);
 }
@@ -210,6 +211,8 @@ verdict(const struct trial *t)
 {
 	const struct counters *c = &t->server->counters;
 
+	if (t->interrupted)
+		return EXIT_DONE;
 	if (t->failed) {
 		fprintf(stderr, "moonport: standard input or output failed: %s\n",
 			strerror(t->failed));

@@ -27,10 +27,14 @@ inspect(const char *path, char *why, size_t size)
 {
 	char head = 0;
 	struct stat st;
-	FILE *f = fopen(path, "re");
+	FILE *f;
 	size_t n;
 	int rc;
 
+	/* What can be read only once is left to the loader. */
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return 0;
+	f = fopen(path, "re");
 	if (!f) {
 		rc = -errno;
 		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));

@@ -195,7 +195,10 @@ state_tune(struct state *st)
 	if (st->pause < 0 || (int)pause == st->pause)
 		return;
 	st->pause = (int)pause;
-	lua_gc(st->L, LUA_GCINC, (int)pause, 0, 0);
+	if (lua_gc(st->L, LUA_GCINC, (int)pause, 0, 0) == LUA_GCGEN) {
+		lua_gc(st->L, LUA_GCGEN, 0, 0); /* the script's choice stands */
+		st->pause = -1;
+	}
 }
 
 int

@@ -59,7 +59,7 @@ static const struct attr table[] = {
 enum { ATTRS = sizeof(table) / sizeof(*table) };
 
 /* Functions that a handler's `server` table may hold as well. */
-static const char *const hooks[] = {"verify_request", "handle_error"};
+static const char *const hooks[] = {"verify_request", "handle_error", "handle_timeout"};
 
 enum { HOOKS = sizeof(hooks) / sizeof(*hooks) };
 
@@ -167,6 +167,8 @@ parse(const struct attr *t, const char *s, double *out)
 	}
 	if (*s != '-' && *s != '.' && (*s < '0' || *s > '9'))
 		return false;
+	if (strpbrk(s, "xXpP")) /* strtod() would take hexadecimal */
+		return false;
 	*out = t->kind == MODE ? (double)strtol(s, &end, 8) : strtod(s, &end);
 	if (t->kind == SIZE && *end && (unit = strchr(units, *end))) {
 		for (const char *u = units; u <= unit; u++)
@@ -225,6 +227,21 @@ read_value(struct attrs *a, lua_State *L, const struct attr *t, const char *wher
 	lua_pop(L, 1);
 }
 
+/* Attributes of mixins that run requests elsewhere: a script may set them, for it runs
+ * unchanged under every mixin, and here they have nothing to say. */
+static bool
+is_of_other_mixins(const char *name)
+{
+	static const char *const names[] = {"max_children",        "max_threads",
+					    "thread_idle_timeout", "max_requests_per_child",
+					    "daemon_threads",      "block_on_close"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (strcmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
 static bool
 is_hook(const char *name)
 {
@@ -243,7 +260,8 @@ read_server_table(struct attrs *a, lua_State *L)
 		const struct attr *t = find(name);
 		if (t)
 			read_value(a, L, t, "server.");
-		else if (is_hook(name) && lua_isfunction(L, -1))
+		else if ((is_hook(name) && lua_isfunction(L, -1)) ||
+			 is_of_other_mixins(name))
 			lua_pop(L, 1);
 		else if (is_hook(name))
 			luaL_error(L, "server.%s: it must be a function", name);

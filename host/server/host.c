@@ -265,6 +265,8 @@ host_run(struct host *h)
 			cancel_all(h);
 		loop_turn(h->loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
 	}
+	h->collected = 0;
+	host_collect(h); /* connections that scripts have made and forgotten */
 	lingers_drop(&h->io.lingers);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_end_drain(LIST_ENTRY(l, struct server, link));
@@ -365,6 +367,18 @@ host_reload(struct host *h)
 		log_reload(h, u, rc < 0 ? why : NULL);
 	}
 	return failed;
+}
+
+void
+host_collect(struct host *h)
+{
+	int64_t now = clock_now();
+
+	if (now - h->collected < CLOCK_SECOND)
+		return;
+	h->collected = now;
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		lua_gc(LIST_ENTRY(l, struct unit, link)->script->state.L, LUA_GCCOLLECT);
 }
 
 static void

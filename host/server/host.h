@@ -23,6 +23,7 @@ struct host {
 	const char *lua_path; /* of the host's own modules; borrowed */
 	int64_t drain_until;  /* CLOCK_NEVER: not draining */
 	bool draining, cancelled;
+	int64_t collected; /* when host_collect() last did */
 	uint64_t reloads, failed_reloads;
 };
 
@@ -57,6 +58,10 @@ void host_stop(struct host *h);
 /* Loads every script again; one that fails keeps its old generation.  Each outcome is
  * one event in the log.  Returns how many failed. */
 int host_reload(struct host *h);
+
+/* Has the collectors of all states close what scripts have forgotten; at most once a
+ * second. */
+void host_collect(struct host *h);
 
 /* Logs every task with its client, age, state and traceback. */
 void host_log_tasks(struct host *h);

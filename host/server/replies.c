@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "bind/stream.h"
 #include "server/host.h"
+#include "server/report.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -42,11 +43,8 @@ replies_flush(struct server *s)
 		}
 		d->stuck = 0;
 		if (rc < 0) { /* the first of them was refused */
-			struct log_field f[] = {
-			    log_str("server", s->name), log_str("why", strerror(-rc)), {0}};
 			s->counters.send_errors++;
-			log_gated(s->host->log, &s->reply_gate, LOG_WARN, "reply not sent",
-				  f);
+			report_unsent(s, strerror(-rc));
 			rc = 1;
 		}
 		for (int i = 0; i < rc; i++)

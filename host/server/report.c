@@ -79,3 +79,11 @@ report_error(struct request *r, lua_State *L)
 	}
 	lua_pop(L, 1);
 }
+
+void
+report_unsent(struct server *s, const char *why)
+{
+	struct log_field f[] = {log_str("server", s->name), log_str("why", why), {0}};
+
+	log_gated(s->host->log, &s->reply_gate, LOG_WARN, "reply not sent", f);
+}

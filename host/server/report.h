@@ -7,10 +7,14 @@
 #include <lua.h>
 
 struct request;
+struct server;
 
 /* One event with the server, the client and why. */
 void report_outcome(struct request *r, enum log_level level, const char *event,
 		    const char *why);
+
+/* A reply that the kernel refused; at most one event a second. */
+void report_unsent(struct server *s, const char *why);
 
 /* Counts and logs the error value on top of L's stack, which stays there: a peer that is
  * gone, a timeout or a cancel is one info line, anything else an error with traceback. */

@@ -60,21 +60,21 @@ request_prepare(lua_State *L, int *stream_ref, int *datagram_ref)
 static void
 build_instance(lua_State *L, struct request *r)
 {
-	struct server *s = r->server;
 	bool datagram = r->stream->datagram;
 	const char *p;
 	size_t n;
 
 	lua_settop(L, 0);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, datagram ? s->datagram_ref : s->stream_ref);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, s->self_ref);
+	lua_rawgeti(L, LUA_REGISTRYINDEX,
+		    datagram ? r->generation.datagram_ref : r->generation.stream_ref);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, r->generation.self_ref);
 	push_address(L, &r->client);
 	handle_push(L, rfile_class, r->stream, 0);
 	handle_push(L, wfile_class, r->stream, 0);
 	if (datagram) {
 		stream_view(r->stream, &p, &n);
 		lua_pushlstring(L, p, n);
-		lua_rawgeti(L, LUA_REGISTRYINDEX, s->port_ref);
+		lua_rawgeti(L, LUA_REGISTRYINDEX, r->generation.port_ref);
 	} else
 		handle_push(L, request_class, r->stream, 0);
 	lua_call(L, 5 + datagram, 1);
@@ -113,7 +113,7 @@ body_k(lua_State *L, int status, lua_KContext step)
 	struct request *r = running_request(L);
 
 	(void)status;
-	if (step == 0 && r->verifies) {
+	if (step == 0 && r->generation.verifies) {
 		push_hook(L, r, "verify_request");
 		push_hook_arguments(L);
 		lua_callk(L, 3, 1, 1, body_k);
@@ -154,7 +154,7 @@ static int steps(lua_State *L, int status, lua_KContext step);
 static int
 tell(lua_State *L, struct request *r)
 {
-	if (!r->handles_errors || lerror_code(L, -1)) {
+	if (!r->generation.handles_errors || lerror_code(L, -1)) {
 		report_error(r, L);
 		lua_pop(L, 1);
 		return LUA_OK;
@@ -199,7 +199,7 @@ send_reply(lua_State *L, struct request *r)
 		return task_park(L, deadline, NULL, NULL, SENT, steps);
 	if (rc < 0) {
 		s->counters.send_errors++;
-		report_outcome(r, LOG_WARN, "reply not sent", strerror(-rc));
+		report_unsent(s, strerror(-rc));
 	} else
 		s->host->io.bytes_out += n;
 	return 0;
@@ -233,7 +233,7 @@ steps(lua_State *L, int status, lua_KContext step)
 	struct request *r = running_request(L);
 
 	if (step == 0) {
-		if (r->script->has_setup || r->verifies)
+		if (r->script->has_setup || r->generation.verifies)
 			lua_pushcfunction(L, body);
 		else
 			lua_getfield(L, SELF, "handle");
@@ -242,7 +242,8 @@ steps(lua_State *L, int status, lua_KContext step)
 		step = RAN;
 	}
 	if (step == RAN) {
-		bool refused = r->verifies && (status == LUA_OK || status == LUA_YIELD) &&
+		bool refused = r->generation.verifies &&
+			       (status == LUA_OK || status == LUA_YIELD) &&
 			       lua_isboolean(L, -1) && !lua_toboolean(L, -1);
 		status = status == LUA_OK || status == LUA_YIELD ? LUA_OK : tell(L, r);
 		step = refused ? FINISHED : TOLD;
@@ -360,11 +361,8 @@ prepare(struct server *s, struct stream *st, const struct addr *client)
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){.server = s,
-			      .stream = st,
-			      .script = s->script,
-			      .verifies = s->verifies,
-			      .handles_errors = s->handles_errors};
+	*r = (struct request){
+	    .server = s, .stream = st, .script = s->script, .generation = s->generation};
 	r->client.len = client->len;
 	memcpy(&r->client.ss, &client->ss, client->len);
 	if (s->attrs.idle_timeout != ATTR_NONE &&

@@ -16,6 +16,14 @@ struct server;
 struct stream;
 struct task;
 
+/* Registry references in a script's state, and what hooks it has. */
+struct generation {
+	int self_ref;                  /* self.server */
+	int port_ref;                  /* the datagram socket object */
+	int stream_ref, datagram_ref;  /* what builds instances: see request_prepare() */
+	bool verifies, handles_errors; /* verify_request, handle_error */
+};
+
 struct request {
 	struct list link; /* in the server's requests */
 	struct server *server;
@@ -28,7 +36,7 @@ struct request {
 	struct loop_timer idle;
 	unsigned tries; /* to send the reply */
 	bool failed;
-	bool verifies, handles_errors; /* its generation has the hook */
+	struct generation generation; /* the server's, when it began */
 };
 
 /* Makes the functions that build instances, and their registry references.  Raises; for a

@@ -89,7 +89,7 @@ static void
 accept_some(struct server *s)
 {
 	struct addr peer;
-	int fd;
+	int fd = 0, failed = 0;
 
 	for (int i = 0; i < ACCEPT_BATCH && may_accept(s); i++) {
 		fd = loop_accept(&s->fd, &s->accept_op, &peer);
@@ -100,12 +100,15 @@ accept_some(struct server *s)
 			continue;
 		}
 		s->counters.accept_errors++;
-		if (is_transient(-fd))
+		failed++;
+		if (is_transient(-fd) && failed < ACCEPT_BATCH)
 			continue;
 		if ((fd == -EMFILE || fd == -ENFILE) && s->host->io.lingers.n > 0) {
 			lingers_drop(&s->host->io.lingers);
 			continue;
 		}
+		if (fd == -EMFILE || fd == -ENFILE)
+			host_collect(s->host);
 		pause_accepting(s, -fd);
 	}
 	if (may_accept(s))
@@ -287,24 +290,25 @@ server_read_attrs(struct script *script, struct attrs *attrs, char *why, size_t 
 }
 
 /* Runs protected: what the state must know of the server.  Arguments: the server, the
- * script. */
+ * script, the generation to fill in. */
 static int
 attach(lua_State *L)
 {
 	struct server *s = lua_touserdata(L, 1);
 	struct script *sc = lua_touserdata(L, 2);
+	struct generation *g = lua_touserdata(L, 3);
 
 	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
-	s->verifies = s->handles_errors = false;
+	*g = (struct generation){0};
 	if (lua_getfield(L, -1, "server") == LUA_TTABLE) {
-		s->verifies = lua_getfield(L, -1, "verify_request") == LUA_TFUNCTION;
-		s->handles_errors = lua_getfield(L, -2, "handle_error") == LUA_TFUNCTION;
+		g->verifies = lua_getfield(L, -1, "verify_request") == LUA_TFUNCTION;
+		g->handles_errors = lua_getfield(L, -2, "handle_error") == LUA_TFUNCTION;
 	}
-	request_prepare(L, &s->stream_ref, &s->datagram_ref);
+	request_prepare(L, &g->stream_ref, &g->datagram_ref);
 	server_push(L, &s->view);
-	s->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	g->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	datagram_push(L, &s->dgrams.port);
-	s->port_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	g->port_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	return 0;
 }
 
@@ -313,6 +317,7 @@ server_adopt(struct server *s, struct script *script, char *why, size_t size)
 {
 	lua_State *L = script->state.L;
 	struct attrs next = s->given;
+	struct generation generation;
 
 	if (server_read_attrs(script, &next, why, size) < 0) {
 		script_release(script);
@@ -321,7 +326,8 @@ server_adopt(struct server *s, struct script *script, char *why, size_t size)
 	lua_pushcfunction(L, attach);
 	lua_pushlightuserdata(L, s);
 	lua_pushlightuserdata(L, script);
-	if (state_call(L, 2, 0) != LUA_OK) {
+	lua_pushlightuserdata(L, &generation);
+	if (state_call(L, 3, 0) != LUA_OK) {
 		script_keep_error(L, script->path, why, size);
 		script_release(script);
 		return -EINVAL;
@@ -336,6 +342,7 @@ server_adopt(struct server *s, struct script *script, char *why, size_t size)
 	}
 	script->state.alloc.limit = (size_t)next.memory_limit;
 	s->attrs = next;
+	s->generation = generation;
 	s->script = script;
 	return 0;
 }

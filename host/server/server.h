@@ -15,6 +15,7 @@
 #include "net/listen.h"
 #include "server/attrs.h"
 #include "server/policy.h"
+#include "server/request.h"
 
 struct host;
 struct script;
@@ -54,11 +55,8 @@ struct server {
 	struct attrs given; /* defaults and the command line */
 	struct attrs attrs; /* and what the script says */
 	const struct policy *policy;
-	struct script *script;         /* the current generation; holds a reference */
-	int self_ref;                  /* self.server in its state */
-	int port_ref;                  /* the datagram socket object in its state */
-	int stream_ref, datagram_ref;  /* what builds instances: see request_prepare() */
-	bool verifies, handles_errors; /* the script has the hook */
+	struct script *script;        /* the current generation; holds a reference */
+	struct generation generation; /* what that holds for this server */
 	struct listener listener;
 	char *name;
 	char class_name[40];
