@@ -188,4 +188,86 @@ describe("a handler", function()
     assert.are.equal(0, p:wait())
     c:close()
   end)
+
+  it("that is cancelled in the middle of a write writes no more", function()
+    local p = host.start(host.write [[
+      local H = {}
+      function H:handle() self.wfile:write(("A"):rep(8000000)) end
+      function H:finish() self.wfile:write("bye") end
+      return H]], { args = { "-o", "request_timeout=0.2" } })
+    local c <close> = host.connect(p:url(), { receive = 4096 })
+    p:find("cancelled", true)
+    assert.is_nil(c:all():find("bye", 1, true))
+    c:close()
+    p:stop()
+  end)
+
+  it("is told of a frame whose length no buffer could hold", function()
+    local code, out = host.run({ "try", host.write [[
+      function handle(self) self.wfile:write(tostring(select(2, self.rfile:unpack(">s8")))) end]] }, ("\255"):rep(8))
+    assert.are.same({ 0, "line too long" }, { code, out })
+  end)
+end)
+
+-- A shell's exit code and output: descriptors that host.run() cannot close.
+local function shell(command)
+  local p = assert(io.popen("(timeout 10 " .. command .. ") 2>&1"))
+  local out = p:read("a")
+  local _, _, code = p:close()
+  return code, out
+end
+
+describe("the program", function()
+  after_each(host.cleanup)
+
+  it("tries a handler without standard input, or output", function()
+    assert.are.same({ 0, "" }, { shell(host.program .. " try scripts/upper.lua <&-") })
+    assert.are.same({ 0, "" }, { shell("echo x | " .. host.program .. " try scripts/upper.lua >&-") })
+  end)
+
+  it("says when the output of try could not be written, or its input not be read", function()
+    local code, out = shell("echo x | " .. host.program .. " try scripts/upper.lua 2>&1 >/dev/full")
+    assert.are.equal(111, code)
+    assert.matches("^moonport: standard input or output failed: No space left on device\n$", out)
+    code, out = shell(host.program .. " try scripts/upper.lua </tmp")
+    assert.are.equal(111, code)
+    assert.matches("^moonport: .*[Dd]irectory\n$", out)
+  end)
+
+  it("fails when the request that it tried was cancelled, and says so", function()
+    local code, _, err = host.run { "try", host.write "function handle() require('moonport').sleep(60) end",
+      "-o", "request_timeout=0.05" }
+    assert.are.same({ 1, "moonport: the request was cancelled\n" }, { code, err })
+  end)
+
+  it("wants its command first", function()
+    local code, out, err = host.run { "--listen", "tcp://127.0.0.1:0", "serve", "scripts/echo.lua" }
+    assert.are.same({ 100, "" }, { code, out })
+    assert.matches("^moonport: the command comes first[^\n]*\n$", err)
+  end)
+
+  it("takes --drain-timeout", function()
+    local script = host.write "function handle(self) self.request:sendall('x') self.rfile:read() end"
+    local p = host.start(script, { args = { "--drain-timeout", "0.1" } })
+    local c <close> = host.connect(p:url())
+    assert.are.equal("x", c:receive(1))
+    p:stop()
+    assert.are.equal(1, #p:find("still running"))
+  end)
+
+  it("starts and stops although somebody has locked the folder of its socket", function()
+    local folder = host.folder()
+    local null = assert(sys.open("/dev/null"))
+    local holder = assert(sys.spawn({ "flock", "--no-fork", folder, "sleep", "30" },
+      { stdin = null, stdout = null, stderr = null }))
+    sys.close(null)
+    host.eventually("the lock", function() return not os.execute("flock --nonblock " .. folder .. " true") end)
+    local p = host.start("scripts/echo.lua", { listen = "unix://" .. folder .. "/s" })
+    local c = host.connect(p:url())
+    assert.are.equal("hello", c:ask("hello"))
+    c:close()
+    p:stop()
+    sys.kill(holder, "KILL")
+    sys.wait(holder, host.LIMIT)
+  end)
 end)
