@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 # Lua itself goes into the program, as into lua5.4: calls are direct, and C modules find it there.
 LUA_ARCHIVE := $(wildcard $(shell pkg-config --variable=libdir lua5.4 2>/dev/null)/liblua5.4.a)
-LUA_LIBS := $(if $(LUA_ARCHIVE),-Wl,-E $(LUA_ARCHIVE) -ldl,$(shell pkg-config --libs lua5.4 2>/dev/null))
+LUA_LIBS := $(if $(LUA_ARCHIVE),-rdynamic $(LUA_ARCHIVE) -ldl,$(shell pkg-config --libs lua5.4 2>/dev/null))
 CFLAGS ?= -O2 -g -flto=auto -fno-plt
 WARN = -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Ihost -fPIC -fvisibility=hidden -pthread \
