@@ -18,7 +18,7 @@ LIBRARY = $(filter-out $B/cli/%,$(OBJECTS))
 UNITS := $(wildcard spec/unit/*.c)
 SPEC_TOOLS = $B/sys.so $B/shim.so $B/flood $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
-  clang-format strace python3-minimal netcat-openbsd curl redis-tools
+  clang-format strace netcat-openbsd curl redis-tools
 
 all: $B/moonport $B/moonport.so ## build the program and the Lua module
 
