@@ -182,23 +182,26 @@ handle(struct data *d, struct epoll_event *e)
 		f->hangup(f);
 }
 
+static void
+fetch_lines(const void *p, int n)
+{
+	for (int i = 0; i < n; i++)
+		__builtin_prefetch((const char *)p + i * 64);
+}
+
 /* With a thousand connections none is in the cache when its event comes: the next ones
- * are fetched while this one is handled. */
+ * are fetched while this one is handled.  A prefetch of a wrong address does nothing. */
 static void
 fetch(const struct data *d, int ahead)
 {
-	const char *p;
 	const struct loop_fd *f;
 
-	if (ahead + 2 < d->n && (p = d->batch[ahead + 2].data.ptr))
-		for (int line = -1; line <= 2; line++)
-			__builtin_prefetch(p + line * 64);
+	if (ahead + 2 < d->n && d->batch[ahead + 2].data.ptr)
+		fetch_lines((const char *)d->batch[ahead + 2].data.ptr - 64, 5);
 	if (ahead >= d->n || !(f = d->batch[ahead].data.ptr) || !f->in)
 		return;
-	__builtin_prefetch(f->in->hint[0]);
-	__builtin_prefetch((const char *)f->in->hint[0] + 64);
-	__builtin_prefetch(f->in->hint[1]);
-	__builtin_prefetch((const char *)f->in->hint[1] + 64);
+	fetch_lines(f->in->hint[0], 2);
+	fetch_lines(f->in->hint[1], 4);
 }
 
 static void
