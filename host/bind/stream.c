@@ -92,7 +92,7 @@ push_out(struct stream *s)
 	ssize_t n;
 
 	while (buf_len(&s->out) > 0) {
-		n = loop_send(&s->fd, &s->out_op, buf_data(&s->out), buf_len(&s->out), 0);
+		n = loop_send(&s->fd, &s->out_op, buf_data(&s->out), buf_len(&s->out));
 		if (n == -EINPROGRESS)
 			return;
 		if (n < 0) {
@@ -294,7 +294,7 @@ stream_flush(struct stream *s)
 		return;
 	if (!s->datagram && buf_len(&s->out) == 0) {
 		s->sends++;
-		sent = loop_send(&s->fd, &s->out_op, io->gather, n, 0);
+		sent = loop_send(&s->fd, &s->out_op, io->gather, n);
 		if (sent == -EINPROGRESS)
 			sent = 0;
 		if (sent < 0) {
@@ -399,7 +399,7 @@ stream_write(struct stream *s, const char *p, size_t n)
 	if (buf_len(&s->out) > 0)
 		return -EINPROGRESS;
 	s->sends++;
-	sent = loop_send(&s->fd, &s->out_op, p, n, 0);
+	sent = loop_send(&s->fd, &s->out_op, p, n);
 	if (sent > 0) {
 		s->active = loop_now(s->fd.loop);
 		s->io->bytes_out += (uint64_t)sent;

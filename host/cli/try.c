@@ -116,7 +116,7 @@ pump(struct trial *t)
 			t->at = 0;
 			t->n = (size_t)n;
 		}
-		n = loop_send(&t->client, &t->send_op, t->chunk + t->at, t->n - t->at, 0);
+		n = loop_send(&t->client, &t->send_op, t->chunk + t->at, t->n - t->at);
 		if (n == -EINPROGRESS)
 			return;
 		if (n < 0) /* the handler has closed: what it said is still to be read */

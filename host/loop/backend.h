@@ -23,8 +23,7 @@ struct backend {
 	int (*accept)(struct loop_fd *f, struct loop_op *op, struct addr *peer);
 	ssize_t (*recv)(struct loop_fd *f, struct loop_op *op, size_t max,
 			const char **data);
-	ssize_t (*send)(struct loop_fd *f, struct loop_op *op, const void *p, size_t n,
-			int flags);
+	ssize_t (*send)(struct loop_fd *f, struct loop_op *op, const void *p, size_t n);
 	int (*recvmmsg)(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m,
 			unsigned n);
 	int (*sendmmsg)(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m,

@@ -38,8 +38,8 @@ struct data {
 	int ep;
 	int n, at; /* the batch: how many, and which is being handled */
 	struct epoll_event batch[BATCH];
-	struct list
-	    doubts; /* streams that have waited since a short receive, roughly in order */
+	/* Streams that have waited since a short receive, roughly in order. */
+	struct list doubts;
 	struct loop_timer timer;
 };
 
@@ -277,12 +277,12 @@ ep_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 }
 
 static ssize_t
-ep_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n, int flags)
+ep_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n)
 {
 	ssize_t w;
 
 	do
-		w = send(f->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
+		w = send(f->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (w < 0 && errno == EINTR);
 	if (w >= 0)
 		return w;

@@ -294,9 +294,9 @@ loop_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 }
 
 ssize_t
-loop_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n, int flags)
+loop_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n)
 {
-	return f->loop->backend->send(f, op, p, n, flags);
+	return f->loop->backend->send(f, op, p, n);
 }
 
 int

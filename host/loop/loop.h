@@ -107,8 +107,7 @@ int loop_accept(struct loop_fd *f, struct loop_op *op, struct addr *peer);
 ssize_t loop_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data);
 
 /* Some of the n bytes, at least one. */
-ssize_t loop_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n,
-		  int flags);
+ssize_t loop_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n);
 
 /* How many datagrams were received or sent, at least one. */
 int loop_recvmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n);

@@ -23,12 +23,6 @@ transport_is_unix(enum transport t)
 	return t == TRANSPORT_UNIX || t == TRANSPORT_UNIXGRAM;
 }
 
-const char *
-transport_scheme(enum transport t)
-{
-	return schemes[t];
-}
-
 static int
 parse_port(const char *s)
 {

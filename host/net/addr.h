@@ -42,9 +42,6 @@ addr_sa_out(struct addr *a)
 bool transport_is_stream(enum transport t);
 bool transport_is_unix(enum transport t);
 
-/* "tcp", "udp", "unix", "unixgram". */
-const char *transport_scheme(enum transport t);
-
 /* Takes `text` (n bytes) apart.  -EINVAL: `why` says in one sentence what is wrong. */
 int url_parse(const char *text, size_t n, struct url *out, char *why, size_t size);
 

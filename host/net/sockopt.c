@@ -7,7 +7,6 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 
 static const struct sockopt table[] = {
     {"so_acceptconn", SOL_SOCKET, SO_ACCEPTCONN, SOCKOPT_BOOL},
@@ -80,20 +79,15 @@ int
 sockopt_set(int fd, const struct sockopt *o, double value)
 {
 	struct linger l = {.l_onoff = value >= 0, .l_linger = value >= 0 ? (int)value : 0};
-	struct timeval tv = {.tv_sec = (time_t)value,
-			     .tv_usec =
-				 (suseconds_t)((value - (double)(time_t)value) * 1e6)};
-	int n = o->kind == SOCKOPT_BOOL ? value != 0 : (int)value;
-	const void *p = o->kind == SOCKOPT_LINGER    ? (void *)&l
-			: o->kind == SOCKOPT_SECONDS ? (void *)&tv
-						     : &n;
-	socklen_t len = o->kind == SOCKOPT_LINGER    ? sizeof(l)
-			: o->kind == SOCKOPT_SECONDS ? sizeof(tv)
-						     : sizeof(n);
+	int n = o->kind == SOCKOPT_BOOL ? value != 0 : (int)value, rc;
 
 	if (o->kind == SOCKOPT_CRED || o->kind == SOCKOPT_STRING)
 		return -ENOPROTOOPT;
-	return setsockopt(fd, o->level, o->option, p, len) < 0 ? -errno : 0;
+	if (o->kind == SOCKOPT_LINGER)
+		rc = setsockopt(fd, o->level, o->option, &l, sizeof(l));
+	else
+		rc = setsockopt(fd, o->level, o->option, &n, sizeof(n));
+	return rc < 0 ? -errno : 0;
 }
 
 int
@@ -108,7 +102,6 @@ sockopt_get(int fd, const struct sockopt *o, double *value)
 	union {
 		int n;
 		struct linger l;
-		struct timeval tv;
 	} u = {0};
 	socklen_t len = sizeof(u);
 
@@ -116,8 +109,6 @@ sockopt_get(int fd, const struct sockopt *o, double *value)
 		return -errno;
 	if (o->kind == SOCKOPT_LINGER)
 		*value = u.l.l_onoff ? u.l.l_linger : -1;
-	else if (o->kind == SOCKOPT_SECONDS)
-		*value = (double)u.tv.tv_sec + (double)u.tv.tv_usec / 1e6;
 	else
 		*value = u.n;
 	return 0;

@@ -9,8 +9,7 @@
 enum sockopt_kind {
 	SOCKOPT_BOOL,
 	SOCKOPT_INT,
-	SOCKOPT_LINGER,  /* seconds, or -1 for off */
-	SOCKOPT_SECONDS, /* a struct timeval */
+	SOCKOPT_LINGER, /* seconds, or -1 for off */
 	SOCKOPT_STRING,
 	SOCKOPT_CRED, /* struct ucred, read only */
 };
@@ -27,7 +26,7 @@ const struct sockopt *sockopt_find(const char *name);
 /* The name most like a misspelt one. */
 const char *sockopt_nearest(const char *name);
 
-/* Sets a BOOL, INT, LINGER or SECONDS option. */
+/* Sets a BOOL, INT or LINGER option. */
 int sockopt_set(int fd, const struct sockopt *o, double value);
 int sockopt_set_string(int fd, const struct sockopt *o, const char *value, size_t n);
 

@@ -202,22 +202,15 @@ task_start(struct task *t, int nargs)
 		resume(t);
 }
 
-void
-task_abandon(struct task *t)
-{
-	t->ended = NULL;
-	end(t, LUA_ERRRUN);
-}
-
 struct task *
 task_current(lua_State *L)
 {
 	struct sched *s = sched_of(L);
 
 	if (!s || !s->current)
-		luaL_error(L, "this waits, and only a request can: it was called while no "
-			      "request was "
-			      "running (a script being loaded, or a finalizer)");
+		luaL_error(
+		    L, "this waits, and only a request can: it was called while no request "
+		       "was running (a script being loaded, or a finalizer)");
 	return s->current;
 }
 
@@ -230,8 +223,7 @@ raise_cancelled(lua_State *L, struct task *t)
 	return lua_error(L);
 }
 
-/* Raises unless L, the innermost coroutine of the running task, can yield all the way out.
- */
+/* Raises unless L, the running task's innermost coroutine, can yield all the way out. */
 static void
 check_way_out(lua_State *L, struct sched *s)
 {

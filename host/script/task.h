@@ -93,9 +93,6 @@ struct task *task_new(struct sched *s, struct script *script);
  * ended, and be freed, on return. */
 void task_start(struct task *t, int nargs);
 
-/* Frees a task that was never started. */
-void task_abandon(struct task *t);
-
 /* The task that runs L, or an error in Lua when none does. */
 struct task *task_current(lua_State *L);
 

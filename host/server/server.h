@@ -71,7 +71,7 @@ struct server {
 	struct pool pool; /* of requests */
 	struct datagrams dgrams;
 	struct counters counters;
-	struct log_gate accept_gate, error_gate, trunc_gate, reply_gate;
+	struct log_gate accept_gate, trunc_gate, reply_gate;
 };
 
 /* Binds the address.  The script's reference is taken over even on failure.

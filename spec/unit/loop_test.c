@@ -135,7 +135,7 @@ sending(void)
 	ssize_t n;
 
 	make(&e);
-	while ((n = loop_send(&e.fd, &e.out, block, sizeof(block), 0)) > 0)
+	while ((n = loop_send(&e.fd, &e.out, block, sizeof(block))) > 0)
 		sent += (size_t)n;
 	CHECK(n == -EINPROGRESS && e.out.fd == &e.fd && sent > 0);
 	turn();
@@ -147,10 +147,10 @@ sending(void)
 	CHECK(e.outs == 1 && !e.out.fd);
 	turn();
 	CHECK(e.outs == 1);
-	CHECK(loop_send(&e.fd, &e.out, "x", 1, 0) == 1);
+	CHECK(loop_send(&e.fd, &e.out, "x", 1) == 1);
 	close(e.other);
 	e.other = -1;
-	CHECK(loop_send(&e.fd, &e.out, "x", 1, 0) == -EPIPE);
+	CHECK(loop_send(&e.fd, &e.out, "x", 1) == -EPIPE);
 	destroy(&e);
 }
 
@@ -163,7 +163,7 @@ both(void)
 	const char *p;
 
 	make(&e);
-	while (loop_send(&e.fd, &e.out, block, sizeof(block), 0) > 0)
+	while (loop_send(&e.fd, &e.out, block, sizeof(block)) > 0)
 		;
 	CHECK(loop_recv(&e.fd, &e.in, 1, &p) == -EINPROGRESS);
 	CHECK(write(e.other, "x", 1) == 1);
