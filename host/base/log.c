@@ -172,14 +172,13 @@ deliver(struct log *log, const char *p, size_t n)
 	return true;
 }
 
-void
-log_event(struct log *log, enum log_level level, const char *event,
-	  const struct log_field *fields)
+/* Under the mutex. */
+static void
+write_event(struct log *log, enum log_level level, const char *event,
+	    const struct log_field *fields)
 {
 	struct buf b = {0};
 
-	if (level < log->level)
-		return;
 	if (log->untold) {
 		struct log_field lost[] = {log_int("count", (int64_t)log->untold), {0}};
 		compose(log, &b, LOG_WARN, "log events dropped", lost);
@@ -192,6 +191,28 @@ log_event(struct log *log, enum log_level level, const char *event,
 		log->untold++;
 	}
 	buf_free(&b);
+}
+
+void
+log_event(struct log *log, enum log_level level, const char *event,
+	  const struct log_field *fields)
+{
+	if (level < log->level)
+		return;
+	pthread_mutex_lock(&log->mutex);
+	write_event(log, level, event, fields);
+	pthread_mutex_unlock(&log->mutex);
+}
+
+uint64_t
+log_dropped(struct log *log)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&log->mutex);
+	n = log->dropped;
+	pthread_mutex_unlock(&log->mutex);
+	return n;
 }
 
 void

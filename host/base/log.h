@@ -1,11 +1,12 @@
 /* log.h - one event a line on a descriptor, as text or JSON.
  *
  * Writing does not wait: an event that the descriptor has no room for is
- * dropped and counted; only a line that has begun waits a moment for its end.  One thread a
- * log. */
+ * dropped and counted; only a line that has begun waits a moment for its end.  Any thread;
+ * a zeroed mutex is a good one. */
 #ifndef HOST_BASE_LOG_H
 #define HOST_BASE_LOG_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,9 +18,10 @@ struct log {
 	int fd; /* borrowed */
 	enum log_level level;
 	enum log_format format;
-	bool multiline;   /* text to a terminal: a traceback keeps its lines */
-	uint64_t dropped; /* events lost since the start */
-	uint64_t untold;  /* of these, not yet reported in the log itself */
+	bool multiline;        /* text to a terminal: a traceback keeps its lines */
+	pthread_mutex_t mutex; /* of all below */
+	uint64_t dropped;      /* events lost since the start */
+	uint64_t untold;       /* of these, not yet reported in the log itself */
 };
 
 /* A named value of an event; an array of them ends with a NULL name. */
@@ -47,6 +49,9 @@ void log_event(struct log *log, enum log_level level, const char *event,
 /* The same, behind a gate; the event then carries "suppressed" when any were. */
 void log_gated(struct log *log, struct log_gate *gate, enum log_level level,
 	       const char *event, const struct log_field *fields);
+
+/* Events lost since the start. */
+uint64_t log_dropped(struct log *log);
 
 /* "debug", "info", "warn" or "error" to a level; -1 for another word. */
 int log_level_of(const char *word);

@@ -3,11 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PER_SLAB = 32 };
+/* The first slab is small, for those who need one or two structs; each next one holds
+ * twice as many, up to this. */
+enum { FIRST_SLAB = 2, LARGEST_SLAB = 32 };
 
-/* Each slab begins with the address of the next; the structs follow, each on cache
- * lines of its own. */
+/* Each slab begins with a head; the structs follow, each on cache lines of its own. */
 enum { LINE = 64, SLAB_HEAD = LINE };
+
+struct slab {
+	struct slab *next;
+	size_t n;
+};
 
 void
 pool_init(struct pool *p, size_t size)
@@ -18,15 +24,19 @@ pool_init(struct pool *p, size_t size)
 static void
 add_slab(struct pool *p)
 {
-	char *slab = aligned_alloc(LINE, SLAB_HEAD + p->size * PER_SLAB);
+	struct slab *last = p->slabs, *slab;
+	size_t n = last ? last->n * 2 : FIRST_SLAB;
 
+	if (n > LARGEST_SLAB)
+		n = LARGEST_SLAB;
+	slab = aligned_alloc(LINE, SLAB_HEAD + p->size * n);
 	if (!slab)
 		return;
-	memset(slab, 0, SLAB_HEAD + p->size * PER_SLAB);
-	*(void **)slab = p->slabs;
+	memset(slab, 0, SLAB_HEAD + p->size * n);
+	*slab = (struct slab){.next = last, .n = n};
 	p->slabs = slab;
-	for (int i = PER_SLAB - 1; i >= 0; i--) {
-		void **item = (void **)(void *)(slab + SLAB_HEAD + p->size * (size_t)i);
+	for (size_t i = n; i-- > 0;) {
+		void **item = (void **)(void *)((char *)slab + SLAB_HEAD + p->size * i);
 		*item = p->spare;
 		p->spare = item;
 	}
@@ -59,16 +69,16 @@ pool_give(struct pool *p, void *item)
 void
 pool_each(struct pool *p, void (*fn)(void *item))
 {
-	for (char *slab = p->slabs; slab; slab = *(void **)(void *)slab)
-		for (size_t i = 0; i < PER_SLAB; i++)
-			fn(slab + SLAB_HEAD + p->size * i);
+	for (struct slab *slab = p->slabs; slab; slab = slab->next)
+		for (size_t i = 0; i < slab->n; i++)
+			fn((char *)slab + SLAB_HEAD + p->size * i);
 }
 
 void
 pool_free(struct pool *p)
 {
 	while (p->slabs) {
-		void *next = *(void **)p->slabs;
+		struct slab *next = ((struct slab *)p->slabs)->next;
 		free(p->slabs);
 		p->slabs = next;
 	}

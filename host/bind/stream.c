@@ -170,6 +170,28 @@ stream_new(struct io *io, int fd, bool likely, struct stream **out)
 	return 0;
 }
 
+int
+io_reborn(struct io *io, struct stream *keep)
+{
+	int rc;
+
+	if (io->gatherer != keep)
+		io->gatherer = NULL;
+	if (!io->gatherer)
+		io->gathered = 0;
+	if (io->borrower && io->borrower == keep)
+		settle(io);
+	io->borrower = NULL;
+	io->bytes_in = io->bytes_out = 0;
+	lingers_init(&io->lingers, io->sched->loop);
+	io->streams.taken = keep ? 1 : 0;
+	if (!keep || keep->fd.fd < 0)
+		return 0;
+	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);
+	keep->fd.hangup = on_hangup;
+	return rc;
+}
+
 /* Another request's task may wait here, by an object that it got hold of: it finds
  * the stream closed, or over. */
 static void

@@ -97,6 +97,10 @@ struct stream {
 int io_init(struct io *io, struct sched *sched, struct log *log);
 void io_free(struct io *io);
 
+/* In a forked child: forgets all streams but `keep`, which may be NULL, and has that on
+ * the child's loop.  Errors: -ENOMEM, -ENOSPC. */
+int io_reborn(struct io *io, struct stream *keep);
+
 /* A stream on a connected, non-blocking descriptor, which it owns from here on;
  * fd -1: a datagram.  likely: data may be there already.  On failure fd is closed.
  * Errors: -ENOMEM, -ENOSPC. */

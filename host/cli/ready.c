@@ -33,20 +33,20 @@ put_server(struct buf *b, const struct server *s)
 {
 	char text[ADDR_TEXT], port[16];
 
-	json_quote(b, s->name, strlen(s->name));
+	json_quote(b, s->site.view.name, strlen(s->site.view.name));
 	put(b, ":{");
 	put_string(b, "class", s->class_name);
 	put(b, ",");
-	addr_url(&s->view.addr, s->view.transport, text, sizeof(text));
+	addr_url(&s->site.view.addr, s->site.view.transport, text, sizeof(text));
 	put_string(b, "url", text);
 	put(b, ",");
-	if (addr_is_unix(&s->view.addr)) {
-		addr_path(&s->view.addr, text, sizeof(text));
+	if (addr_is_unix(&s->site.view.addr)) {
+		addr_path(&s->site.view.addr, text, sizeof(text));
 		put_string(b, "path", text);
 	} else {
-		addr_host(&s->view.addr, text, sizeof(text));
+		addr_host(&s->site.view.addr, text, sizeof(text));
 		put_string(b, "host", text);
-		snprintf(port, sizeof(port), "%d", addr_port(&s->view.addr));
+		snprintf(port, sizeof(port), "%d", addr_port(&s->site.view.addr));
 		put(b, ",\"port\":");
 		put(b, port);
 	}
@@ -121,16 +121,16 @@ print_client(const struct server *s)
 {
 	char host[ADDR_TEXT], path[ADDR_TEXT];
 
-	addr_host(&s->view.addr, host, sizeof(host));
-	if (addr_is_any(&s->view.addr))
+	addr_host(&s->site.view.addr, host, sizeof(host));
+	if (addr_is_any(&s->site.view.addr))
 		strcpy(host, strchr(host, ':') ? "::1" : "127.0.0.1");
-	addr_path(&s->view.addr, path, sizeof(path));
-	switch (s->view.transport) {
+	addr_path(&s->site.view.addr, path, sizeof(path));
+	switch (s->site.view.transport) {
 	case TRANSPORT_TCP:
-		printf("nc %s %d", host, addr_port(&s->view.addr));
+		printf("nc %s %d", host, addr_port(&s->site.view.addr));
 		break;
 	case TRANSPORT_UDP:
-		printf("nc -u %s %d", host, addr_port(&s->view.addr));
+		printf("nc -u %s %d", host, addr_port(&s->site.view.addr));
 		break;
 	case TRANSPORT_UNIX:
 		printf(*path == '@' ? "socat - ABSTRACT-CONNECT:%s" : "nc -U %s",
@@ -151,8 +151,8 @@ ready_greet(struct host *h)
 	printf("moonport " MOONPORT_VERSION "\n");
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		const struct server *s = LIST_ENTRY(l, struct server, link);
-		addr_url(&s->view.addr, s->view.transport, url, sizeof(url));
-		printf("  %s listens on %s (%s)\n    talk to it:  ", s->name, url,
+		addr_url(&s->site.view.addr, s->site.view.transport, url, sizeof(url));
+		printf("  %s listens on %s (%s)\n    talk to it:  ", s->site.view.name, url,
 		       s->class_name);
 		print_client(s);
 		printf("\n");

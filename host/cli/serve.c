@@ -69,7 +69,7 @@ static void
 watch_parent(struct serving *sv)
 {
 	sv->parent_op.done = on_parent;
-	if (loop_add(sv->host.loop, &sv->parent, STDIN_FILENO, 0) < 0)
+	if (loop_add(sv->host.engine.loop, &sv->parent, STDIN_FILENO, 0) < 0)
 		host_drain(&sv->host);
 	else
 		loop_poll(&sv->parent, &sv->parent_op, false);
@@ -94,13 +94,13 @@ log_listening(struct host *h)
 
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		const struct server *s = LIST_ENTRY(l, struct server, link);
-		addr_url(&s->view.addr, s->view.transport, url, sizeof(url));
-		struct log_field f[] = {log_str("server", s->name),
+		addr_url(&s->site.view.addr, s->site.view.transport, url, sizeof(url));
+		struct log_field f[] = {log_str("server", s->site.view.name),
 					log_str("class", s->class_name),
 					log_str("url", url),
-					log_str("script", s->script->path),
+					log_str("script", s->site.script->path),
 					{0}};
-		log_event(h->log, LOG_INFO, "listening", f);
+		log_event(h->engine.log, LOG_INFO, "listening", f);
 	}
 }
 
@@ -108,24 +108,23 @@ log_listening(struct host *h)
 static void
 log_stopped(struct host *h)
 {
-	uint64_t requests = 0, errors = 0;
+	struct counters all = {0}, one;
 
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		const struct server *s = LIST_ENTRY(l, struct server, link);
-		requests += s->counters.requests;
-		errors += s->counters.errors;
+		server_count(LIST_ENTRY(l, struct server, link), &one);
+		counters_add(&all, &one);
 	}
 	struct log_field f[] = {
-	    log_int("requests", (int64_t)requests),
-	    log_int("errors", (int64_t)errors),
-	    log_int("tasks", (int64_t)h->sched.ntasks),
-	    log_int("streams", (int64_t)h->io.streams.taken),
-	    log_int("descriptors", (int64_t)loop_live_fds(h->loop)),
-	    log_int("timers", (int64_t)loop_live_timers(h->loop)),
-	    log_int("buffered", (int64_t)h->io.gathered),
+	    log_int("requests", (int64_t)count_get(&all.requests)),
+	    log_int("errors", (int64_t)count_get(&all.errors)),
+	    log_int("tasks", (int64_t)h->engine.sched.ntasks),
+	    log_int("streams", (int64_t)h->engine.io.streams.taken),
+	    log_int("descriptors", (int64_t)loop_live_fds(h->engine.loop)),
+	    log_int("timers", (int64_t)loop_live_timers(h->engine.loop)),
+	    log_int("buffered", (int64_t)h->engine.io.gathered),
 	    {0},
 	};
-	log_event(h->log, LOG_INFO, "stopped", f);
+	log_event(h->engine.log, LOG_INFO, "stopped", f);
 }
 
 static int
@@ -150,11 +149,12 @@ static int
 begin(struct serving *sv, const struct options *o, char *why, size_t size)
 {
 	static const int signos[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
-	int rc = host_begin(&sv->host);
+	int rc = host_begin(&sv->host, why, size);
 
-	if (rc == 0)
-		rc = signals_open(&sv->signals, sv->host.loop, signos,
-				  sizeof(signos) / sizeof(*signos), on_signal, sv);
+	if (rc < 0)
+		return rc;
+	rc = signals_open(&sv->signals, sv->host.engine.loop, signos,
+			  sizeof(signos) / sizeof(*signos), on_signal, sv);
 	if (rc < 0) {
 		snprintf(why, size, "cannot start: %s", strerror(-rc));
 		return rc;
@@ -197,5 +197,7 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 		log_stopped(&sv.host);
 	}
 	host_free(&sv.host);
+	if (sv.host.left_behind) /* nothing that they use may go away */
+		_exit(EXIT_DONE);
 	return rc < 0 ? complain(rc, why) : EXIT_DONE;
 }

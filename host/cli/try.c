@@ -155,12 +155,13 @@ connect_client(struct trial *t)
 
 	if (fd < 0)
 		return -errno;
-	if (connect(fd, addr_sa(&t->server->view.addr), t->server->view.addr.len) < 0) {
+	if (connect(fd, addr_sa(&t->server->site.view.addr),
+		    t->server->site.view.addr.len) < 0) {
 		rc = -errno;
 		close(fd);
 		return rc;
 	}
-	rc = loop_add(t->host.loop, &t->client, fd, LOOP_STREAM);
+	rc = loop_add(t->host.engine.loop, &t->client, fd, LOOP_STREAM);
 	if (rc < 0)
 		close(fd);
 	return rc;
@@ -181,10 +182,14 @@ begin(struct trial *t, const struct options *o, char *why, size_t size)
 	if (rc < 0)
 		return rc;
 	rc = connect_client(t);
+	if (rc == 0) {
+		rc = host_begin(&t->host, why, size);
+		if (rc < 0)
+			return rc;
+	}
 	if (rc == 0)
-		rc = host_begin(&t->host);
-	if (rc == 0)
-		rc = signals_open(&t->signals, t->host.loop, signos, 2, on_signal, t);
+		rc =
+		    signals_open(&t->signals, t->host.engine.loop, signos, 2, on_signal, t);
 	if (rc < 0) {
 		snprintf(why, size, "cannot start: %s", strerror(-rc));
 		return rc;
@@ -192,7 +197,7 @@ begin(struct trial *t, const struct options *o, char *why, size_t size)
 	t->input_op.done = on_input;
 	t->send_op.done = on_room;
 	t->recv_op.done = on_reply;
-	rc = loop_add(t->host.loop, &t->input, STDIN_FILENO, LOOP_LIKELY);
+	rc = loop_add(t->host.engine.loop, &t->input, STDIN_FILENO, LOOP_LIKELY);
 	if (rc < 0 && rc != -EPERM) {
 		signals_close(&t->signals);
 		snprintf(why, size, "cannot read standard input: %s", strerror(-rc));
@@ -218,11 +223,14 @@ verdict(const struct trial *t)
 			strerror(t->failed));
 		return EXIT_SYSTEM;
 	}
-	if (c->timeouts > 0 || c->cancelled > 0)
+	if (count_get(&c->timeouts) > 0 || count_get(&c->cancelled) > 0)
 		fprintf(stderr, "moonport: the request was %s\n",
-			c->timeouts > 0 ? "ended by a timeout" : "cancelled");
-	return c->errors + c->timeouts + c->cancelled + c->peers_gone > 0 ? EXIT_FAILED
-									  : EXIT_DONE;
+			count_get(&c->timeouts) > 0 ? "ended by a timeout" : "cancelled");
+	return count_get(&c->errors) + count_get(&c->timeouts) + count_get(&c->cancelled) +
+			   count_get(&c->peers_gone) >
+		       0
+		   ? EXIT_FAILED
+		   : EXIT_DONE;
 }
 
 int

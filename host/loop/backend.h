@@ -16,6 +16,11 @@ struct backend {
 	const char *name;
 	int (*open)(struct loop *loop);
 	void (*close)(struct loop *loop);
+	/* In a forked child: as if just opened, without a word to the parent's kernel side.
+	 */
+	int (*reborn)(struct loop *loop);
+	int (*fd)(
+	    const struct loop *loop); /* that is readable when wait() would not wait */
 	int (*add)(struct loop_fd *f);
 	void (*remove)(struct loop_fd *f);
 	/* Waits at most timeout ns (-1: for ever) and handles what came. */
@@ -46,6 +51,11 @@ struct loop {
 	pthread_mutex_t mutex; /* guards posts */
 	struct post *posts;
 	char *buffer; /* what loop_recv() lends */
+	/* Of an embedded loop: a timerfd, and when it will go off; CLOCK_NEVER: it will
+	 * not. */
+	struct loop_fd alarm;
+	struct loop_op alarm_op;
+	int64_t alarm_at;
 };
 
 enum { LOOP_BUFFER = 64 * 1024 };

@@ -10,7 +10,8 @@
  * Everything else is level-triggered while a receive is awaited.  An event that nobody
  * awaits makes such a registration "quiet", that is edge-triggered and without EPOLLIN,
  * so that data which nobody wants cannot spin the loop; the next receive tries first.
- * All changes are rare: the usual request costs no epoll_ctl. */
+ * All changes are rare: the usual request costs no epoll_ctl.  A listener that several
+ * processes share wakes one of them at a time (EPOLLEXCLUSIVE), which cannot be changed. */
 #include "base/clock.h"
 #include "loop/backend.h"
 #include "net/addr.h"
@@ -25,6 +26,7 @@ enum {
 	AWAKE = EPOLLIN | EPOLLRDHUP,
 	EDGE = AWAKE | (int)EPOLLET,
 	QUIET = EPOLLRDHUP | (int)EPOLLET,
+	SHARED = EPOLLIN | (int)EPOLLET | (int)EPOLLEXCLUSIVE, /* never changed */
 };
 
 /* How long a stream may wait on the word of a short receive, and how many are looked
@@ -80,6 +82,27 @@ ep_close(struct loop *loop)
 	free(d);
 }
 
+static int
+ep_reborn(struct loop *loop)
+{
+	struct data *d = loop->backend_data;
+
+	d->n = d->at = 0;
+	d->batch[0].data.ptr = NULL; /* what is being handled right now */
+	while (!list_empty(&d->doubts))
+		list_remove(d->doubts.next);
+	d->ep = epoll_create1(EPOLL_CLOEXEC);
+	return d->ep < 0 ? -errno : 0;
+}
+
+static int
+ep_fd(const struct loop *loop)
+{
+	const struct data *d = loop->backend_data;
+
+	return d->ep;
+}
+
 static void
 arm(struct loop_fd *f, unsigned events)
 {
@@ -98,7 +121,7 @@ ep_add(struct loop_fd *f)
 	struct data *d = f->loop->backend_data;
 	struct epoll_event e = {.data.ptr = f};
 
-	e.events = f->armed = f->edge ? EDGE : AWAKE;
+	e.events = f->armed = f->shared ? SHARED : f->edge ? EDGE : AWAKE;
 	return epoll_ctl(d->ep, EPOLL_CTL_ADD, f->fd, &e) < 0 ? -errno : 0;
 }
 
@@ -229,7 +252,7 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 		f->since = f->loop->now;
 		if (!sure && list_empty(&f->doubts))
 			doubt(f);
-	} else if (f->armed & EPOLLET)
+	} else if (!f->shared && f->armed & EPOLLET)
 		arm(f, AWAKE | (f->armed & EPOLLOUT));
 	return loop_pend_in(f, op);
 }
@@ -347,6 +370,8 @@ const struct backend backend_epoll = {
     .name = "epoll",
     .open = ep_open,
     .close = ep_close,
+    .reborn = ep_reborn,
+    .fd = ep_fd,
     .add = ep_add,
     .remove = ep_remove,
     .wait = ep_wait,

@@ -91,6 +91,13 @@ heap_top(const struct heap *h)
 }
 
 void
+heap_clear(struct heap *h)
+{
+	while (h->len > 0)
+		h->at[h->len--]->slot = 0;
+}
+
+void
 heap_free(struct heap *h)
 {
 	free(h->at);

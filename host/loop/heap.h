@@ -27,6 +27,9 @@ void heap_moved(struct heap *h, struct loop_timer *t);
 /* The earliest, or NULL. */
 struct loop_timer *heap_top(const struct heap *h);
 
+/* Takes all off. */
+void heap_clear(struct heap *h);
+
 void heap_free(struct heap *h);
 
 #endif

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 struct post {
@@ -92,6 +93,8 @@ loop_new(struct loop **out)
 		return -ENOMEM;
 	loop->backend = &backend_epoll;
 	loop->now = clock_now();
+	loop->alarm.fd = -1;
+	loop->alarm_at = CLOCK_NEVER;
 	list_init(&loop->deferred);
 	pthread_mutex_init(&loop->mutex, NULL);
 	loop->buffer = malloc(LOOP_BUFFER);
@@ -116,17 +119,24 @@ fail_loop:
 	return rc;
 }
 
-void
-loop_free(struct loop *loop)
+static void
+drop_posts(struct loop *loop)
 {
-	if (!loop)
-		return;
-	loop_close_fd(&loop->wake);
 	while (loop->posts) {
 		struct post *next = loop->posts->next;
 		free(loop->posts);
 		loop->posts = next;
 	}
+}
+
+void
+loop_free(struct loop *loop)
+{
+	if (!loop)
+		return;
+	loop_close_fd(&loop->alarm);
+	loop_close_fd(&loop->wake);
+	drop_posts(loop);
 	loop->backend->close(loop);
 	heap_free(&loop->timers);
 	pthread_mutex_destroy(&loop->mutex);
@@ -190,6 +200,71 @@ loop_turn(struct loop *loop, int64_t until)
 	run_deferred(loop);
 }
 
+static void
+on_alarm(struct loop_op *op)
+{
+	struct loop *loop = LIST_ENTRY(op, struct loop, alarm_op);
+	uint64_t n;
+
+	(void)!read(loop->alarm.fd, &n, sizeof(n));
+	loop->alarm_at = CLOCK_NEVER;
+	loop->alarm.readable = false;
+	loop_poll(&loop->alarm, op, false);
+}
+
+/* An alarm that is too early does no harm: it is set again then. */
+static void
+set_alarm(struct loop *loop)
+{
+	const struct loop_timer *t = heap_top(&loop->timers);
+	struct itimerspec at = {0};
+
+	if (!t || t->when >= loop->alarm_at)
+		return;
+	loop->alarm_at = t->when;
+	at.it_value.tv_sec = t->when / CLOCK_SECOND;
+	at.it_value.tv_nsec = t->when % CLOCK_SECOND;
+	timerfd_settime(loop->alarm.fd, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+int
+loop_embed(struct loop *loop)
+{
+	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = loop_add(loop, &loop->alarm, fd, 0);
+	if (rc < 0) {
+		close(fd);
+		return rc;
+	}
+	loop->alarm_op.done = on_alarm;
+	loop_poll(&loop->alarm, &loop->alarm_op, false);
+	return loop->backend->fd(loop);
+}
+
+void
+loop_step(struct loop *loop)
+{
+	do
+		loop_turn(loop, 0);
+	while (!list_empty(&loop->deferred));
+	set_alarm(loop);
+}
+
+int
+loop_reborn(struct loop *loop)
+{
+	drop_posts(loop);
+	while (!list_empty(&loop->deferred))
+		list_remove(loop->deferred.next);
+	heap_clear(&loop->timers);
+	loop->nfds = 0;
+	loop->wake.fd = loop->alarm.fd = -1;
+	return loop->backend->reborn(loop);
+}
+
 int
 loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags)
 {
@@ -198,6 +273,7 @@ loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags)
 	*f = (struct loop_fd){.loop = loop,
 			      .fd = fd,
 			      .readable = flags & LOOP_LIKELY,
+			      .shared = flags & LOOP_SHARED,
 			      .edge = flags & LOOP_STREAM};
 	list_init(&f->doubts);
 	rc = loop->backend->add(f);
@@ -371,7 +447,7 @@ loop_timer_done(struct loop *loop, struct loop_timer *t)
 size_t
 loop_live_fds(const struct loop *loop)
 {
-	return loop->nfds - (loop->wake.fd >= 0);
+	return loop->nfds - (loop->wake.fd >= 0) - (loop->alarm.fd >= 0);
 }
 
 size_t

@@ -44,6 +44,7 @@ struct loop_fd {
 	int fd;
 	unsigned armed; /* the backend's own */
 	bool readable;  /* a receive is worth trying */
+	bool shared;    /* LOOP_SHARED */
 	bool edge;      /* registered edge-triggered: a stream that keeps to the rules */
 	bool ended;     /* the peer's end or an error is behind the data */
 	int64_t since;  /* the backend's own: when it began to wait */
@@ -81,9 +82,22 @@ void loop_turn(struct loop *loop, int64_t until);
 /* Has fn(arg) called on the loop's thread, soon.  Any thread.  Errors: -ENOMEM. */
 int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 
+/* For a loop that is waited for from outside: the descriptor that becomes readable when
+ * loop_step() has something to do; it is the loop's.  Errors: -EMFILE, -ENFILE, -ENOMEM. */
+int loop_embed(struct loop *loop);
+
+/* Handles what is due, never waits, and has the descriptor tell when more is. */
+void loop_step(struct loop *loop);
+
+/* In a forked child: forgets the parent's descriptors and timers without a trace in the
+ * parent.  The descriptors stay open; closing them is the caller's.  Errors: -EMFILE,
+ * -ENFILE: the loop is of no more use. */
+int loop_reborn(struct loop *loop);
+
 enum loop_flags {
 	LOOP_LIKELY = 1, /* a receive may be tried before the first event */
 	LOOP_STREAM = 2, /* a connected stream socket, read by loop_recv() alone */
+	LOOP_SHARED = 4, /* a listener that other processes accept on, too */
 };
 
 /* Registers a non-blocking descriptor for its life; f owns it from here on.

@@ -9,12 +9,17 @@
 /* The one thing that a signal handler can see: where to write. */
 static volatile sig_atomic_t signal_fd = -1;
 
+/* After which signal the process may live no longer than so many seconds. */
+static volatile sig_atomic_t last_signo, last_seconds;
+
 static void
 on_signal(int signo)
 {
 	int saved = errno;
 	unsigned char c = (unsigned char)signo;
 
+	if (signo == last_signo && last_seconds > 0)
+		alarm((unsigned)last_seconds);
 	if (signal_fd >= 0 && signo != SIGPIPE)
 		(void)!write(signal_fd, &c, 1); /* full: the signal is in it already */
 	errno = saved;
@@ -69,6 +74,13 @@ signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
 	for (size_t i = 0; i < n; i++)
 		dispose(signos[i], on_signal);
 	return 0;
+}
+
+void
+signals_last_word(int signo, unsigned seconds)
+{
+	last_signo = signo;
+	last_seconds = (sig_atomic_t)seconds;
 }
 
 void

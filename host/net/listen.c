@@ -110,7 +110,8 @@ bind_path(int fd, struct listener *l, const char *path, const struct listen_opti
 		    chmod(path, o->mode) < 0)
 			rc = -errno;
 	}
-	if (rc == 0 && l->transport == TRANSPORT_UNIX && listen(fd, o->backlog) < 0)
+	if (rc == 0 && l->transport == TRANSPORT_UNIX && o->backlog >= 0 &&
+	    listen(fd, o->backlog) < 0)
 		rc = -errno;
 	if (dir >= 0)
 		close(dir);
@@ -158,7 +159,7 @@ listener_open(const struct url *url, const struct listen_options *o, struct list
 		rc = bind_path(l.fd, &l, url->path, o, why, size);
 	else if (bind(l.fd, addr_sa(&l.addr), l.addr.len) < 0)
 		rc = -errno;
-	else if (type == SOCK_STREAM && listen(l.fd, o->backlog) < 0)
+	else if (type == SOCK_STREAM && o->backlog >= 0 && listen(l.fd, o->backlog) < 0)
 		rc = -errno;
 	if (rc < 0) {
 		listener_close(&l);

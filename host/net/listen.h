@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 struct listen_options {
-	int backlog;        /* request_queue_size */
+	int backlog;        /* request_queue_size; -1: bind only */
 	bool reuse_address; /* IP: SO_REUSEADDR */
 	bool reuse_port;    /* IP: SO_REUSEPORT */
 	bool v6only;        /* IPv6: no IPv4 clients */

@@ -46,6 +46,25 @@ sched_free(struct sched *s)
 	pool_free(&s->pool);
 }
 
+void
+sched_reborn(struct sched *s)
+{
+	struct task *t, *keep = s->current;
+
+	list_remove(&s->turn.link);
+	s->turn_due = false;
+	while (!list_empty(&s->tasks)) {
+		t = LIST_ENTRY(s->tasks.next, struct task, link);
+		list_remove(&t->link);
+		list_remove(&t->ready);
+	}
+	s->ntasks = 0;
+	if (keep) {
+		list_append(&s->tasks, &keep->link);
+		s->ntasks = 1;
+	}
+}
+
 static void
 make_ready(struct task *t)
 {

@@ -75,6 +75,10 @@ void sched_init(struct sched *s, struct loop *loop);
 /* No task may be left. */
 void sched_free(struct sched *s);
 
+/* In a forked child: forgets all tasks but the running one.  Their coroutines stay as they
+ * are, and never go on. */
+void sched_reborn(struct sched *s);
+
 /* The scheduler that a state belongs to; NULL in a state that no host runs. */
 struct sched *sched_of(lua_State *L);
 

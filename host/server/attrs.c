@@ -24,6 +24,18 @@ static const struct attr table[] = {
      "connections the kernel keeps waiting (511)"},
     {"max_connections", COUNT, offsetof(struct attrs, max_connections), 1024, 1, 10000000,
      "requests at once; more wait in the kernel's queue (1024)"},
+    {"max_threads", COUNT, offsetof(struct attrs, max_threads), 256, 1, 65535,
+     "threading: requests at once, and the most threads (256)"},
+    {"thread_idle_timeout", SECONDS, offsetof(struct attrs, thread_idle_timeout), 60, 0,
+     1e9, "threading: seconds after which an idle thread and its Lua state end (60)"},
+    {"max_children", COUNT, offsetof(struct attrs, max_children), 40, 1, 65535,
+     "forking: children at once (40)"},
+    {"max_requests_per_child", COUNT, offsetof(struct attrs, max_requests_per_child), 1, 1,
+     1e12, "forking: more than 1 keeps max_children pre-forked, each for so many (1)"},
+    {"daemon_threads", FLAG, offsetof(struct attrs, daemon_threads), 0, 0, 1,
+     "threading: requests are not waited for when the server stops (false)"},
+    {"block_on_close", FLAG, offsetof(struct attrs, block_on_close), 1, 0, 1,
+     "threading, forking: wait for requests when the server stops (true)"},
     {"max_packet_size", SIZE, offsetof(struct attrs, max_packet_size), 8192, 1, 65536,
      "longest datagram kept whole (8K)"},
     {"max_line", SIZE, offsetof(struct attrs, max_line), 65536, 1, 1 << 30,
@@ -227,21 +239,6 @@ read_value(struct attrs *a, lua_State *L, const struct attr *t, const char *wher
 	lua_pop(L, 1);
 }
 
-/* Attributes of mixins that run requests elsewhere: a script may set them, for it runs
- * unchanged under every mixin, and here they have nothing to say. */
-static bool
-is_of_other_mixins(const char *name)
-{
-	static const char *const names[] = {"max_children",        "max_threads",
-					    "thread_idle_timeout", "max_requests_per_child",
-					    "daemon_threads",      "block_on_close"};
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-		if (strcmp(names[i], name) == 0)
-			return true;
-	return false;
-}
-
 static bool
 is_hook(const char *name)
 {
@@ -260,8 +257,7 @@ read_server_table(struct attrs *a, lua_State *L)
 		const struct attr *t = find(name);
 		if (t)
 			read_value(a, L, t, "server.");
-		else if ((is_hook(name) && lua_isfunction(L, -1)) ||
-			 is_of_other_mixins(name))
+		else if (is_hook(name) && lua_isfunction(L, -1))
 			lua_pop(L, 1);
 		else if (is_hook(name))
 			luaL_error(L, "server.%s: it must be a function", name);

@@ -16,13 +16,16 @@
 struct attrs {
 	int64_t request_queue_size;
 	int64_t max_connections;
+	int64_t max_threads, max_children, max_requests_per_child;
 	int64_t max_packet_size;
 	int64_t max_line;
 	int64_t memory_limit;
 	int64_t rbufsize, wbufsize;
 	int64_t socket_mode;
 	bool allow_reuse_address, allow_reuse_port, ipv6_v6only, disable_nagle_algorithm;
-	double timeout, idle_timeout, request_timeout, drain_timeout, cancel_grace;
+	bool daemon_threads, block_on_close;
+	double timeout, idle_timeout, request_timeout, drain_timeout, cancel_grace,
+	    thread_idle_timeout;
 	uint32_t fixed; /* bit i: attribute i was set on the command line */
 };
 

@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
-#include "server/request.h"
+#include "server/report.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -22,21 +22,10 @@ struct unit {
 int
 host_init(struct host *h, struct log *log, const char *lua_path)
 {
-	int rc;
-
-	*h = (struct host){.log = log, .lua_path = lua_path, .drain_until = CLOCK_NEVER};
+	*h = (struct host){.lua_path = lua_path, .drain_until = CLOCK_NEVER};
 	list_init(&h->servers);
 	list_init(&h->units);
-	rc = loop_new(&h->loop);
-	if (rc < 0)
-		return rc;
-	sched_init(&h->sched, h->loop);
-	rc = io_init(&h->io, &h->sched, log);
-	if (rc < 0) {
-		sched_free(&h->sched);
-		loop_free(h->loop);
-	}
-	return rc;
+	return engine_init(&h->engine, log);
 }
 
 void
@@ -50,9 +39,7 @@ host_free(struct host *h)
 		script_release(u->script);
 		free(u);
 	}
-	io_free(&h->io);
-	sched_free(&h->sched);
-	loop_free(h->loop);
+	engine_free(&h->engine);
 }
 
 static int
@@ -64,7 +51,7 @@ load(struct host *h, const char *path, const struct attrs *a, unsigned number,
 				   .open = preload_moonport,
 				   .number = number};
 
-	return script_load(&h->sched, path, &o, out, why, size);
+	return script_load(&h->engine.sched, path, &o, out, why, size);
 }
 
 static int
@@ -100,7 +87,7 @@ static bool
 name_is_taken(struct host *h, const char *name)
 {
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		const char *other = LIST_ENTRY(l, struct server, link)->name;
+		const char *other = LIST_ENTRY(l, struct server, link)->site.view.name;
 		if (other && strcmp(other, name) == 0)
 			return true;
 	}
@@ -133,16 +120,19 @@ host_add(struct host *h, const char *script, const struct url *url,
 	if (rc < 0)
 		return rc;
 	script_hold(u->script);
-	rc = server_open(h, url, policy, attrs, u->script, &s, why, size);
+	rc = server_new(h, policy, attrs, u->script, &s, why, size);
 	if (rc < 0)
 		return rc;
-	s->name = make_name(h, u->script->name);
+	s->site.view.name = s->name = make_name(h, u->script->name);
 	if (!s->name) {
-		server_close(s);
 		snprintf(why, size, "out of memory");
-		return -ENOMEM;
+		rc = -ENOMEM;
+	} else
+		rc = server_bind(s, url, true, why, size);
+	if (rc < 0) {
+		server_close(s);
+		return rc;
 	}
-	s->view.name = s->name;
 	*out = s;
 	return 0;
 }
@@ -156,19 +146,41 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 	int rc = load(h, script, attrs, 1, &sc, why, size);
 
 	if (rc == 0) {
-		rc = server_read_attrs(sc, &copy, why, size);
+		rc = site_read_attrs(sc, &copy, why, size);
 		script_release(sc);
 	}
 	return rc;
 }
 
-int
-host_begin(struct host *h)
+/* A forked child has only the thread that forked: what another one held stays locked. */
+static int
+check_policies(const struct host *h, char *why, size_t size)
 {
-	int rc = 0;
+	const struct server *forks = NULL, *threads = NULL;
+
+	for (const struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		const struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s->policy->forks)
+			forks = s;
+		if (s->policy->threads)
+			threads = s;
+	}
+	if (!forks || !threads)
+		return 0;
+	snprintf(why, size,
+		 "%s forks and %s runs threads: a process with threads cannot fork "
+		 "safely; serve them from two processes",
+		 forks->site.view.name, threads->site.view.name);
+	return -EINVAL;
+}
+
+int
+host_begin(struct host *h, char *why, size_t size)
+{
+	int rc = check_policies(h, why, size);
 
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next)
-		rc = server_begin(LIST_ENTRY(l, struct server, link));
+		rc = server_begin(LIST_ENTRY(l, struct server, link), why, size);
 	return rc;
 }
 
@@ -178,50 +190,40 @@ is_done(struct host *h)
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		if (!server_is_done(LIST_ENTRY(l, struct server, link), h->cancelled))
 			return false;
-	return h->io.lingers.n == 0 || h->cancelled;
+	return h->engine.io.lingers.n == 0 || h->cancelled;
 }
 
-/* Runs protected: a traceback may need more memory than the state may have. */
-static int
-push_traceback(lua_State *L)
-{
-	luaL_traceback(L, lua_touserdata(L, 1), NULL, 0);
-	return 1;
-}
-
+/* The requests of threads and children. */
 static void
-log_task(struct host *h, struct task *t, const char *event)
+log_elsewhere(struct host *h, const char *event)
 {
-	static const char *const states[] = {"new", "running", "waiting", "ready"};
-	struct request *r = t->owner;
-	char client[ADDR_TEXT];
-	lua_State *L = t->script->state.L;
-	struct log_field f[7];
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s->policy->log_requests)
+			s->policy->log_requests(s, event);
+	}
+}
 
-	addr_text(&r->client, client, sizeof(client));
-	lua_pushcfunction(L, push_traceback);
-	lua_pushlightuserdata(L, t->co);
-	(void)state_call(L, 1, 1);
-	f[0] = log_str("server", r->server->name);
-	f[1] = log_str("client", client);
-	f[2] = log_int("generation", t->script->number);
-	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
-	f[4] = log_str("state", states[t->state]);
-	f[5] =
-	    log_str("traceback", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");
-	f[6] = (struct log_field){0};
-	log_event(h->log, LOG_INFO, event, f);
-	lua_pop(L, 1);
+static uint64_t
+count_active(const struct host *h)
+{
+	uint64_t n = 0;
+
+	for (const struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		const struct server *s = LIST_ENTRY(l, struct server, link);
+		n += s->policy->active(s);
+	}
+	return n;
 }
 
 void
 host_log_tasks(struct host *h)
 {
-	struct log_field f[] = {log_int("count", (int64_t)h->sched.ntasks), {0}};
+	struct log_field f[] = {log_int("count", (int64_t)count_active(h)), {0}};
 
-	log_event(h->log, LOG_INFO, "tasks", f);
-	for (struct list *l = h->sched.tasks.next; l != &h->sched.tasks; l = l->next)
-		log_task(h, LIST_ENTRY(l, struct task, link), "task");
+	log_event(h->engine.log, LOG_INFO, "tasks", f);
+	report_tasks(&h->engine, "task");
+	log_elsewhere(h, "task");
 }
 
 /* The drain is past its deadline: what still runs is told to end. */
@@ -229,8 +231,8 @@ static void
 cancel_all(struct host *h)
 {
 	h->cancelled = true;
-	for (struct list *l = h->sched.tasks.next; l != &h->sched.tasks; l = l->next)
-		log_task(h, LIST_ENTRY(l, struct task, link), "still running");
+	report_tasks(&h->engine, "still running");
+	log_elsewhere(h, "still running");
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_cancel(LIST_ENTRY(l, struct server, link), "the server stops");
 }
@@ -242,15 +244,15 @@ watch_drain(struct host *h)
 	double longest = 0;
 	bool any = false;
 
-	if (h->drain_until != CLOCK_NEVER)
+	if (h->drain_until != CLOCK_NEVER || h->child)
 		return;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
 		if (!s->draining)
 			return;
 		any = true;
-		if (s->attrs.drain_timeout > longest)
-			longest = s->attrs.drain_timeout;
+		if (s->site.attrs.drain_timeout > longest)
+			longest = s->site.attrs.drain_timeout;
 	}
 	if (any)
 		h->drain_until = clock_after(clock_now(), longest);
@@ -261,26 +263,44 @@ host_run(struct host *h)
 {
 	while (!is_done(h)) {
 		watch_drain(h);
-		if (!h->cancelled && loop_now(h->loop) >= h->drain_until)
+		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
 			cancel_all(h);
-		loop_turn(h->loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
+		loop_turn(h->engine.loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
 	}
 	h->collected = 0;
 	host_collect(h); /* connections that scripts have made and forgotten */
-	lingers_drop(&h->io.lingers);
+	lingers_drop(&h->engine.io.lingers);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_end_drain(LIST_ENTRY(l, struct server, link));
+}
+
+int
+host_reborn(struct host *h, struct stream *keep)
+{
+	h->child = true;
+	h->drain_until = CLOCK_NEVER;
+	h->cancelled = false;
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
+		server_forget(LIST_ENTRY(l, struct server, link));
+	return engine_reborn(&h->engine, keep);
+}
+
+void
+host_run_child(struct host *h)
+{
+	while (!is_done(h))
+		loop_turn(h->engine.loop, CLOCK_NEVER);
 }
 
 void
 host_drain(struct host *h)
 {
-	struct log_field f[] = {log_int("active", (int64_t)h->sched.ntasks), {0}};
+	struct log_field f[] = {log_int("active", (int64_t)count_active(h)), {0}};
 
 	if (h->draining)
 		return;
 	h->draining = true;
-	log_event(h->log, LOG_INFO, "draining", f);
+	log_event(h->engine.log, LOG_INFO, "draining", f);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_drain(LIST_ENTRY(l, struct server, link));
 	watch_drain(h);
@@ -290,12 +310,8 @@ void
 host_stop(struct host *h)
 {
 	h->cancelled = true;
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		struct server *s = LIST_ENTRY(l, struct server, link);
-		s->draining = s->closed = true;
-		while (!list_empty(&s->requests))
-			task_kill(LIST_ENTRY(s->requests.next, struct request, link)->task);
-	}
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
+		server_kill(LIST_ENTRY(l, struct server, link));
 }
 
 static void
@@ -308,8 +324,8 @@ log_reload(struct host *h, const struct unit *u, const char *why)
 
 	if (why)
 		f[2] = log_str("why", why);
-	log_event(h->log, why ? LOG_ERROR : LOG_INFO, why ? "reload failed" : "reloaded",
-		  f);
+	log_event(h->engine.log, why ? LOG_ERROR : LOG_INFO,
+		  why ? "reload failed" : "reloaded", f);
 }
 
 /* Gives every server of the unit the new generation; on failure all keep the old one. */
@@ -321,18 +337,18 @@ switch_unit(struct host *h, struct unit *u, struct script *next, char *why, size
 
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
-		if (s->script != old)
+		if (s->site.script != old)
 			continue;
 		script_hold(next);
-		rc = server_adopt(s, next, why, size);
+		rc = site_adopt(&s->site, next, why, size);
 	}
 	for (struct list *l = h->servers.next; rc < 0 && l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
 		char ignored[SCRIPT_ERROR];
-		if (s->script != next)
+		if (s->site.script != next)
 			continue;
 		script_hold(old);
-		(void)server_adopt(s, old, ignored, sizeof(ignored));
+		(void)site_adopt(&s->site, old, ignored, sizeof(ignored));
 	}
 	if (rc < 0) {
 		script_release(next);
@@ -340,6 +356,11 @@ switch_unit(struct host *h, struct unit *u, struct script *next, char *why, size
 	}
 	u->script = next;
 	script_release(old);
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s->site.script == next && s->policy->adopted)
+			s->policy->adopted(s);
+	}
 	return 0;
 }
 
@@ -362,8 +383,8 @@ host_reload(struct host *h)
 		if (rc == 0)
 			rc = switch_unit(h, u, next, why, sizeof(why));
 		failed += rc < 0;
-		h->reloads += rc == 0;
-		h->failed_reloads += rc < 0;
+		count_add(&h->reloads, rc == 0);
+		count_add(&h->failed_reloads, rc < 0);
 		log_reload(h, u, rc < 0 ? why : NULL);
 	}
 	return failed;
@@ -379,26 +400,4 @@ host_collect(struct host *h)
 	h->collected = now;
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
 		lua_gc(LIST_ENTRY(l, struct unit, link)->script->state.L, LUA_GCCOLLECT);
-}
-
-static void
-put(lua_State *L, const char *name, uint64_t n)
-{
-	lua_pushinteger(L, (lua_Integer)n);
-	lua_setfield(L, -2, name);
-}
-
-void
-host_push_stats(struct host *h, lua_State *L)
-{
-	put(L, "tasks", h->sched.ntasks);
-	put(L, "streams", h->io.streams.taken);
-	put(L, "lingering", h->io.lingers.n);
-	put(L, "descriptors", loop_live_fds(h->loop));
-	put(L, "timers", loop_live_timers(h->loop));
-	put(L, "bytes_in", h->io.bytes_in);
-	put(L, "bytes_out", h->io.bytes_out);
-	put(L, "reloads", h->reloads);
-	put(L, "failed_reloads", h->failed_reloads);
-	put(L, "log_dropped", h->log->dropped);
 }

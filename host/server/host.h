@@ -1,30 +1,29 @@
-/* host.h - one engine: a loop, a scheduler, scripts and the servers they run behind.
+/* host.h - scripts, the servers they run behind, and the engine that accepts for them.
  *
  * The caller owns the struct and the log.  The loop's thread. */
 #ifndef HOST_SERVER_HOST_H
 #define HOST_SERVER_HOST_H
 
+#include "base/count.h"
 #include "base/list.h"
-#include "base/log.h"
-#include "bind/stream.h"
-#include "script/task.h"
 #include "server/attrs.h"
+#include "server/engine.h"
 
 struct policy;
+struct stream;
 struct server;
 struct url;
 
 struct host {
-	struct loop *loop;
-	struct sched sched;
-	struct io io;
-	struct log *log; /* borrowed */
+	struct engine engine;
 	struct list servers, units;
 	const char *lua_path; /* of the host's own modules; borrowed */
 	int64_t drain_until;  /* CLOCK_NEVER: not draining */
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */
-	uint64_t reloads, failed_reloads;
+	count reloads, failed_reloads;
+	bool child;       /* this is a forked copy: see host_reborn() */
+	bool left_behind; /* threads still run that could not be ended */
 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
@@ -43,11 +42,18 @@ int host_add(struct host *h, const char *script, const struct url *url,
 int host_check(struct host *h, const char *script, const struct attrs *attrs, char *why,
 	       size_t size);
 
-/* Starts all servers accepting. */
-int host_begin(struct host *h);
+/* Starts all servers accepting.  -errno with one sentence in why. */
+int host_begin(struct host *h, char *why, size_t size);
 
 /* Runs until every server has stopped. */
 void host_run(struct host *h);
+
+/* In a forked child: nothing of the parent's goes on here but, if `keep` is not NULL, the
+ * running task and that stream.  Errors: as engine_reborn(). */
+int host_reborn(struct host *h, struct stream *keep);
+
+/* The child's own host_run(): returns when its servers are done, and tidies up nothing. */
+void host_run_child(struct host *h);
 
 /* Stops accepting everywhere; past the longest drain_timeout, requests are cancelled. */
 void host_drain(struct host *h);
@@ -65,8 +71,5 @@ void host_collect(struct host *h);
 
 /* Logs every task with its client, age, state and traceback. */
 void host_log_tasks(struct host *h);
-
-/* Pushes the engine's own counters into the table on top of the stack. */
-void host_push_stats(struct host *h, lua_State *L);
 
 #endif

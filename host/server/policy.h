@@ -1,20 +1,56 @@
 /* policy.h - how a server runs its requests: what `--mixin` chooses.
  *
- * A policy knows no transport.  Today's two run every request on the server's
- * own engine and differ only in whether accepting goes on meanwhile. */
+ * A policy is only which engine runs a request's task, and whether accepting goes on
+ * meanwhile; it knows no transport.  Functions run on the thread of the server's own
+ * engine.  `mixin` in struct server is the policy's own. */
 #ifndef HOST_SERVER_POLICY_H
 #define HOST_SERVER_POLICY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+struct addr;
 struct attrs;
+struct counters;
+struct dgram;
+struct server;
+
+/* What a request begins with. */
+struct arrival {
+	int fd; /* a connection; -1: a datagram */
+	const struct addr *client;
+	const struct dgram *dgram; /* NULL: a connection */
+};
 
 struct policy {
 	const char *name;   /* of --mixin */
 	const char *prefix; /* of the class: "Async" in AsyncTCPServer */
+	bool threads, forks;
 	/* How many requests may run at once; at the ceiling accepting stops. */
 	uint64_t (*ceiling)(const struct attrs *a);
+	/* Before the server begins.  -errno with one sentence in why.  NULL: nothing to do.
+	 */
+	int (*open)(struct server *s, char *why, size_t size);
+	/* Runs a request.  The connection is taken over even on failure: -errno. */
+	int (*begin)(struct server *s, const struct arrival *a);
+	/* How many run. */
+	uint64_t (*active)(const struct server *s);
+	/* The server has a new generation.  NULL: nothing to do. */
+	void (*adopted)(struct server *s);
+	/* The server has stopped accepting.  NULL: nothing to do. */
+	void (*drained)(struct server *s);
+	/* Cancels what runs; `why` is a literal. */
+	void (*cancel)(struct server *s, const char *why);
+	/* Ends what runs, at once. */
+	void (*kill)(struct server *s);
+	/* Adds what was counted elsewhere than on the server's own engine.  NULL: nothing.
+	 */
+	void (*count)(const struct server *s, struct counters *sum);
+	/* One event of the log for each request that runs elsewhere.  NULL: nothing. */
+	void (*log_requests)(const struct server *s, const char *event);
+	/* Frees what the policy holds; what runs is ended.  NULL: nothing to do. */
+	void (*close)(struct server *s);
 };
 
 /* NULL: no such policy. */

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "bind/stream.h"
-#include "server/host.h"
+#include "server/engine.h"
 #include "server/report.h"
 #include "server/server.h"
 
@@ -23,7 +23,8 @@ pace_replies(struct server *s)
 	if (d->stuck++ == 0)
 		return;
 	loop_cancel(&d->out_op);
-	loop_timer_set(s->host->loop, &d->retry, loop_now(s->host->loop) + ms * CLOCK_MS);
+	loop_timer_set(s->site.engine->loop, &d->retry,
+		       loop_now(s->site.engine->loop) + ms * CLOCK_MS);
 }
 
 void
@@ -43,12 +44,12 @@ replies_flush(struct server *s)
 		}
 		d->stuck = 0;
 		if (rc < 0) { /* the first of them was refused */
-			s->counters.send_errors++;
-			report_unsent(s, strerror(-rc));
+			count_add(&s->site.counters->send_errors, 1);
+			report_unsent(&s->site, strerror(-rc));
 			rc = 1;
 		}
 		for (int i = 0; i < rc; i++)
-			s->host->io.bytes_out += m[i].msg_len;
+			s->site.engine->io.bytes_out += m[i].msg_len;
 		dgram_out_drop(d->out, (unsigned)rc);
 	}
 }
@@ -57,7 +58,7 @@ replies_flush(struct server *s)
 void
 replies_leave_loop(struct server *s)
 {
-	if (s->draining && s->nrequests == 0 &&
+	if (s->draining && s->site.nrequests == 0 &&
 	    (!s->dgrams.out || dgram_out_count(s->dgrams.out) == 0))
 		loop_release_fd(&s->fd);
 }
@@ -93,9 +94,10 @@ on_retry(struct loop_timer *t)
 }
 
 bool
-replies_put(struct server *s, const char *p, size_t n, const struct addr *to,
+replies_put(struct site *site, const char *p, size_t n, const struct addr *to,
 	    const struct dgram_local *local)
 {
+	struct server *s = LIST_ENTRY(site, struct server, site);
 	struct datagrams *d = &s->dgrams;
 
 	if (!dgram_out_put(d->out, p, n, to, local)) {
@@ -104,7 +106,7 @@ replies_put(struct server *s, const char *p, size_t n, const struct addr *to,
 	}
 	if (!d->flush_due) {
 		d->flush_due = true;
-		loop_defer(s->host->loop, &d->flush);
+		loop_defer(s->site.engine->loop, &d->flush);
 	}
 	if (dgram_out_count(d->out) >= REPLIES)
 		replies_flush(s);
@@ -117,5 +119,5 @@ replies_init(struct server *s)
 	s->dgrams.out_op.done = on_reply_room;
 	s->dgrams.flush.run = flush_due;
 	list_init(&s->dgrams.flush.link);
-	return loop_timer_init(s->host->loop, &s->dgrams.retry, on_retry);
+	return loop_timer_init(s->site.engine->loop, &s->dgrams.retry, on_retry);
 }

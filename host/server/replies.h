@@ -11,12 +11,14 @@
 struct addr;
 struct dgram_local;
 struct server;
+struct site;
 
 /* Errors: -ENOMEM. */
 int replies_init(struct server *s);
 
-/* Has a copy sent at the end of this turn, or before.  False: there is no room now. */
-bool replies_put(struct server *s, const char *p, size_t n, const struct addr *to,
+/* Has a copy sent at the end of this turn, or before; for the site of a server.
+ * False: there is no room now. */
+bool replies_put(struct site *site, const char *p, size_t n, const struct addr *to,
 		 const struct dgram_local *local);
 
 /* Sends what was collected, as far as the socket takes it. */

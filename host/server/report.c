@@ -1,77 +1,80 @@
 #include "server/report.h"
 
+#include "base/clock.h"
 #include "script/lerror.h"
 #include "script/script.h"
-#include "server/host.h"
+#include "server/counters.h"
+#include "server/engine.h"
 #include "server/request.h"
-#include "server/server.h"
+#include "server/site.h"
 
+#include <lauxlib.h>
 #include <string.h>
 
 void
 report_outcome(struct request *r, enum log_level level, const char *event, const char *why)
 {
-	struct server *s = r->server;
+	struct site *s = r->site;
 	char client[ADDR_TEXT];
 
 	addr_text(&r->client, client, sizeof(client));
-	struct log_field f[] = {log_str("server", s->name),
+	struct log_field f[] = {log_str("server", s->view.name),
 				log_str("client", client),
 				log_int("generation", r->script->number),
 				log_str("why", why),
 				{0}};
-	log_event(s->host->log, level, event, f);
+	log_event(s->engine->log, level, event, f);
 }
 
 /* text: the message; its traceback follows behind a newline, unless it is given apart. */
 static void
 log_error(struct request *r, const char *text, size_t n, const char *traceback)
 {
-	struct server *s = r->server;
+	struct site *s = r->site;
 	const char *nl = memmem(text, n, "\nstack traceback:", 17);
 	char client[ADDR_TEXT];
 	struct log_field f[6];
 
 	addr_text(&r->client, client, sizeof(client));
-	f[0] = log_str("server", s->name);
+	f[0] = log_str("server", s->view.name);
 	f[1] = log_str("client", client);
 	f[2] = log_int("generation", r->script->number);
 	f[3] = log_bytes("error", text, nl ? (size_t)(nl - text) : n);
 	f[4] = nl ? log_bytes("traceback", nl + 1, n - (size_t)(nl + 1 - text))
 		  : log_str("traceback", traceback);
 	f[5] = (struct log_field){0};
-	log_event(s->host->log, LOG_ERROR, "handler error", f);
+	log_event(s->engine->log, LOG_ERROR, "handler error", f);
 }
 
 void
 report_error(struct request *r, lua_State *L)
 {
-	struct counters *c = &r->server->counters;
+	struct counters *c = r->site->counters;
 	const char *code = lerror_code(L, -1), *text;
 	size_t n;
 
 	r->failed = true;
 	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
-		c->cancelled++;
+		count_add(&c->cancelled, 1);
 		report_outcome(r, LOG_INFO, "cancelled", lua_touserdata(L, -1));
 		return;
 	}
 	state_push_text(L, -1);
 	text = lua_tolstring(L, -1, &n);
 	if (!code) {
-		c->errors++;
+		count_add(&c->errors, 1);
 		log_error(r, text, n, NULL);
 	} else if (strcmp(code, "cancelled") == 0) {
-		c->cancelled++;
+		count_add(&c->cancelled, 1);
 		report_outcome(r, LOG_INFO, "cancelled", text);
 	} else if (strcmp(code, "timeout") == 0) {
-		c->timeouts++;
+		count_add(&c->timeouts, 1);
 		report_outcome(r, LOG_INFO, "timeout", text);
 	} else if (lerror_is_peer_gone(code)) {
-		c->peers_gone++;
+		count_add(&c->peers_gone, 1);
 		report_outcome(r, LOG_INFO, "peer gone", text);
 	} else {
-		c->errors++;
+		count_add(&c->errors, 1);
 		lua_pushliteral(L, "traceback");
 		lua_rawget(L, -3);
 		log_error(r, text, n, lua_tostring(L, -1));
@@ -81,9 +84,49 @@ report_error(struct request *r, lua_State *L)
 }
 
 void
-report_unsent(struct server *s, const char *why)
+report_unsent(struct site *s, const char *why)
 {
-	struct log_field f[] = {log_str("server", s->name), log_str("why", why), {0}};
+	struct log_field f[] = {log_str("server", s->view.name), log_str("why", why), {0}};
 
-	log_gated(s->host->log, &s->reply_gate, LOG_WARN, "reply not sent", f);
+	log_gated(s->engine->log, &s->reply_gate, LOG_WARN, "reply not sent", f);
+}
+
+/* Runs protected: a traceback may need more memory than the state may have. */
+static int
+push_traceback(lua_State *L)
+{
+	luaL_traceback(L, lua_touserdata(L, 1), NULL, 0);
+	return 1;
+}
+
+static void
+log_task(struct engine *e, struct task *t, const char *event)
+{
+	static const char *const states[] = {"new", "running", "waiting", "ready"};
+	struct request *r = t->owner;
+	char client[ADDR_TEXT];
+	lua_State *L = t->script->state.L;
+	struct log_field f[7];
+
+	addr_text(&r->client, client, sizeof(client));
+	lua_pushcfunction(L, push_traceback);
+	lua_pushlightuserdata(L, t->co);
+	(void)state_call(L, 1, 1);
+	f[0] = log_str("server", r->site->view.name);
+	f[1] = log_str("client", client);
+	f[2] = log_int("generation", t->script->number);
+	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
+	f[4] = log_str("state", states[t->state]);
+	f[5] =
+	    log_str("traceback", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");
+	f[6] = (struct log_field){0};
+	log_event(e->log, LOG_INFO, event, f);
+	lua_pop(L, 1);
+}
+
+void
+report_tasks(struct engine *e, const char *event)
+{
+	for (struct list *l = e->sched.tasks.next; l != &e->sched.tasks; l = l->next)
+		log_task(e, LIST_ENTRY(l, struct task, link), event);
 }

@@ -1,4 +1,4 @@
-/* report.h - what the log says of a request that did not end well.  The loop's thread. */
+/* report.h - what the log says of a request that did not end well.  The engine's thread. */
 #ifndef HOST_SERVER_REPORT_H
 #define HOST_SERVER_REPORT_H
 
@@ -6,18 +6,22 @@
 
 #include <lua.h>
 
+struct engine;
 struct request;
-struct server;
+struct site;
 
 /* One event with the server, the client and why. */
 void report_outcome(struct request *r, enum log_level level, const char *event,
 		    const char *why);
 
 /* A reply that the kernel refused; at most one event a second. */
-void report_unsent(struct server *s, const char *why);
+void report_unsent(struct site *s, const char *why);
 
 /* Counts and logs the error value on top of L's stack, which stays there: a peer that is
  * gone, a timeout or a cancel is one info line, anything else an error with traceback. */
 void report_error(struct request *r, lua_State *L);
+
+/* One event for every request of the engine, with its age, state and traceback. */
+void report_tasks(struct engine *e, const char *event);
 
 #endif

@@ -6,10 +6,11 @@
 #include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
-#include "server/host.h"
-#include "server/replies.h"
+#include "server/counters.h"
+#include "server/engine.h"
+#include "server/policy.h"
 #include "server/report.h"
-#include "server/server.h"
+#include "server/site.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -121,7 +122,7 @@ body_k(lua_State *L, int status, lua_KContext step)
 	}
 	if (step == 1) {
 		if (!lua_toboolean(L, -1)) {
-			r->server->counters.refused++;
+			count_add(&r->site->counters->refused, 1);
 			report_outcome(r, LOG_INFO, "refused", "verify_request said no");
 			lua_pushboolean(L, 0);
 			return 1;
@@ -160,7 +161,7 @@ tell(lua_State *L, struct request *r)
 		return LUA_OK;
 	}
 	r->failed = true;
-	r->server->counters.errors++;
+	count_add(&r->site->counters->errors, 1);
 	push_hook(L, r, "handle_error");
 	lua_insert(L, -2);
 	push_hook_arguments(L);
@@ -172,7 +173,7 @@ tell(lua_State *L, struct request *r)
 static int
 send_reply(lua_State *L, struct request *r)
 {
-	struct server *s = r->server;
+	struct site *s = r->site;
 	struct stream *st = r->stream;
 	const char *p;
 	size_t n;
@@ -184,24 +185,22 @@ send_reply(lua_State *L, struct request *r)
 		return 0;
 	if (r->client.len == 0 ||
 	    (addr_is_unix(&r->client) && r->client.len <= sizeof(sa_family_t))) {
-		s->counters.unanswered++;
+		count_add(&s->counters->unanswered, 1);
 		report_outcome(r, LOG_DEBUG, "unanswered", "the sender has no address");
 		return 0;
 	}
-	if (s->view.transport == TRANSPORT_UDP && n < REPLY_ALONE &&
-	    replies_put(s, p, n, &r->client, &r->local)) {
+	if (s->reply && n < REPLY_ALONE && s->reply(s, p, n, &r->client, &r->local)) {
 		stream_replied(st);
 		return 0;
 	}
-	rc = datagram_try(&s->dgrams.port, p, n, &r->client, &r->local, r->tries++,
-			  &deadline);
+	rc = datagram_try(&s->port, p, n, &r->client, &r->local, r->tries++, &deadline);
 	if (rc == -EINPROGRESS)
 		return task_park(L, deadline, NULL, NULL, SENT, steps);
 	if (rc < 0) {
-		s->counters.send_errors++;
+		count_add(&s->counters->send_errors, 1);
 		report_unsent(s, strerror(-rc));
 	} else
-		s->host->io.bytes_out += n;
+		s->engine->io.bytes_out += n;
 	return 0;
 }
 
@@ -220,7 +219,7 @@ send_rest(lua_State *L, struct request *r)
 		return stream_park_out(L, st, SENT, steps);
 	if (st->error && !r->failed) {
 		r->failed = true;
-		r->server->counters.peers_gone++;
+		count_add(&r->site->counters->peers_gone, 1);
 		report_outcome(r, LOG_INFO, "peer gone", strerror(st->error));
 	}
 	return 0;
@@ -280,16 +279,16 @@ main_function(lua_State *L)
 static void
 end(struct request *r)
 {
-	struct server *s = r->server;
+	struct site *s = r->site;
 
 	if (s->attrs.idle_timeout != ATTR_NONE)
-		loop_timer_done(s->host->loop, &r->idle);
+		loop_timer_done(s->engine->loop, &r->idle);
 	stream_free(r->stream);
 	list_remove(&r->link);
 	s->nrequests--;
-	s->counters.ended++;
+	count_add(&s->counters->ended, 1);
 	pool_give(&s->pool, r);
-	server_resume(s);
+	s->ended(s);
 }
 
 /* Runs protected.  Arguments: the request, its error value. */
@@ -313,7 +312,7 @@ task_ended(struct task *t, int status)
 		lua_pushlightuserdata(L, r);
 		lua_xmove(t->co, L, 1);
 		if (state_call(L, 2, 0) != LUA_OK) {
-			r->server->counters.errors++;
+			count_add(&r->site->counters->errors, 1);
 			report_outcome(r, LOG_ERROR, "handler error", "not enough memory");
 			lua_pop(L, 1);
 		}
@@ -325,10 +324,10 @@ static void
 on_idle(struct loop_timer *timer)
 {
 	struct request *r = LIST_ENTRY(timer, struct request, idle);
-	int64_t due = clock_after(r->stream->active, r->server->attrs.idle_timeout);
+	int64_t due = clock_after(r->stream->active, r->site->attrs.idle_timeout);
 
-	if (due > loop_now(r->server->host->loop))
-		loop_timer_set(r->server->host->loop, timer, due);
+	if (due > loop_now(r->site->engine->loop))
+		loop_timer_set(r->site->engine->loop, timer, due);
 	else
 		task_cancel(r->task, "idle_timeout");
 }
@@ -354,21 +353,21 @@ apply_attrs(struct stream *st, const struct attrs *a)
 
 /* A request with its stream and task, ready to run.  NULL: out of memory; st is freed. */
 static struct request *
-prepare(struct server *s, struct stream *st, const struct addr *client)
+prepare(struct site *s, struct stream *st, const struct addr *client)
 {
-	struct loop *loop = s->host->loop;
+	struct loop *loop = s->engine->loop;
 	struct request *r = pool_take(&s->pool);
 
 	if (!r)
 		goto fail_stream;
 	*r = (struct request){
-	    .server = s, .stream = st, .script = s->script, .generation = s->generation};
+	    .site = s, .stream = st, .script = s->script, .generation = s->generation};
 	r->client.len = client->len;
 	memcpy(&r->client.ss, &client->ss, client->len);
 	if (s->attrs.idle_timeout != ATTR_NONE &&
 	    loop_timer_init(loop, &r->idle, on_idle) < 0)
 		goto fail_request;
-	r->task = task_new(&s->host->sched, s->script);
+	r->task = task_new(&s->engine->sched, s->script);
 	if (!r->task)
 		goto fail_timer;
 	r->task->owner = r;
@@ -384,7 +383,7 @@ prepare(struct server *s, struct stream *st, const struct addr *client)
 			       clock_after(loop_now(loop), s->attrs.idle_timeout));
 	list_append(&s->requests, &r->link);
 	s->nrequests++;
-	s->counters.requests++;
+	count_add(&s->counters->requests, 1);
 	return r;
 
 fail_timer:
@@ -407,41 +406,39 @@ run(struct request *r)
 	task_start(r->task, 1);
 }
 
-int
-request_start_stream(struct server *s, int fd, const struct addr *client)
+/* A connection's bytes, or a datagram's. */
+static int
+open_stream(struct site *s, const struct arrival *a, struct stream **out)
 {
-	struct stream *st;
-	struct request *r;
-	int rc = stream_new(&s->host->io, fd, true, &st);
+	int rc = stream_new(&s->engine->io, a->fd, a->fd >= 0, out);
 
-	if (rc < 0)
+	if (rc < 0 || !a->dgram)
 		return rc;
-	r = prepare(s, st, client);
-	if (!r)
-		return -ENOMEM;
-	run(r);
+	s->engine->io.bytes_in += a->dgram->len;
+	if (a->dgram->len > 0)
+		stream_lend(*out, a->dgram->data, a->dgram->len);
 	return 0;
 }
 
 int
-request_start_datagram(struct server *s, const struct dgram *d)
+request_start(struct site *s, const struct arrival *a)
 {
+	const struct dgram *d = a->dgram;
 	struct stream *st;
 	struct request *r;
-	int rc = stream_new(&s->host->io, -1, false, &st);
+	int rc = open_stream(s, a, &st);
 
 	if (rc < 0)
 		return rc;
-	s->host->io.bytes_in += d->len;
-	if (d->len > 0)
-		stream_lend(st, d->data, d->len);
-	r = prepare(s, st, &d->from);
+	r = prepare(s, st, a->client);
 	if (!r)
 		return -ENOMEM;
-	r->local = d->local;
-	st->from = &r->client;
-	st->local = &r->local;
-	r->full_len = d->full_len > d->len ? d->full_len : 0;
+	if (d) {
+		r->local = d->local;
+		st->from = &r->client;
+		st->local = &r->local;
+		r->full_len = d->full_len > d->len ? d->full_len : 0;
+	}
 	run(r);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* request.h - one request: its instance, its task, and its end.
  *
- * The server's pool owns the struct; the request frees itself when its task has
- * ended, and tells the server. */
+ * The site's pool owns the struct; the request frees itself when its task has
+ * ended, and tells the site. */
 #ifndef HOST_SERVER_REQUEST_H
 #define HOST_SERVER_REQUEST_H
 
@@ -11,8 +11,9 @@
 
 #include <lua.h>
 
+struct arrival;
 struct script;
-struct server;
+struct site;
 struct stream;
 struct task;
 
@@ -25,8 +26,8 @@ struct generation {
 };
 
 struct request {
-	struct list link; /* in the server's requests */
-	struct server *server;
+	struct list link; /* in the site's requests */
+	struct site *site;
 	struct stream *stream;
 	struct task *task;
 	struct script *script; /* borrowed from the task */
@@ -36,18 +37,15 @@ struct request {
 	struct loop_timer idle;
 	unsigned tries; /* to send the reply */
 	bool failed;
-	struct generation generation; /* the server's, when it began */
+	struct generation generation; /* the site's, when it began */
 };
 
 /* Makes the functions that build instances, and their registry references.  Raises; for a
  * protected call. */
 void request_prepare(lua_State *L, int *stream_ref, int *datagram_ref);
 
-/* Runs a request on a connected descriptor, which is taken over even on failure.
- * Errors: -ENOMEM, -ENOSPC. */
-int request_start_stream(struct server *s, int fd, const struct addr *client);
-
-/* Runs a request on a datagram. */
-int request_start_datagram(struct server *s, const struct dgram *d);
+/* Runs a request.  A connection is taken over even on failure.  Errors: -ENOMEM, -ENOSPC.
+ */
+int request_start(struct site *s, const struct arrival *a);
 
 #endif

@@ -5,6 +5,7 @@
 #include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
+#include "server/engine.h"
 #include "server/host.h"
 #include "server/replies.h"
 #include "server/request.h"
@@ -35,8 +36,8 @@ write_class_name(struct server *s)
 static bool
 may_accept(const struct server *s)
 {
-	return !s->closed && !s->paused.slot &&
-	       s->nrequests < s->policy->ceiling(&s->attrs);
+	return !s->closed && !s->paused.slot && s->budget > 0 &&
+	       s->policy->active(s) < s->policy->ceiling(&s->site.attrs);
 }
 
 /* ---- streams ---- */
@@ -64,25 +65,37 @@ is_transient(int err)
 	}
 }
 
-static void
-pause_accepting(struct server *s, int err)
+void
+server_pause(struct server *s, int err)
 {
 	struct log_field f[] = {
-	    log_str("server", s->name), log_str("why", strerror(err)), {0}};
+	    log_str("server", s->site.view.name), log_str("why", strerror(err)), {0}};
 
-	log_gated(s->host->log, &s->accept_gate, LOG_WARN, "accepting paused", f);
-	loop_timer_set(s->host->loop, &s->paused, loop_now(s->host->loop) + PAUSE);
+	log_gated(s->site.engine->log, &s->accept_gate, LOG_WARN, "accepting paused", f);
+	if (!s->draining)
+		loop_timer_set(s->site.engine->loop, &s->paused,
+			       loop_now(s->site.engine->loop) + PAUSE);
+}
+
+static void
+begin(struct server *s, const struct arrival *a)
+{
+	int rc = s->policy->begin(s, a);
+
+	if (s->budget != UINT64_MAX)
+		s->budget--;
+	if (rc < 0) {
+		count_add(&s->site.counters->accept_errors, 1);
+		server_pause(s, -rc);
+	}
 }
 
 static void
 begin_connection(struct server *s, int fd, const struct addr *peer)
 {
-	int rc = request_start_stream(s, fd, peer);
+	struct arrival a = {.fd = fd, .client = peer};
 
-	if (rc < 0) {
-		s->counters.accept_errors++;
-		pause_accepting(s, -rc);
-	}
+	begin(s, &a);
 }
 
 static void
@@ -99,17 +112,17 @@ accept_some(struct server *s)
 			begin_connection(s, fd, &peer);
 			continue;
 		}
-		s->counters.accept_errors++;
+		count_add(&s->site.counters->accept_errors, 1);
 		failed++;
 		if (is_transient(-fd) && failed < ACCEPT_BATCH)
 			continue;
-		if ((fd == -EMFILE || fd == -ENFILE) && s->host->io.lingers.n > 0) {
-			lingers_drop(&s->host->io.lingers);
+		if ((fd == -EMFILE || fd == -ENFILE) && s->site.engine->io.lingers.n > 0) {
+			lingers_drop(&s->site.engine->io.lingers);
 			continue;
 		}
 		if (fd == -EMFILE || fd == -ENFILE)
 			host_collect(s->host);
-		pause_accepting(s, -fd);
+		server_pause(s, -fd);
 	}
 	if (may_accept(s))
 		server_resume(s);
@@ -121,23 +134,20 @@ static void
 begin_datagram(struct server *s, unsigned i)
 {
 	struct dgram d;
-	int rc;
+	struct arrival a = {.fd = -1, .client = &d.from, .dgram = &d};
 
 	dgram_in_get(s->dgrams.in, i, &d);
 	if (d.full_len > d.len) {
 		struct log_field f[] = {
-		    log_str("server", s->name),
+		    log_str("server", s->site.view.name),
 		    log_int("length", (int64_t)d.full_len),
-		    log_int("max_packet_size", s->attrs.max_packet_size),
+		    log_int("max_packet_size", s->site.attrs.max_packet_size),
 		    {0}};
-		s->counters.truncated++;
-		log_gated(s->host->log, &s->trunc_gate, LOG_WARN, "datagram truncated", f);
+		count_add(&s->site.counters->truncated, 1);
+		log_gated(s->site.engine->log, &s->trunc_gate, LOG_WARN,
+			  "datagram truncated", f);
 	}
-	rc = request_start_datagram(s, &d);
-	if (rc < 0) {
-		s->counters.accept_errors++;
-		pause_accepting(s, -rc);
-	}
+	begin(s, &a);
 }
 
 static void
@@ -160,7 +170,7 @@ receive_some(struct server *s)
 		if (n < 0) { /* an earlier reply could not be delivered: it has been taken
 				off */
 			if (n != -ECONNREFUSED && !is_transient(-n)) {
-				pause_accepting(s, -n);
+				server_pause(s, -n);
 				return;
 			}
 			continue;
@@ -180,7 +190,7 @@ take_some(struct server *s)
 {
 	if (s->accept_op.fd || s->fd.fd < 0)
 		return;
-	if (transport_is_stream(s->view.transport))
+	if (transport_is_stream(s->site.view.transport))
 		accept_some(s);
 	else
 		receive_some(s);
@@ -212,12 +222,12 @@ void
 server_resume(struct server *s)
 {
 	/* A descriptor may just have become free: no need to wait out the pause. */
-	loop_timer_set(s->host->loop, &s->paused, CLOCK_NEVER);
+	loop_timer_set(s->site.engine->loop, &s->paused, CLOCK_NEVER);
 	replies_leave_loop(s);
-	if (s->draining || s->closed || s->accept_due || s->accept_op.fd)
+	if (s->draining || s->closed || s->elsewhere || s->accept_due || s->accept_op.fd)
 		return;
 	s->accept_due = true;
-	loop_defer(s->host->loop, &s->accept_task);
+	loop_defer(s->site.engine->loop, &s->accept_task);
 }
 
 /* ---- life ---- */
@@ -225,13 +235,13 @@ server_resume(struct server *s)
 static void
 view_shutdown(struct server_view *v)
 {
-	server_drain(LIST_ENTRY(v, struct server, view));
+	server_drain(LIST_ENTRY(v, struct server, site.view));
 }
 
 static bool
 view_attribute(struct server_view *v, lua_State *L, const char *name)
 {
-	return attrs_push(&LIST_ENTRY(v, struct server, view)->attrs, L, name);
+	return attrs_push(&LIST_ENTRY(v, struct site, view)->attrs, L, name);
 }
 
 static void
@@ -241,172 +251,121 @@ put_count(lua_State *L, const char *name, uint64_t n)
 	lua_setfield(L, -2, name);
 }
 
+void
+server_count(const struct server *s, struct counters *sum)
+{
+	*sum = (struct counters){0};
+	counters_add(sum, &s->counters);
+	if (s->policy->count)
+		s->policy->count(s, sum);
+}
+
+void
+server_push_stats(struct server *s, const struct engine *e, lua_State *L)
+{
+	struct counters c;
+
+	server_count(s, &c);
+	count_add(&c.bytes_in, e->io.bytes_in);
+	count_add(&c.bytes_out, e->io.bytes_out);
+	lua_newtable(L);
+	engine_push_stats(e, L);
+	put_count(L, "requests", count_get(&c.requests));
+	put_count(L, "active", s->policy->active(s));
+	put_count(L, "errors", count_get(&c.errors));
+	put_count(L, "peers_gone", count_get(&c.peers_gone));
+	put_count(L, "timeouts", count_get(&c.timeouts));
+	put_count(L, "cancelled", count_get(&c.cancelled));
+	put_count(L, "refused", count_get(&c.refused));
+	put_count(L, "accept_errors", count_get(&c.accept_errors));
+	put_count(L, "truncated", count_get(&c.truncated));
+	put_count(L, "unanswered", count_get(&c.unanswered));
+	put_count(L, "send_errors", count_get(&c.send_errors));
+	put_count(L, "died", count_get(&c.died));
+	put_count(L, "bytes_in", count_get(&c.bytes_in));
+	put_count(L, "bytes_out", count_get(&c.bytes_out));
+	put_count(L, "reloads", count_get(&s->host->reloads));
+	put_count(L, "failed_reloads", count_get(&s->host->failed_reloads));
+	put_count(L, "drops", listener_drops(s->listener.fd));
+}
+
 static void
 view_stats(struct server_view *v, lua_State *L)
 {
-	struct server *s = LIST_ENTRY(v, struct server, view);
-	const struct counters *c = &s->counters;
+	struct server *s = LIST_ENTRY(v, struct server, site.view);
 
-	lua_newtable(L);
-	put_count(L, "requests", c->requests);
-	put_count(L, "active", s->nrequests);
-	put_count(L, "errors", c->errors);
-	put_count(L, "peers_gone", c->peers_gone);
-	put_count(L, "timeouts", c->timeouts);
-	put_count(L, "cancelled", c->cancelled);
-	put_count(L, "refused", c->refused);
-	put_count(L, "accept_errors", c->accept_errors);
-	put_count(L, "truncated", c->truncated);
-	put_count(L, "unanswered", c->unanswered);
-	put_count(L, "send_errors", c->send_errors);
-	put_count(L, "drops", listener_drops(v->fd));
-	put_count(L, "generation", s->script->number);
-	host_push_stats(s->host, L);
-}
-
-/* Runs protected.  Arguments: the attributes, the script. */
-static int
-read_attrs(lua_State *L)
-{
-	struct script *sc = lua_touserdata(L, 2);
-
-	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
-	attrs_read(lua_touserdata(L, 1), L, -1);
-	return 0;
+	server_push_stats(s, s->site.engine, L);
+	put_count(L, "generation", s->site.script->number);
 }
 
 int
-server_read_attrs(struct script *script, struct attrs *attrs, char *why, size_t size)
+server_bind(struct server *s, const struct url *url, bool listens, char *why, size_t size)
 {
-	lua_State *L = script->state.L;
-
-	lua_pushcfunction(L, read_attrs);
-	lua_pushlightuserdata(L, attrs);
-	lua_pushlightuserdata(L, script);
-	if (state_call(L, 2, 0) == LUA_OK)
-		return 0;
-	script_keep_error(L, script->path, why, size);
-	return -EINVAL;
-}
-
-/* Runs protected: what the state must know of the server.  Arguments: the server, the
- * script, the generation to fill in. */
-static int
-attach(lua_State *L)
-{
-	struct server *s = lua_touserdata(L, 1);
-	struct script *sc = lua_touserdata(L, 2);
-	struct generation *g = lua_touserdata(L, 3);
-
-	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
-	*g = (struct generation){0};
-	if (lua_getfield(L, -1, "server") == LUA_TTABLE) {
-		g->verifies = lua_getfield(L, -1, "verify_request") == LUA_TFUNCTION;
-		g->handles_errors = lua_getfield(L, -2, "handle_error") == LUA_TFUNCTION;
-	}
-	request_prepare(L, &g->stream_ref, &g->datagram_ref);
-	server_push(L, &s->view);
-	g->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-	datagram_push(L, &s->dgrams.port);
-	g->port_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-	return 0;
-}
-
-int
-server_adopt(struct server *s, struct script *script, char *why, size_t size)
-{
-	lua_State *L = script->state.L;
-	struct attrs next = s->given;
-	struct generation generation;
-
-	if (server_read_attrs(script, &next, why, size) < 0) {
-		script_release(script);
-		return -EINVAL;
-	}
-	lua_pushcfunction(L, attach);
-	lua_pushlightuserdata(L, s);
-	lua_pushlightuserdata(L, script);
-	lua_pushlightuserdata(L, &generation);
-	if (state_call(L, 3, 0) != LUA_OK) {
-		script_keep_error(L, script->path, why, size);
-		script_release(script);
-		return -EINVAL;
-	}
-	if (s->script) {
-		/* What the socket, its buffers and running timers were made with stays. */
-		next.request_queue_size = s->attrs.request_queue_size;
-		next.max_packet_size = s->attrs.max_packet_size;
-		next.socket_mode = s->attrs.socket_mode;
-		next.idle_timeout = s->attrs.idle_timeout;
-		script_release(s->script);
-	}
-	script->state.alloc.limit = (size_t)next.memory_limit;
-	s->attrs = next;
-	s->generation = generation;
-	s->script = script;
-	return 0;
-}
-
-static int
-open_socket(struct server *s, const struct url *url, char *why, size_t size)
-{
+	const struct attrs *a = &s->site.attrs;
 	struct listen_options o = {
-	    .backlog = (int)s->attrs.request_queue_size,
-	    .reuse_address = s->attrs.allow_reuse_address,
-	    .reuse_port = s->attrs.allow_reuse_port,
-	    .v6only = s->attrs.ipv6_v6only,
-	    .nodelay = s->attrs.disable_nagle_algorithm,
-	    .mode = (mode_t)s->attrs.socket_mode,
+	    .backlog = listens ? (int)a->request_queue_size : -1,
+	    .reuse_address = a->allow_reuse_address,
+	    .reuse_port = a->allow_reuse_port,
+	    .v6only = a->ipv6_v6only,
+	    .nodelay = a->disable_nagle_algorithm,
+	    .mode = (mode_t)a->socket_mode,
 	};
 	int rc = listener_open(url, &o, &s->listener, why, size);
 
 	if (rc < 0)
 		return rc;
-	s->view.addr = s->listener.addr;
-	s->view.transport = s->listener.transport;
-	s->view.fd = s->listener.fd;
-	s->dgrams.port.fd = s->listener.fd;
-	s->dgrams.port.transport = s->listener.transport;
+	s->site.view.addr = s->listener.addr;
+	s->site.view.transport = s->listener.transport;
+	s->site.view.fd = s->listener.fd;
+	s->site.port.fd = s->listener.fd;
+	s->site.port.transport = s->listener.transport;
+	if (s->listener.transport == TRANSPORT_UDP)
+		s->site.reply = replies_put;
 	write_class_name(s);
-	s->view.class_name = s->class_name;
+	s->site.view.class_name = s->class_name;
 	return 0;
 }
 
-int
-server_open(struct host *host, const struct url *url, const struct policy *policy,
-	    const struct attrs *attrs, struct script *script, struct server **out,
-	    char *why, size_t size)
+static void
+site_ended(struct site *site)
 {
+	server_resume(LIST_ENTRY(site, struct server, site));
+}
+
+int
+server_new(struct host *host, const struct policy *policy, const struct attrs *attrs,
+	   struct script *script, struct server **out, char *why, size_t size)
+{
+	struct loop *loop = host->engine.loop;
 	struct server *s = calloc(1, sizeof(*s));
-	int rc = -ENOMEM;
+	int rc;
 
 	snprintf(why, size, "out of memory");
-	if (!s) {
-		script_release(script);
-		return rc;
-	}
+	if (!s)
+		goto fail_script;
 	s->host = host;
-	s->given = s->attrs = *attrs;
 	s->policy = policy;
+	s->budget = UINT64_MAX;
 	s->listener.fd = s->fd.fd = -1;
-	s->view = (struct server_view){.shutdown = view_shutdown,
-				       .push_stats = view_stats,
-				       .push_attribute = view_attribute};
 	s->accept_op.done = on_acceptable;
 	s->accept_task.run = on_accept_task;
-	list_init(&s->requests);
 	list_init(&s->accept_task.link);
-	pool_init(&s->pool, sizeof(struct request));
-	if (loop_timer_init(host->loop, &s->paused, on_pause_over) < 0)
-		goto fail;
-	if (replies_init(s) < 0) {
-		loop_timer_done(host->loop, &s->paused);
-		goto fail;
-	}
+	s->site = (struct site){.engine = &host->engine,
+				.counters = &s->counters,
+				.given = *attrs,
+				.attrs = *attrs,
+				.ended = site_ended,
+				.view = {.fd = -1,
+					 .shutdown = view_shutdown,
+					 .push_stats = view_stats,
+					 .push_attribute = view_attribute}};
+	site_init(&s->site);
+	if (loop_timer_init(loop, &s->paused, on_pause_over) < 0)
+		goto fail_server;
+	if (replies_init(s) < 0)
+		goto fail_timer;
 	list_append(&host->servers, &s->link);
-	rc = server_adopt(s, script, why, size);
-	if (rc == 0)
-		rc = open_socket(s, url, why, size);
+	rc = site_adopt(&s->site, script, why, size);
 	if (rc < 0) {
 		server_close(s);
 		return rc;
@@ -414,26 +373,43 @@ server_open(struct host *host, const struct url *url, const struct policy *polic
 	*out = s;
 	return 0;
 
-fail:
+fail_timer:
+	loop_timer_done(loop, &s->paused);
+fail_server:
 	free(s);
+fail_script:
 	script_release(script);
-	return rc;
+	return -ENOMEM;
 }
 
 int
-server_begin(struct server *s)
+server_begin(struct server *s, char *why, size_t size)
 {
 	int rc;
 
-	if (!transport_is_stream(s->view.transport)) {
-		s->dgrams.in = dgram_in_new((size_t)s->attrs.max_packet_size,
-					    addr_is_any(&s->view.addr));
+	snprintf(why, size, "out of memory");
+	if (!transport_is_stream(s->site.view.transport)) {
+		s->dgrams.in = dgram_in_new((size_t)s->site.attrs.max_packet_size,
+					    addr_is_any(&s->site.view.addr));
 		s->dgrams.out = dgram_out_new();
 		if (!s->dgrams.in || !s->dgrams.out)
 			return -ENOMEM;
 	}
-	rc = loop_add(s->host->loop, &s->fd, s->listener.fd, LOOP_LIKELY);
-	if (rc == 0)
+	rc = s->policy->open ? s->policy->open(s, why, size) : 0;
+	if (rc < 0 || s->elsewhere)
+		return rc;
+	return server_watch(s, why, size);
+}
+
+int
+server_watch(struct server *s, char *why, size_t size)
+{
+	int rc = loop_add(s->site.engine->loop, &s->fd, s->listener.fd,
+			  s->shared ? LOOP_LIKELY | LOOP_SHARED : LOOP_LIKELY);
+
+	if (rc < 0)
+		snprintf(why, size, "%s", strerror(-rc));
+	else
 		server_resume(s);
 	return rc;
 }
@@ -441,14 +417,14 @@ server_begin(struct server *s)
 static void
 stop_listening(struct server *s)
 {
-	if (!transport_is_stream(s->view.transport)) {
+	if (!transport_is_stream(s->site.view.transport)) {
 		loop_cancel(&s->accept_op);
 		replies_leave_loop(s);
 		return;
 	}
 	loop_release_fd(&s->fd);
 	listener_close(&s->listener);
-	s->view.fd = -1;
+	s->site.view.fd = -1;
 }
 
 void
@@ -456,8 +432,10 @@ server_end_drain(struct server *s)
 {
 	if (s->fd.fd >= 0 && s->dgrams.out)
 		replies_flush(s);
-	loop_timer_set(s->host->loop, &s->dgrams.retry, CLOCK_NEVER);
+	loop_timer_set(s->site.engine->loop, &s->dgrams.retry, CLOCK_NEVER);
 	loop_release_fd(&s->fd);
+	if (s->policy->close)
+		s->policy->close(s);
 }
 
 void
@@ -467,48 +445,73 @@ server_drain(struct server *s)
 		return;
 	/* Clients that the kernel has already let in get their turn, as far as the ceiling
 	 * allows. */
-	if (s->fd.fd >= 0 && transport_is_stream(s->view.transport)) {
+	if (s->fd.fd >= 0 && transport_is_stream(s->site.view.transport)) {
 		loop_cancel(&s->accept_op);
 		s->fd.readable = true;
 		for (int i = 0; i < 64 && may_accept(s) && !s->accept_op.fd; i++)
 			accept_some(s);
 	}
 	s->draining = true;
-	loop_timer_set(s->host->loop, &s->paused, CLOCK_NEVER);
+	loop_timer_set(s->site.engine->loop, &s->paused, CLOCK_NEVER);
 	stop_listening(s);
+	if (s->policy->drained)
+		s->policy->drained(s);
 }
 
 bool
 server_is_done(const struct server *s, bool hurry)
 {
-	return s->draining && s->nrequests == 0 && (hurry || s->fd.fd < 0);
+	return s->draining && s->policy->active(s) == 0 && (hurry || s->fd.fd < 0);
 }
 
 void
 server_cancel(struct server *s, const char *why)
 {
-	for (struct list *l = s->requests.next; l != &s->requests; l = l->next)
-		task_cancel(LIST_ENTRY(l, struct request, link)->task, why);
+	s->policy->cancel(s, why);
+}
+
+void
+server_kill(struct server *s)
+{
+	s->draining = s->closed = true;
+	s->policy->kill(s);
+}
+
+void
+server_forget(struct server *s)
+{
+	s->draining = s->closed = true;
+	s->accept_due = s->dgrams.flush_due = false;
+	list_remove(&s->accept_task.link);
+	list_remove(&s->dgrams.flush.link);
+	if (s->dgrams.out)
+		dgram_out_drop(s->dgrams.out, dgram_out_count(s->dgrams.out));
+	loop_cancel(&s->accept_op);
+	loop_cancel(&s->dgrams.out_op);
+	s->fd.fd = s->listener.fd = -1;
+	s->listener.ino = 0;
+	list_init(&s->site.requests);
+	s->site.nrequests = 0;
+	s->site.reply = NULL; /* that one collects for the loop of the server */
+	s->mixin = NULL;
 }
 
 void
 server_close(struct server *s)
 {
-	s->draining = s->closed = true;
-	while (!list_empty(&s->requests))
-		task_kill(LIST_ENTRY(s->requests.next, struct request, link)->task);
+	server_kill(s);
+	if (s->policy->close)
+		s->policy->close(s);
 	loop_release_fd(&s->fd);
 	listener_close(&s->listener);
-	loop_timer_done(s->host->loop, &s->paused);
-	loop_timer_done(s->host->loop, &s->dgrams.retry);
+	loop_timer_done(s->site.engine->loop, &s->paused);
+	loop_timer_done(s->site.engine->loop, &s->dgrams.retry);
 	list_remove(&s->accept_task.link);
 	list_remove(&s->dgrams.flush.link);
 	list_remove(&s->link);
-	if (s->script)
-		script_release(s->script);
+	site_free(&s->site);
 	dgram_in_free(s->dgrams.in);
 	dgram_out_free(s->dgrams.out);
-	pool_free(&s->pool);
 	free(s->name);
 	free(s);
 }

@@ -1,0 +1,124 @@
+/* crew.h - the threads of a threading server, and the seats that they take turns at.
+ *
+ * Each request has a seat, with a Lua state of its own, until it ends.  Threads wait
+ * together, on one epoll set, for any seat that has something to do, and run it until it
+ * waits again: as many at a time as there are processors, for more would only take turns.
+ * A thread that does not come back soon (its handler computes, or blocks in C) is counted
+ * out, and another takes its place.  So a blocking handler holds up nobody else, and a
+ * thousand that merely wait cost no thread.
+ *
+ * The server's thread makes the crew, starts threads, hands requests over and looks at
+ * progress.  Functions are for that thread, unless they say otherwise. */
+#ifndef HOST_SERVER_CREW_H
+#define HOST_SERVER_CREW_H
+
+#include "base/list.h"
+#include "base/log.h"
+#include "bind/ldatagram.h"
+#include "bind/lserver.h"
+#include "loop/loop.h"
+#include "server/attrs.h"
+
+#include <lua.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct arrival;
+struct counters;
+struct engine;
+struct seat;
+struct server;
+
+/* What a seat loads. */
+struct crew_script {
+	char *path;
+	const char *lua_path; /* of the host's own modules; borrowed */
+	size_t memory_limit;
+	unsigned number; /* of the generation */
+};
+
+struct worker {
+	struct list link;
+	struct crew *crew;
+	pthread_t thread;
+	unsigned number;   /* in the log */
+	struct seat *seat; /* that it runs now; the mutex */
+	uint64_t rounds;   /* begun so far; the mutex */
+	uint64_t seen;     /* of these, when the server looked last */
+	bool stuck;        /* counted out; the mutex */
+	bool ended;        /* may be joined; the mutex */
+};
+
+struct crew {
+	pthread_mutex_t mutex; /* guards all that is not constant */
+	pthread_cond_t parked; /* threads that are not needed now */
+	/* Constant. */
+	int ep, bell;
+	struct log *log;
+	struct attrs given;
+	struct datagram_port port;
+	struct server_view view;
+	unsigned at_once; /* how many threads may run */
+	unsigned max;     /* threads, and seats */
+
+	struct server *server; /* NULL: it is gone */
+	struct list workers, seats, queue, idle;
+	unsigned nworkers, nstuck, nparked, npolling, nseats, started;
+	_Atomic unsigned busy; /* seats with a request */
+	struct crew_script script;
+	bool quit, watching;
+	bool draining; /* the server wants to know whenever a seat becomes idle */
+	bool tell;     /* the next time */
+	bool shutdown; /* a script has asked for it */
+	int failed;    /* a request could not begin: -errno */
+	struct log_gate fail_gate, reload_gate, start_gate;
+	/* The server's own. */
+	struct loop_fd notice; /* an eventfd: threads have something to say */
+	struct loop_op notice_op;
+	struct loop_timer watch; /* looks at progress */
+	struct loop_timer sweep; /* ends what has been idle for long */
+	struct loop_timer give_up;
+	bool abandoned; /* some did not end in time */
+	bool orphan;    /* and outlive the server; the mutex */
+	unsigned quiet; /* looks in a row that saw nobody run */
+};
+
+/* Errors: -errno with one sentence in why. */
+int crew_new(struct server *server, struct crew **out, char *why, size_t size);
+
+/* Has a seat run the request, which is taken over even on failure.  Errors: -EAGAIN (no
+ * thread can be started), -ENOMEM. */
+int crew_hand_over(struct crew *c, const struct arrival *a);
+
+unsigned crew_busy(const struct crew *c);
+
+/* A message to every seat with a request; what has not ended `patience` ns later is left
+ * behind. */
+void crew_cancel(struct crew *c, const char *why, int64_t patience);
+void crew_kill(struct crew *c, int64_t patience);
+
+/* From now on the server is told whenever a request ends. */
+void crew_drained(struct crew *c);
+
+/* New requests run what the server's site has now.  Errors: -ENOMEM. */
+int crew_adopt(struct crew *c);
+
+void crew_count(struct crew *c, struct counters *sum);
+
+/* One event for each request that runs. */
+void crew_log_requests(struct crew *c, const char *event);
+
+/* Ends the threads.  Those that cannot be ended keep what they need. */
+void crew_close(struct crew *c);
+
+/* ---- for seats, on any thread ---- */
+
+/* What to load when one has generation `number`; false: nothing newer.  The path is the
+ * caller's, and NULL when memory is short. */
+bool crew_script(struct crew *c, unsigned number, struct crew_script *out);
+
+void crew_log_reload(struct crew *c, const char *why);
+void crew_shutdown(struct crew *c);
+void crew_push_stats(struct crew *c, const struct engine *e, lua_State *L);
+
+#endif

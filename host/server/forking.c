@@ -1,0 +1,397 @@
+#include "server/forking.h"
+
+#include "base/clock.h"
+#include "loop/signals.h"
+#include "script/script.h"
+#include "server/children.h"
+#include "server/host.h"
+#include "server/policy.h"
+#include "server/server.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+/* How long a child that was told to end may take beyond its request's grace. */
+static const int64_t MOMENT = CLOCK_SECOND / 2;
+
+/* A pre-forked child that dies sooner than this, with nothing done, is not replaced at
+ * once. */
+static const int64_t EARLY = CLOCK_SECOND, RETRY = 100 * CLOCK_MS;
+
+/* A child that serves one request never collects garbage below this much of it, in KiB:
+ * marking would copy all the pages that it shares with the parent. */
+enum { GARBAGE = 16 * 1024 };
+
+struct family {
+	struct children children;
+	bool prefork;
+	bool fork_due;            /* one is missing */
+	struct loop_timer retry;  /* set: no fork before that */
+	struct loop_task replace; /* forks what is missing */
+};
+
+static struct signals child_signals; /* of a child, which is a process of its own */
+
+static uint64_t
+ceiling(const struct attrs *a)
+{
+	return (uint64_t)a->max_children;
+}
+
+/* ---- the child ---- */
+
+/* Signals of a child: its parent says TERM for "cancel" and QUIT for "no more".  What a
+ * terminal sends to the whole group is for the parent to act upon. */
+static void
+on_signal(void *arg, int signo)
+{
+	struct server *s = arg;
+
+	if (signo != SIGTERM && signo != SIGQUIT)
+		return;
+	s->listener.ino = 0; /* its path is the parent's */
+	server_drain(s);
+	if (signo == SIGTERM)
+		server_cancel(s, "the server stops");
+}
+
+/* A handler that blocks in C does not get to hear of a signal: it may have its grace. */
+static void
+limit_life(const struct server *s)
+{
+	double grace = s->site.attrs.cancel_grace;
+
+	signals_last_word(SIGTERM, grace < 1e6 ? (unsigned)grace + 1 : 0);
+}
+
+/* Closes all but 0 to 2 and, if it is not negative, `keep`. */
+static void
+close_others(int keep)
+{
+	if (keep > 3)
+		(void)close_range(3, (unsigned)keep - 1, 0);
+	(void)close_range(keep > 2 ? (unsigned)keep + 1 : 3, ~0u, 0);
+}
+
+static void
+become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
+	     struct counters *slot)
+{
+	static const int signos[] = {SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1};
+	lua_State *L = s->site.script->state.L;
+
+	close_others(keep_fd);
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
+		_exit(1); /* the parent has ended meanwhile */
+	s->site.counters = slot;
+	if (host_reborn(s->host, keep) < 0 ||
+	    signals_open(&child_signals, s->site.engine->loop, signos,
+			 sizeof(signos) / sizeof(*signos), on_signal, s) < 0)
+		_exit(1);
+	limit_life(s);
+	s->policy = policy_find("sync");
+	children_unblock();
+	lua_gc(L, LUA_GCSTEP, -GARBAGE);
+}
+
+void
+forking_exit(struct server *s, int status)
+{
+	struct counters *c = s->site.counters;
+
+	count_set(&c->bytes_in, s->site.engine->io.bytes_in);
+	count_set(&c->bytes_out, s->site.engine->io.bytes_out);
+	fflush(NULL);
+	_exit(status);
+}
+
+static _Noreturn void
+serve_one(struct server *s, const struct arrival *a)
+{
+	int rc = request_start(&s->site, a);
+
+	if (rc < 0)
+		count_add(&s->site.counters->accept_errors, 1);
+	host_run_child(s->host);
+	forking_exit(s, rc < 0 || count_get(&s->site.counters->errors) > 0);
+}
+
+/* A child that accepts for itself, so many requests. */
+static _Noreturn void
+serve_many(struct server *s, int listener)
+{
+	char why[256];
+
+	s->draining = s->closed = s->elsewhere = false;
+	s->shared = true;
+	s->listener.fd = listener;
+	s->budget = (uint64_t)s->site.attrs.max_requests_per_child;
+	if (server_watch(s, why, sizeof(why)) < 0)
+		_exit(1);
+	while (!(s->budget == 0 && s->site.nrequests == 0) && !server_is_done(s, false))
+		loop_turn(s->site.engine->loop, CLOCK_NEVER);
+	server_drain(s);
+	host_run_child(s->host);
+	forking_exit(s, 0);
+}
+
+/* ---- the parent ---- */
+
+pid_t
+forking_fork(struct server *s, struct stream *keep, const struct addr *client)
+{
+	struct family *f = s->mixin;
+	struct counters *slot;
+	pid_t parent = getpid(), pid;
+
+	pid = children_fork(&f->children, client, &slot);
+	if (pid == 0)
+		become_child(s, parent, keep->fd.fd >= 0 ? keep->fd.fd : s->listener.fd,
+			     keep, slot);
+	return pid;
+}
+
+static int
+begin(struct server *s, const struct arrival *a)
+{
+	struct family *f = s->mixin;
+	struct counters *slot;
+	pid_t parent = getpid(), pid;
+	int keep = a->fd >= 0 ? a->fd : s->listener.fd;
+
+	pid = children_fork(&f->children, a->client, &slot);
+	if (pid == 0) {
+		become_child(s, parent, keep, NULL, slot);
+		serve_one(s, a);
+	}
+	if (a->fd >= 0)
+		close(a->fd);
+	return pid < 0 ? (int)pid : 0;
+}
+
+static void
+fork_missing(struct loop_task *t)
+{
+	struct family *f = LIST_ENTRY(t, struct family, replace);
+	struct server *s = f->children.server;
+	struct counters *slot;
+	pid_t parent = getpid(), pid;
+	int listener = s->listener.fd;
+
+	f->fork_due = false;
+	while (!s->draining && f->children.nspare > 0) {
+		pid = children_fork(&f->children, NULL, &slot);
+		if (pid == 0) {
+			become_child(s, parent, listener, NULL, slot);
+			serve_many(s, listener);
+		}
+		if (pid < 0) {
+			server_pause(s, (int)-pid);
+			loop_timer_set(s->site.engine->loop, &f->retry,
+				       clock_now() + RETRY);
+			return;
+		}
+	}
+}
+
+static void
+want_fork(struct family *f)
+{
+	if (f->fork_due || f->retry.slot)
+		return;
+	f->fork_due = true;
+	loop_defer(f->children.server->site.engine->loop, &f->replace);
+}
+
+static void
+on_retry(struct loop_timer *t)
+{
+	want_fork(LIST_ENTRY(t, struct family, retry));
+}
+
+static void
+gone(struct children *c, const struct child *child)
+{
+	struct family *f = LIST_ENTRY(c, struct family, children);
+	int64_t now = clock_now();
+
+	server_resume(c->server);
+	if (!f->prefork || c->server->draining)
+		return;
+	if (now - child->began < EARLY && !f->retry.slot)
+		loop_timer_set(c->server->site.engine->loop, &f->retry, now + RETRY);
+	else
+		want_fork(f);
+}
+
+/* Threads of this process; 1 when that cannot be told. */
+static int
+count_threads(void)
+{
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+	int n = 0;
+
+	while (d && (e = readdir(d)))
+		n += e->d_name[0] != '.';
+	if (d)
+		closedir(d);
+	return n > 0 ? n : 1;
+}
+
+static int
+open_family(struct server *s, char *why, size_t size)
+{
+	struct loop *loop = s->site.engine->loop;
+	int threads = count_threads();
+	struct family *f;
+
+	if (threads > 1) {
+		snprintf(why, size,
+			 "%s cannot fork: this process has %d threads, and what one of "
+			 "them holds would stay locked in a child; use the async or "
+			 "threading mixin, or a process of its own",
+			 s->site.view.name, threads);
+		return -EINVAL;
+	}
+	snprintf(why, size, "out of memory");
+	f = calloc(1, sizeof(*f));
+	if (!f)
+		return -ENOMEM;
+	list_init(&f->replace.link);
+	f->replace.run = fork_missing;
+	f->prefork = s->elsewhere = s->site.attrs.max_requests_per_child > 1;
+	if (children_init(&f->children, s, (unsigned)s->site.attrs.max_children, gone) < 0)
+		goto fail;
+	if (loop_timer_init(loop, &f->retry, on_retry) < 0) {
+		children_close(&f->children);
+		goto fail;
+	}
+	s->mixin = f;
+	if (f->prefork)
+		want_fork(f);
+	return 0;
+
+fail:
+	free(f);
+	return -ENOMEM;
+}
+
+static uint64_t
+active(const struct server *s)
+{
+	const struct family *f = s->mixin;
+	struct counters sum = {0};
+
+	if (!f)
+		return 0;
+	if (!f->prefork || s->draining)
+		return f->children.n;
+	children_count(&f->children, &sum);
+	return count_get(&sum.requests) - count_get(&sum.ended);
+}
+
+/* Pre-forked children have the old generation: each ends when its request has. */
+static void
+adopted(struct server *s)
+{
+	struct family *f = s->mixin;
+
+	if (f && f->prefork)
+		children_signal(&f->children, SIGQUIT);
+}
+
+static void
+cancel(struct server *s, const char *why)
+{
+	struct family *f = s->mixin;
+
+	(void)why;
+	children_signal(&f->children, SIGTERM);
+	children_give_up(&f->children, clock_after(MOMENT, s->site.attrs.cancel_grace));
+}
+
+static void
+kill_all(struct server *s)
+{
+	struct family *f = s->mixin;
+
+	if (f)
+		children_signal(&f->children, SIGKILL);
+}
+
+static void
+drained(struct server *s)
+{
+	struct family *f = s->mixin;
+
+	if (!f)
+		return;
+	if (f->prefork)
+		children_signal(&f->children, SIGQUIT);
+	if (!s->site.attrs.block_on_close)
+		cancel(s, NULL);
+}
+
+static void
+count_all(const struct server *s, struct counters *sum)
+{
+	const struct family *f = s->mixin;
+
+	if (f)
+		children_count(&f->children, sum);
+}
+
+static void
+log_requests(const struct server *s, const char *event)
+{
+	const struct family *f = s->mixin;
+
+	if (f)
+		children_log(&f->children, event);
+}
+
+static void
+close_family(struct server *s)
+{
+	struct family *f = s->mixin;
+
+	if (!f)
+		return;
+	children_close(&f->children);
+	s->mixin = NULL;
+	list_remove(&f->replace.link);
+	loop_timer_done(s->site.engine->loop, &f->retry);
+	free(f);
+}
+
+struct children *
+forking_children(struct server *s)
+{
+	struct family *f = s->mixin;
+
+	return f ? &f->children : NULL;
+}
+
+const struct policy policy_forking = {
+    .name = "forking",
+    .prefix = "Forking",
+    .forks = true,
+    .ceiling = ceiling,
+    .open = open_family,
+    .begin = begin,
+    .active = active,
+    .adopted = adopted,
+    .drained = drained,
+    .cancel = cancel,
+    .kill = kill_all,
+    .count = count_all,
+    .log_requests = log_requests,
+    .close = close_family,
+};

@@ -1,0 +1,191 @@
+#include "server/seat.h"
+
+#include "bind/lmoonport.h"
+#include "script/script.h"
+#include "server/crew.h"
+#include "server/policy.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+bool
+seat_claim(struct seat *s)
+{
+	int was = SEAT_FREE;
+
+	for (;;) {
+		if (was == SEAT_FREE &&
+		    atomic_compare_exchange_weak(&s->turn, &was, SEAT_TAKEN))
+			return true;
+		if (was == SEAT_AGAIN ||
+		    (was == SEAT_TAKEN &&
+		     atomic_compare_exchange_weak(&s->turn, &was, SEAT_AGAIN)))
+			return false;
+	}
+}
+
+bool
+seat_release(struct seat *s)
+{
+	int was = SEAT_TAKEN;
+
+	if (atomic_compare_exchange_strong(&s->turn, &was, SEAT_FREE))
+		return true;
+	atomic_store(&s->turn, SEAT_TAKEN);
+	return false;
+}
+
+static void
+view_shutdown(struct server_view *v)
+{
+	crew_shutdown(LIST_ENTRY(v, struct seat, site.view)->crew);
+}
+
+static void
+view_stats(struct server_view *v, lua_State *L)
+{
+	struct seat *s = LIST_ENTRY(v, struct seat, site.view);
+
+	crew_push_stats(s->crew, &s->engine, L);
+	lua_pushinteger(L, s->site.script->number);
+	lua_setfield(L, -2, "generation");
+}
+
+static bool
+view_attribute(struct server_view *v, lua_State *L, const char *name)
+{
+	return attrs_push(&LIST_ENTRY(v, struct site, view)->attrs, L, name);
+}
+
+static void
+site_ended(struct site *site)
+{
+	(void)site; /* seat_run() looks at the end of each run */
+}
+
+/* The generation that the server runs now, unless the seat has it. */
+static int
+load(struct seat *s, char *why, size_t size)
+{
+	struct crew_script want;
+	struct script_options o = {.open = preload_moonport};
+	struct script *sc;
+	int rc;
+
+	if (!crew_script(s->crew, s->site.script ? s->site.script->number : 0, &want))
+		return 0;
+	snprintf(why, size, "out of memory");
+	if (!want.path)
+		return -ENOMEM;
+	o.memory_limit = want.memory_limit;
+	o.lua_path = want.lua_path;
+	o.number = want.number;
+	rc = script_load(&s->engine.sched, want.path, &o, &sc, why, size);
+	free(want.path);
+	return rc < 0 ? rc : site_adopt(&s->site, sc, why, size);
+}
+
+static int
+furnish(struct seat *s, char *why, size_t size)
+{
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.ptr = s};
+	int rc, fd;
+
+	rc = engine_init(&s->engine, s->crew->log);
+	if (rc < 0) {
+		snprintf(why, size, "%s", strerror(-rc));
+		return rc;
+	}
+	s->site = (struct site){.engine = &s->engine,
+				.counters = &s->counters,
+				.given = s->crew->given,
+				.ended = site_ended,
+				.port = s->crew->port,
+				.view = s->crew->view};
+	s->site.view.shutdown = view_shutdown;
+	s->site.view.push_stats = view_stats;
+	s->site.view.push_attribute = view_attribute;
+	site_init(&s->site);
+	s->furnished = true;
+	rc = load(s, why, size);
+	if (rc < 0)
+		goto fail;
+	fd = loop_embed(s->engine.loop);
+	rc = fd < 0 ? fd : epoll_ctl(s->crew->ep, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
+	if (rc == 0)
+		return 0;
+	snprintf(why, size, "%s", strerror(-rc));
+
+fail:
+	seat_empty(s);
+	return rc;
+}
+
+void
+seat_empty(struct seat *s)
+{
+	if (!s->furnished)
+		return;
+	s->furnished = false;
+	site_kill(&s->site);
+	site_free(&s->site);
+	engine_check(&s->engine);
+	engine_free(&s->engine); /* its descriptor leaves the crew's epoll set with it */
+}
+
+static void
+drop_job(struct inbox *in)
+{
+	if (in->fd >= 0)
+		close(in->fd);
+	free((void *)in->dgram.data);
+	in->job = false;
+}
+
+static int
+begin(struct seat *s, struct inbox *in, char *why, size_t size)
+{
+	struct arrival a = {.fd = in->fd, .client = &in->client};
+	int rc = s->furnished ? load(s, why, size) : furnish(s, why, size);
+
+	if (rc < 0 && s->furnished) {
+		crew_log_reload(s->crew, why);
+		rc = 0;
+	}
+	if (rc < 0) {
+		drop_job(in);
+		return rc;
+	}
+	if (in->fd < 0)
+		a.dgram = &in->dgram;
+	loop_refresh(s->engine.loop);
+	in->fd = -1; /* taken over */
+	rc = request_start(&s->site, &a);
+	if (rc < 0)
+		snprintf(why, size, "%s", strerror(-rc));
+	drop_job(in);
+	return rc;
+}
+
+int
+seat_run(struct seat *s, struct inbox *in, char *why, size_t size)
+{
+	int rc = 0;
+
+	if (in->job)
+		rc = begin(s, in, why, size);
+	if (!s->furnished)
+		return rc;
+	if (in->kill)
+		site_kill(&s->site);
+	else if (in->cancel)
+		site_cancel(&s->site, in->cancel);
+	loop_step(s->engine.loop);
+	count_set(&s->counters.bytes_in, s->engine.io.bytes_in);
+	count_set(&s->counters.bytes_out, s->engine.io.bytes_out);
+	return rc;
+}

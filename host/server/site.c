@@ -1,0 +1,121 @@
+#include "server/site.h"
+
+#include "script/script.h"
+#include "script/task.h"
+#include "server/engine.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+
+void
+site_init(struct site *s)
+{
+	list_init(&s->requests);
+	pool_init(&s->pool, sizeof(struct request));
+}
+
+void
+site_free(struct site *s)
+{
+	if (s->script)
+		script_release(s->script);
+	s->script = NULL;
+	pool_free(&s->pool);
+}
+
+/* Runs protected.  Arguments: the attributes, the script. */
+static int
+read_attrs(lua_State *L)
+{
+	struct script *sc = lua_touserdata(L, 2);
+
+	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
+	attrs_read(lua_touserdata(L, 1), L, -1);
+	return 0;
+}
+
+int
+site_read_attrs(struct script *script, struct attrs *attrs, char *why, size_t size)
+{
+	lua_State *L = script->state.L;
+
+	lua_pushcfunction(L, read_attrs);
+	lua_pushlightuserdata(L, attrs);
+	lua_pushlightuserdata(L, script);
+	if (state_call(L, 2, 0) == LUA_OK)
+		return 0;
+	script_keep_error(L, script->path, why, size);
+	return -EINVAL;
+}
+
+/* Runs protected: what the state must know of the server.  Arguments: the site, the
+ * script, the generation to fill in. */
+static int
+attach(lua_State *L)
+{
+	struct site *s = lua_touserdata(L, 1);
+	struct script *sc = lua_touserdata(L, 2);
+	struct generation *g = lua_touserdata(L, 3);
+
+	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
+	*g = (struct generation){0};
+	if (lua_getfield(L, -1, "server") == LUA_TTABLE) {
+		g->verifies = lua_getfield(L, -1, "verify_request") == LUA_TFUNCTION;
+		g->handles_errors = lua_getfield(L, -2, "handle_error") == LUA_TFUNCTION;
+	}
+	request_prepare(L, &g->stream_ref, &g->datagram_ref);
+	server_push(L, &s->view);
+	g->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	datagram_push(L, &s->port);
+	g->port_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	return 0;
+}
+
+int
+site_adopt(struct site *s, struct script *script, char *why, size_t size)
+{
+	lua_State *L = script->state.L;
+	struct attrs next = s->given;
+	struct generation generation;
+
+	if (site_read_attrs(script, &next, why, size) < 0) {
+		script_release(script);
+		return -EINVAL;
+	}
+	lua_pushcfunction(L, attach);
+	lua_pushlightuserdata(L, s);
+	lua_pushlightuserdata(L, script);
+	lua_pushlightuserdata(L, &generation);
+	if (state_call(L, 3, 0) != LUA_OK) {
+		script_keep_error(L, script->path, why, size);
+		script_release(script);
+		return -EINVAL;
+	}
+	if (s->script) {
+		/* What the socket, its buffers and running timers were made with stays. */
+		next.request_queue_size = s->attrs.request_queue_size;
+		next.max_packet_size = s->attrs.max_packet_size;
+		next.socket_mode = s->attrs.socket_mode;
+		next.idle_timeout = s->attrs.idle_timeout;
+		script_release(s->script);
+	}
+	script->state.alloc.limit = (size_t)next.memory_limit;
+	s->attrs = next;
+	s->generation = generation;
+	s->script = script;
+	return 0;
+}
+
+void
+site_cancel(struct site *s, const char *why)
+{
+	for (struct list *l = s->requests.next; l != &s->requests; l = l->next)
+		task_cancel(LIST_ENTRY(l, struct request, link)->task, why);
+}
+
+void
+site_kill(struct site *s)
+{
+	while (!list_empty(&s->requests))
+		task_kill(LIST_ENTRY(s->requests.next, struct request, link)->task);
+}

@@ -1,0 +1,59 @@
+/* site.h - a server as one engine sees it: the generation that its requests run, their
+ * attributes, and those under way.
+ *
+ * The owner (a server, a thread's seat) owns the struct and keeps it in place; it fills in
+ * the fields of the first block before site_init().  The engine's thread. */
+#ifndef HOST_SERVER_SITE_H
+#define HOST_SERVER_SITE_H
+
+#include "base/list.h"
+#include "base/log.h"
+#include "base/pool.h"
+#include "bind/ldatagram.h"
+#include "bind/lserver.h"
+#include "server/attrs.h"
+#include "server/request.h"
+
+struct counters;
+struct engine;
+struct script;
+
+struct site {
+	struct engine *engine;
+	struct counters *counters; /* borrowed */
+	struct server_view view;
+	struct datagram_port port; /* the datagram socket */
+	struct attrs given;        /* defaults and the command line */
+	/* Has a datagram's reply sent soon; false: no room.  NULL: each is sent at once. */
+	bool (*reply)(struct site *site, const char *p, size_t n, const struct addr *to,
+		      const struct dgram_local *local);
+	void (*ended)(struct site *site); /* a request has ended */
+
+	struct attrs attrs;           /* and what the script says */
+	struct script *script;        /* the current generation; holds a reference */
+	struct generation generation; /* what that holds for this site */
+	struct list requests;
+	uint64_t nrequests;
+	struct pool pool; /* of requests */
+	struct log_gate reply_gate;
+};
+
+void site_init(struct site *s);
+
+/* No request may be left. */
+void site_free(struct site *s);
+
+/* New requests run this generation from now on; its reference is taken over.
+ * -EINVAL with why: the old one stays. */
+int site_adopt(struct site *s, struct script *script, char *why, size_t size);
+
+/* Cancels every request that still runs. */
+void site_cancel(struct site *s, const char *why);
+
+/* Ends every request at once. */
+void site_kill(struct site *s);
+
+/* Reads what a script says of its server's attributes.  -EINVAL with why. */
+int site_read_attrs(struct script *script, struct attrs *attrs, char *why, size_t size);
+
+#endif
