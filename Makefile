@@ -7,6 +7,8 @@ LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 LUA_ARCHIVE := $(wildcard $(shell pkg-config --variable=libdir lua5.4 2>/dev/null)/liblua5.4.a)
 LUA_LIBS := $(if $(LUA_ARCHIVE),-rdynamic $(LUA_ARCHIVE) -ldl,$(shell pkg-config --libs lua5.4 2>/dev/null))
 CFLAGS ?= -O2 -g -flto=auto -fno-plt
+# Symbols are looked up once, not in each forked child.
+LDFLAGS ?= -Wl,-z,now
 WARN = -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes
 COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Ihost -fPIC -fvisibility=hidden -pthread \
   $(WARN) -MMD -MP $(LUA_CFLAGS) $(CFLAGS)
@@ -25,8 +27,9 @@ all: $B/moonport $B/moonport.so ## build the program and the Lua module
 $B/moonport: $(filter-out $B/module/%,$(OBJECTS))
 	$(COMPILE) -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -lm
 
+# Threads of a server that was started may outlive the Lua state: the code stays.
 $B/moonport.so: $(LIBRARY)
-	$(COMPILE) -shared -o $@ $^ $(LDFLAGS) -lm
+	$(COMPILE) -shared -o $@ $^ $(LDFLAGS) -Wl,-z,nodelete -lm
 
 $B/%.o: host/%.c
 	@mkdir -p $(@D)

@@ -6,22 +6,22 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-typedef _Atomic uint64_t count;
+typedef _Atomic uint64_t counter;
 
 static inline uint64_t
-count_get(const count *c)
+count_get(const counter *c)
 {
 	return atomic_load_explicit(c, memory_order_relaxed);
 }
 
 static inline void
-count_set(count *c, uint64_t n)
+count_set(counter *c, uint64_t n)
 {
 	atomic_store_explicit(c, n, memory_order_relaxed);
 }
 
 static inline void
-count_add(count *c, uint64_t n)
+count_add(counter *c, uint64_t n)
 {
 	count_set(c, count_get(c) + n);
 }

@@ -162,7 +162,7 @@ open_datagram(lua_State *L)
 void
 datagram_push(lua_State *L, struct datagram_port *port)
 {
-	struct datagram_port **p = lua_newuserdatauv(L, sizeof(struct datagram_port *), 0);
+	struct datagram_port **p = lua_newuserdatauv(L, sizeof(struct datagram_port *), 1);
 
 	*p = port;
 	luaL_setmetatable(L, META);

@@ -14,7 +14,7 @@ struct datagram_port {
 	enum transport transport;
 };
 
-/* Pushes the socket object. */
+/* Pushes the socket object; its one user value is the caller's, to keep the owner alive. */
 void datagram_push(lua_State *L, struct datagram_port *port);
 
 /* Tries to send one datagram, for the tries-th time.  Returns 0 when it is sent,

@@ -7,6 +7,7 @@
 #include "net/addr.h"
 #include "script/coro.h"
 #include "script/lerror.h"
+#include "script/script.h"
 #include "script/task.h"
 
 #include <errno.h>
@@ -207,6 +208,7 @@ int
 open_moonport(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
+	    {"base_finish", script_base_step}, {"base_setup", script_base_step},
 	    {"connect", moonport_connect},     {"log", moonport_log},
 	    {"monotonic", moonport_monotonic}, {"sleep", moonport_sleep},
 	    {"time", moonport_time},           {NULL, NULL},

@@ -114,7 +114,7 @@ send_from(lua_State *L, struct stream *s, size_t done, int all)
 			return lerror_raise_errno(L, "send", s->error);
 		}
 		s->active = loop_now(s->fd.loop);
-		s->io->bytes_out += (uint64_t)n;
+		count_add(&s->io->bytes_out, (uint64_t)n);
 		done += (size_t)n;
 		if (!all)
 			break;

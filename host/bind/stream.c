@@ -102,7 +102,7 @@ push_out(struct stream *s)
 			break;
 		}
 		s->active = loop_now(s->fd.loop);
-		s->io->bytes_out += (uint64_t)n;
+		count_add(&s->io->bytes_out, (uint64_t)n);
 		buf_drop(&s->out, (size_t)n);
 	}
 	t = s->writer;
@@ -125,6 +125,18 @@ on_hangup(struct loop_fd *f)
 
 	if (s->task)
 		task_cancel(s->task, "the peer is gone");
+}
+
+static int
+register_fd(struct stream *s, int fd, bool likely)
+{
+	int rc = loop_add(s->io->sched->loop, &s->fd, fd,
+			  LOOP_STREAM | (likely ? LOOP_LIKELY : 0));
+
+	if (rc < 0)
+		close(fd);
+	s->fd.hangup = on_hangup;
+	return rc;
 }
 
 int
@@ -156,18 +168,39 @@ stream_new(struct io *io, int fd, bool likely, struct stream **out)
 	    .active = loop_now(io->sched->loop),
 	};
 	if (fd >= 0) {
-		rc = loop_add(io->sched->loop, &s->fd, fd,
-			      LOOP_STREAM | (likely ? LOOP_LIKELY : 0));
+		rc = register_fd(s, fd, likely);
 		if (rc < 0) {
-			close(fd);
 			s->open = false;
 			pool_give(&io->streams, s);
 			return rc;
 		}
-		s->fd.hangup = on_hangup;
 	}
 	*out = s;
 	return 0;
+}
+
+int
+stream_open(struct stream *s, int fd)
+{
+	int rc = register_fd(s, fd, true);
+
+	if (rc == 0)
+		s->datagram = s->eof = false;
+	return rc;
+}
+
+int
+stream_give(struct stream *s)
+{
+	const char *p;
+	size_t n;
+
+	stream_view(s, &p, &n);
+	if (s->fd.fd < 0 || n > 0 || s->eof)
+		return -1;
+	stream_flush(s);
+	s->closed = true;
+	return loop_release_fd(&s->fd);
 }
 
 int
@@ -182,7 +215,8 @@ io_reborn(struct io *io, struct stream *keep)
 	if (io->borrower && io->borrower == keep)
 		settle(io);
 	io->borrower = NULL;
-	io->bytes_in = io->bytes_out = 0;
+	count_set(&io->bytes_in, 0);
+	count_set(&io->bytes_out, 0);
 	lingers_init(&io->lingers, io->sched->loop);
 	io->streams.taken = keep ? 1 : 0;
 	if (!keep || keep->fd.fd < 0)
@@ -226,6 +260,13 @@ stream_shut(struct stream *s)
 	s->lent_len = 0;
 	s->scanned = 0;
 	s->closed = true;
+}
+
+void
+stream_drop(struct stream *s)
+{
+	s->abortive = true; /* no shutdown(2), which would be the copy's as well */
+	stream_shut(s);
 }
 
 void
@@ -293,7 +334,7 @@ stream_fill(struct stream *s)
 		return n;
 	s->fills++;
 	s->active = loop_now(s->fd.loop);
-	s->io->bytes_in += (uint64_t)n;
+	count_add(&s->io->bytes_in, (uint64_t)n);
 	if (buf_len(&s->in) == 0) {
 		stream_lend(s, p, (size_t)n);
 		return n;
@@ -324,7 +365,7 @@ stream_flush(struct stream *s)
 			return;
 		}
 		s->active = loop_now(s->fd.loop);
-		io->bytes_out += (uint64_t)sent;
+		count_add(&io->bytes_out, (uint64_t)sent);
 		if ((size_t)sent == n)
 			return;
 	}
@@ -424,7 +465,7 @@ stream_write(struct stream *s, const char *p, size_t n)
 	sent = loop_send(&s->fd, &s->out_op, p, n);
 	if (sent > 0) {
 		s->active = loop_now(s->fd.loop);
-		s->io->bytes_out += (uint64_t)sent;
+		count_add(&s->io->bytes_out, (uint64_t)sent);
 	} else if (sent < 0 && sent != -EINPROGRESS)
 		s->error = (int)-sent;
 	return sent;

@@ -14,6 +14,7 @@
 #define HOST_BIND_STREAM_H
 
 #include "base/buf.h"
+#include "base/count.h"
 #include "base/pool.h"
 #include "loop/linger.h"
 #include "loop/loop.h"
@@ -45,7 +46,7 @@ struct io {
 	struct stream *gatherer; /* whose bytes they are */
 	struct stream
 	    *borrower; /* whose unread bytes are in a receive buffer, not its own */
-	uint64_t bytes_in, bytes_out;
+	counter bytes_in, bytes_out;
 	struct lingers lingers; /* connections closed here, not yet by the peer */
 };
 
@@ -105,6 +106,17 @@ int io_reborn(struct io *io, struct stream *keep);
  * fd -1: a datagram.  likely: data may be there already.  On failure fd is closed.
  * Errors: -ENOMEM, -ENOSPC. */
 int stream_new(struct io *io, int fd, bool likely, struct stream **out);
+
+/* Gives a datagram's stream, whose bytes are not asked for yet, a connection instead; fd
+ * is closed on failure.  Errors: as stream_new(). */
+int stream_open(struct stream *s, int fd);
+
+/* Hands the descriptor over to somebody else, who will use it: -1 if there is none, or if
+ * received bytes would be lost. */
+int stream_give(struct stream *s);
+
+/* Closes a descriptor that somebody else has a copy of: the peer notices nothing. */
+void stream_drop(struct stream *s);
 
 /* Closes the descriptor and forgets all bytes; whoever waits finds the stream over. */
 void stream_free(struct stream *s);

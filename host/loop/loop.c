@@ -97,22 +97,23 @@ loop_new(struct loop **out)
 	loop->alarm_at = CLOCK_NEVER;
 	list_init(&loop->deferred);
 	pthread_mutex_init(&loop->mutex, NULL);
-	loop->buffer = malloc(LOOP_BUFFER);
-	if (!loop->buffer)
-		goto fail_loop;
 	rc = loop->backend->open(loop);
 	if (rc < 0)
-		goto fail_buffer;
+		goto fail_loop;
+	rc = -ENOMEM;
+	loop->buffer = malloc(LOOP_BUFFER);
+	if (!loop->buffer)
+		goto fail_backend;
 	rc = open_wake(loop);
 	if (rc < 0)
-		goto fail_backend;
+		goto fail_buffer;
 	*out = loop;
 	return 0;
 
-fail_backend:
-	loop->backend->close(loop);
 fail_buffer:
 	free(loop->buffer);
+fail_backend:
+	loop->backend->close(loop);
 fail_loop:
 	pthread_mutex_destroy(&loop->mutex);
 	free(loop);

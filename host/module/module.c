@@ -6,6 +6,8 @@
 #include "base/pool.h"
 #include "bind/lmoonport.h"
 #include "bind/stream.h"
+#include "module/serving.h"
+#include "module/start.h"
 #include "script/script.h"
 #include "script/task.h"
 
@@ -164,5 +166,9 @@ luaopen_moonport(lua_State *L)
 	open_moonport(L);
 	lua_pushcfunction(L, module_run);
 	lua_setfield(L, -2, "run");
+	lua_pushcfunction(L, module_start);
+	lua_setfield(L, -2, "start");
+	open_serving(L);
+	lua_setfield(L, -2, "serving");
 	return 1;
 }

@@ -14,6 +14,9 @@ struct slab {
 	unsigned class, live;
 };
 
+/* The class of a slab with blocks of all sizes, which are not used twice. */
+enum { MIXED = ALLOC_CLASSES };
+
 /* One cache line, so that blocks of a line's size, and Lua has many, lie on one and not
  * across two: a thousand connections feel it. */
 enum { HEAD = 64 };
@@ -72,12 +75,28 @@ new_slab(struct alloc *a, unsigned class)
 }
 
 static void *
+get_apart(struct alloc *a, size_t size)
+{
+	struct slab *s = a->reserve;
+	void *p = s->fresh;
+
+	if (s->fresh + size > (char *)s + SLAB) {
+		a->apart = false;
+		return NULL;
+	}
+	s->fresh += size;
+	return p;
+}
+
+static void *
 get_small(struct alloc *a, unsigned class)
 {
 	size_t size = (class + 1) * ALLOC_STEP;
 	struct slab *s = a->open[class];
 	void *p;
 
+	if (a->apart && (p = get_apart(a, size)))
+		return p;
 	if (!s && !(s = new_slab(a, class)))
 		return NULL;
 	s->live++;
@@ -99,6 +118,8 @@ put_small(struct alloc *a, void *p)
 	struct slab *s = slab_of(p);
 	size_t size = (s->class + 1) * ALLOC_STEP;
 
+	if (s->class == MIXED || a->apart)
+		return; /* the page would be copied for nothing */
 	if (!s->free && s->fresh + size > (char *)s + SLAB)
 		open_slab(a, s); /* it was full */
 	*(void **)p = s->free;
@@ -170,9 +191,28 @@ alloc_realloc(void *ud, void *p, size_t old, size_t n)
 	return q;
 }
 
+bool
+alloc_reserve(struct alloc *a)
+{
+	if (!a->reserve)
+		a->reserve = aligned_alloc(SLAB, SLAB);
+	if (a->reserve)
+		*a->reserve =
+		    (struct slab){.fresh = (char *)a->reserve + HEAD, .class = MIXED};
+	return a->reserve != NULL;
+}
+
+void
+alloc_apart(struct alloc *a)
+{
+	a->apart = a->reserve != NULL;
+}
+
 void
 alloc_free(struct alloc *a)
 {
+	free(a->reserve);
+	a->reserve = NULL;
 	free(a->spare);
 	a->spare = NULL;
 }

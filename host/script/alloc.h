@@ -7,6 +7,7 @@
 #ifndef HOST_SCRIPT_ALLOC_H
 #define HOST_SCRIPT_ALLOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum {
@@ -22,12 +23,23 @@ struct alloc {
 	size_t low;         /* the least that was used since somebody set this */
 	struct slab *open[ALLOC_CLASSES]; /* slabs that have a free block, by class */
 	struct slab *spare;               /* one empty slab, kept */
+	struct slab *reserve;             /* for a forked child: see alloc_reserve() */
+	bool apart;                       /* take small blocks from there */
 };
 
 void alloc_init(struct alloc *a, size_t limit);
 
 /* A lua_Alloc; ud is the struct.  NULL: out of memory, or past the limit. */
 void *alloc_realloc(void *ud, void *p, size_t old, size_t n);
+
+/* In a process that will fork: room for the small blocks of a child that lives briefly.
+ * False: out of memory. */
+bool alloc_reserve(struct alloc *a);
+
+/* In the child: new small blocks come from that room, side by side, until it is full.  A
+ * page that the child writes to for the first time is copied, which costs more than most
+ * requests: free blocks are on many, this room is on few. */
+void alloc_apart(struct alloc *a);
 
 /* After lua_close(): gives back what is kept. */
 void alloc_free(struct alloc *a);

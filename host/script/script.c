@@ -91,6 +91,17 @@ load_handler(lua_State *L)
 	    path);
 }
 
+/* The base classes' own step does nothing: it need not be called. */
+static bool
+has_step(lua_State *L, const char *name)
+{
+	int type = lua_getfield(L, 1, name);
+	bool has = type != LUA_TNIL && lua_tocfunction(L, -1) != script_base_step;
+
+	lua_pop(L, 1);
+	return has;
+}
+
 /* Runs protected.  Arguments: handler, script.  Makes the registry's references. */
 static int
 anchor(lua_State *L)
@@ -105,8 +116,15 @@ anchor(lua_State *L)
 	sc->meta_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	lua_pushvalue(L, 1);
 	sc->handler_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-	sc->has_setup = lua_getfield(L, 1, "setup") != LUA_TNIL;
-	sc->has_finish = lua_getfield(L, 1, "finish") != LUA_TNIL;
+	sc->has_setup = has_step(L, "setup");
+	sc->has_finish = has_step(L, "finish");
+	return 0;
+}
+
+int
+script_base_step(lua_State *L)
+{
+	(void)L;
 	return 0;
 }
 
@@ -127,13 +145,54 @@ search_path(const char *path, const char *lua_path)
 	return out;
 }
 
+/* Takes out of a borrowed state what was put there. */
+static void
+give_back(struct script *sc)
+{
+	lua_State *L = sc->state.L;
+
+	luaL_unref(L, LUA_REGISTRYINDEX, sc->handler_ref);
+	luaL_unref(L, LUA_REGISTRYINDEX, sc->meta_ref);
+	while (sc->nspare > 0)
+		luaL_unref(L, LUA_REGISTRYINDEX, sc->spare[--sc->nspare].ref);
+}
+
 static void
 destroy(struct script *sc)
 {
-	state_close(&sc->state);
+	if (sc->borrowed)
+		give_back(sc);
+	else
+		state_close(&sc->state);
 	free(sc->path);
 	free(sc->name);
 	free(sc);
+}
+
+struct script *
+script_borrow(lua_State *L, struct sched *s, const char *path)
+{
+	struct script *sc = calloc(1, sizeof(*sc));
+
+	if (!sc)
+		luaL_error(L, "not enough memory");
+	*sc = (struct script){.sched = s,
+			      .refs = 1,
+			      .number = 1,
+			      .borrowed = true,
+			      .handler_ref = LUA_NOREF,
+			      .meta_ref = LUA_NOREF,
+			      .state = {.L = L, .pause = -1}};
+	sc->path = strdup(path);
+	sc->name = base_name(path);
+	lua_pushcfunction(L, anchor);
+	lua_insert(L, -2);
+	lua_pushlightuserdata(L, sc);
+	if (!sc->path || !sc->name || lua_pcall(L, 2, 0, 0) != LUA_OK) {
+		destroy(sc);
+		luaL_error(L, "not enough memory");
+	}
+	return sc;
 }
 
 void
@@ -178,8 +237,7 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	sc = calloc(1, sizeof(*sc));
 	if (!sc)
 		return -ENOMEM;
-	*sc = (struct script){
-	    .sched = s, .refs = 1, .number = o->number, .server_ref = LUA_NOREF};
+	*sc = (struct script){.sched = s, .refs = 1, .number = o->number};
 	sc->path = strdup(path);
 	sc->name = base_name(path);
 	search = search_path(path, o->lua_path);

@@ -22,8 +22,8 @@ struct script {
 	unsigned refs;
 	int handler_ref;            /* the handler table */
 	int meta_ref;               /* its instances' metatable */
-	int server_ref;             /* what requests get as self.server, or LUA_NOREF */
 	bool has_setup, has_finish; /* as the script was loaded */
+	bool borrowed;              /* the state is somebody else's: see script_borrow() */
 	int nspare;                 /* coroutines kept for the next tasks */
 	struct {
 		lua_State *co;
@@ -43,9 +43,16 @@ struct script_options {
 int script_load(struct sched *s, const char *path, const struct script_options *o,
 		struct script **out, char *why, size_t size);
 
+/* A generation in a state that has other uses and another owner; the handler is the table
+ * on top of L's stack, which is popped.  Raises for want of memory. */
+struct script *script_borrow(lua_State *L, struct sched *s, const char *path);
+
 /* Takes the error on top of L's stack off, and leaves it in why as one line that names
  * the script. */
 void script_keep_error(lua_State *L, const char *path, char *why, size_t size);
+
+/* A Lua function that does nothing: `setup` and `finish` of base classes. */
+int script_base_step(lua_State *L);
 
 void script_hold(struct script *sc);
 

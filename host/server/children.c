@@ -53,6 +53,7 @@ gone(struct child *child, int status)
 	list_remove(&child->link);
 	c->n--;
 	c->reaped++;
+	count_set(&slot->ended, count_get(&slot->requests)); /* one way or another */
 	counters_add(&c->server->counters, slot);
 	*slot = (struct counters){0};
 	c->spare[c->nspare++] = child->slot;

@@ -8,19 +8,19 @@
 #include "base/count.h"
 
 struct counters {
-	count requests;      /* begun */
-	count ended;         /* of these */
-	count errors;        /* ended by an error of the handler */
-	count peers_gone;    /* ended by a peer that went away */
-	count timeouts;      /* ended by a timeout */
-	count cancelled;     /* ended by the host */
-	count refused;       /* by verify_request */
-	count accept_errors; /* accept failed, or no thread or child could be had */
-	count truncated;     /* datagrams longer than max_packet_size */
-	count unanswered;    /* replies to senders without an address */
-	count send_errors;   /* replies that the kernel refused */
-	count died;          /* children that ended by a signal */
-	count bytes_in, bytes_out;
+	counter requests;      /* begun */
+	counter ended;         /* of these */
+	counter errors;        /* ended by an error of the handler */
+	counter peers_gone;    /* ended by a peer that went away */
+	counter timeouts;      /* ended by a timeout */
+	counter cancelled;     /* ended by the host */
+	counter refused;       /* by verify_request */
+	counter accept_errors; /* accept failed, or no thread or child could be had */
+	counter truncated;     /* datagrams longer than max_packet_size */
+	counter unanswered;    /* replies to senders without an address */
+	counter send_errors;   /* replies that the kernel refused */
+	counter died;          /* children that ended by a signal */
+	counter bytes_in, bytes_out;
 };
 
 /* Adds each of `from` to its like in `to`, which the calling thread owns. */

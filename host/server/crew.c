@@ -165,6 +165,7 @@ round_of(struct worker *w, struct seat *s)
 		    log_str("server", c->view.name), log_str("why", why), {0}};
 		log_gated(c->log, &c->fail_gate, LOG_ERROR, "request not begun", f);
 		c->failed = rc;
+		c->nfailed++;
 		tell_server(c);
 	}
 	finished(c, s);
@@ -293,10 +294,31 @@ on_watch(struct loop_timer *t)
 	pthread_mutex_unlock(&c->mutex);
 }
 
+/* A handler's error on its way to the server. */
+struct told {
+	struct list link;
+	struct addr client;
+	char text[];
+};
+
+static void
+pass_errors_on(struct server *s, struct list *told)
+{
+	while (!list_empty(told)) {
+		struct told *t = LIST_ENTRY(told->next, struct told, link);
+		list_remove(&t->link);
+		if (s)
+			s->handle_error(s, &t->client, t->text);
+		free(t);
+	}
+}
+
 static void
 on_notice(struct loop_op *op)
 {
 	struct crew *c = LIST_ENTRY(op, struct crew, notice_op);
+	struct server *s = c->server;
+	struct list told;
 	bool stop;
 	int failed;
 	uint64_t n;
@@ -309,15 +331,19 @@ on_notice(struct loop_op *op)
 	failed = c->failed;
 	c->shutdown = false;
 	c->failed = 0;
+	count_add(&s->counters.accept_errors, c->nfailed);
+	c->nfailed = 0;
+	list_take(&told, &c->told);
 	if (c->watching && !c->watch.slot)
 		watch(c);
 	join_ended(c);
 	pthread_mutex_unlock(&c->mutex);
-	server_resume(c->server);
+	pass_errors_on(s, &told);
+	server_resume(s);
 	if (failed)
-		server_pause(c->server, -failed);
+		server_pause(s, -failed);
 	if (stop)
-		server_drain(c->server);
+		server_drain(s);
 }
 
 /* Ends all threads; they have nothing to do. */
@@ -536,6 +562,7 @@ crew_new(struct server *server, struct crew **out, char *why, size_t size)
 	list_init(&c->seats);
 	list_init(&c->queue);
 	list_init(&c->idle);
+	list_init(&c->told);
 	init_locks(c);
 	c->notice_op.done = on_notice;
 	rc = make_room(c, loop);
@@ -743,6 +770,7 @@ free_crew(struct crew *c)
 		close(c->bell);
 	if (c->ep >= 0)
 		close(c->ep);
+	pass_errors_on(NULL, &c->told);
 	free(c->script.path);
 	pthread_cond_destroy(&c->parked);
 	pthread_mutex_destroy(&c->mutex);
@@ -825,6 +853,25 @@ crew_script(struct crew *c, unsigned number, struct crew_script *out)
 	}
 	pthread_mutex_unlock(&c->mutex);
 	return newer;
+}
+
+bool
+crew_tell_error(struct crew *c, const struct addr *client, const char *text)
+{
+	size_t n = strlen(text) + 1;
+	struct told *t = NULL;
+
+	pthread_mutex_lock(&c->mutex);
+	if (c->server && c->server->tells)
+		t = malloc(sizeof(*t) + n);
+	if (t) {
+		t->client = *client;
+		memcpy(t->text, text, n);
+		list_append(&c->told, &t->link);
+		tell_server(c);
+	}
+	pthread_mutex_unlock(&c->mutex);
+	return t != NULL;
 }
 
 void

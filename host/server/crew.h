@@ -71,6 +71,8 @@ struct crew {
 	bool tell;     /* the next time */
 	bool shutdown; /* a script has asked for it */
 	int failed;    /* a request could not begin: -errno */
+	unsigned nfailed;
+	struct list told; /* handlers' errors for the server */
 	struct log_gate fail_gate, reload_gate, start_gate;
 	/* The server's own. */
 	struct loop_fd notice; /* an eventfd: threads have something to say */
@@ -116,6 +118,9 @@ void crew_close(struct crew *c);
 /* What to load when one has generation `number`; false: nothing newer.  The path is the
  * caller's, and NULL when memory is short. */
 bool crew_script(struct crew *c, unsigned number, struct crew_script *out);
+
+/* Passes a handler's error on to the server; false: it does not want it. */
+bool crew_tell_error(struct crew *c, const struct addr *client, const char *text);
 
 void crew_log_reload(struct crew *c, const char *why);
 void crew_shutdown(struct crew *c);

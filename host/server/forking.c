@@ -84,7 +84,7 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	     struct counters *slot)
 {
 	static const int signos[] = {SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1};
-	lua_State *L = s->site.script->state.L;
+	struct state *state = &s->site.script->state;
 
 	close_others(keep_fd);
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
@@ -97,7 +97,10 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	limit_life(s);
 	s->policy = policy_find("sync");
 	children_unblock();
-	lua_gc(L, LUA_GCSTEP, -GARBAGE);
+	if (s->site.attrs.max_requests_per_child > 1)
+		return;
+	lua_gc(state->L, LUA_GCSTEP, -GARBAGE);
+	alloc_apart(&state->alloc);
 }
 
 void
@@ -105,8 +108,8 @@ forking_exit(struct server *s, int status)
 {
 	struct counters *c = s->site.counters;
 
-	count_set(&c->bytes_in, s->site.engine->io.bytes_in);
-	count_set(&c->bytes_out, s->site.engine->io.bytes_out);
+	count_set(&c->bytes_in, count_get(&s->site.engine->io.bytes_in));
+	count_set(&c->bytes_out, count_get(&s->site.engine->io.bytes_out));
 	fflush(NULL);
 	_exit(status);
 }
@@ -276,6 +279,8 @@ open_family(struct server *s, char *why, size_t size)
 	s->mixin = f;
 	if (f->prefork)
 		want_fork(f);
+	else
+		(void)site_warm(&s->site); /* without it children are but slower */
 	return 0;
 
 fail:
@@ -305,6 +310,8 @@ adopted(struct server *s)
 
 	if (f && f->prefork)
 		children_signal(&f->children, SIGQUIT);
+	else if (f)
+		(void)site_warm(&s->site);
 }
 
 static void

@@ -280,6 +280,8 @@ host_reborn(struct host *h, struct stream *keep)
 	h->child = true;
 	h->drain_until = CLOCK_NEVER;
 	h->cancelled = false;
+	if (!keep)
+		h->engine.sched.current = NULL;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_forget(LIST_ENTRY(l, struct server, link));
 	return engine_reborn(&h->engine, keep);

@@ -21,7 +21,7 @@ struct host {
 	int64_t drain_until;  /* CLOCK_NEVER: not draining */
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */
-	count reloads, failed_reloads;
+	counter reloads, failed_reloads;
 	bool child;       /* this is a forked copy: see host_reborn() */
 	bool left_behind; /* threads still run that could not be ended */
 };

@@ -49,7 +49,7 @@ replies_flush(struct server *s)
 			rc = 1;
 		}
 		for (int i = 0; i < rc; i++)
-			s->site.engine->io.bytes_out += m[i].msg_len;
+			count_add(&s->site.engine->io.bytes_out, m[i].msg_len);
 		dgram_out_drop(d->out, (unsigned)rc);
 	}
 }

@@ -47,6 +47,21 @@ log_error(struct request *r, const char *text, size_t n, const char *traceback)
 }
 
 void
+report_text(struct site *s, const char *client, const char *text)
+{
+	const char *nl = strstr(text, "\nstack traceback:");
+	struct log_field f[] = {
+	    log_str("server", s->view.name),
+	    log_str("client", client),
+	    log_bytes("error", text, nl ? (size_t)(nl - text) : strlen(text)),
+	    log_str("traceback", nl ? nl + 1 : NULL),
+	    {0}};
+
+	count_add(&s->counters->errors, 1);
+	log_event(s->engine->log, LOG_ERROR, "handler error", f);
+}
+
+void
 report_error(struct request *r, lua_State *L)
 {
 	struct counters *c = r->site->counters;

@@ -21,6 +21,10 @@ void report_unsent(struct site *s, const char *why);
  * gone, a timeout or a cancel is one info line, anything else an error with traceback. */
 void report_error(struct request *r, lua_State *L);
 
+/* Counts and logs an error, with its traceback behind a newline, of a request that is not
+ * at hand. */
+void report_text(struct site *s, const char *client, const char *text);
+
 /* One event for every request of the engine, with its age, state and traceback. */
 void report_tasks(struct engine *e, const char *event);
 

@@ -24,8 +24,11 @@ enum { REPLY_ALONE = 8 * 1024 };
 
 enum { SELF = 1, MESSAGE_HANDLER = 2 };
 
+/* An error of the handler stays here until `finish` has run. */
+enum { FAILURE = 3 };
+
 /* Steps of the coroutine; each value is what comes after a wait. */
-enum step { RAN = 1, TOLD, FINISHED, SENT };
+enum step { RAN = 1, FINISHED, TOLD, SENT };
 
 static struct request *
 running_request(lua_State *L)
@@ -87,23 +90,38 @@ build_instance(lua_State *L, struct request *r)
 	lua_setmetatable(L, SELF);
 }
 
-/* Pushes server.NAME of the handler. */
-static void
-push_hook(lua_State *L, struct request *r, const char *name)
+void
+request_push(lua_State *L, struct request *r)
 {
-	lua_rawgeti(L, LUA_REGISTRYINDEX, r->script->handler_ref);
-	lua_getfield(L, -1, "server");
-	lua_getfield(L, -1, name);
-	lua_replace(L, -3);
-	lua_pop(L, 1);
+	const char *p;
+	size_t n;
+
+	if (!r->stream->datagram) {
+		handle_push(L, request_class, r->stream, 0);
+		return;
+	}
+	stream_view(r->stream, &p, &n);
+	lua_createtable(L, 2, 1);
+	lua_pushlstring(L, p, n);
+	lua_rawseti(L, -2, 1);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, r->generation.port_ref);
+	lua_rawseti(L, -2, 2);
+	if (r->full_len) {
+		lua_pushinteger(L, (lua_Integer)r->full_len);
+		lua_setfield(L, -2, "truncated");
+	}
 }
 
-static void
-push_hook_arguments(lua_State *L)
+/* Pushes a hook and its arguments; their number. */
+static int
+push_hook(lua_State *L, struct request *r, int ref)
 {
-	lua_getfield(L, SELF, "server");
+	lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+	if (!r->generation.bound)
+		lua_getfield(L, SELF, "server");
 	lua_getfield(L, SELF, "request");
 	lua_getfield(L, SELF, "client_address");
+	return r->generation.bound ? 2 : 3;
 }
 
 /* verify_request, setup, handle: a C function of self, for handlers that have the
@@ -114,10 +132,8 @@ body_k(lua_State *L, int status, lua_KContext step)
 	struct request *r = running_request(L);
 
 	(void)status;
-	if (step == 0 && r->generation.verifies) {
-		push_hook(L, r, "verify_request");
-		push_hook_arguments(L);
-		lua_callk(L, 3, 1, 1, body_k);
+	if (step == 0 && r->generation.verify_ref) {
+		lua_callk(L, push_hook(L, r, r->generation.verify_ref), 1, 1, body_k);
 		step = 1;
 	}
 	if (step == 1) {
@@ -155,23 +171,32 @@ static int steps(lua_State *L, int status, lua_KContext step);
 static int
 tell(lua_State *L, struct request *r)
 {
-	if (!r->generation.handles_errors || lerror_code(L, -1)) {
-		report_error(r, L);
+	struct site *s = r->site;
+	int n;
+
+	lua_pushvalue(L, FAILURE);
+	if (!lerror_code(L, -1) && s->tell) {
+		state_push_text(L, -1);
+		if (s->tell(s, &r->client, lua_tostring(L, -1))) {
+			r->failed = true;
+			count_add(&s->counters->errors, 1);
+			return LUA_OK;
+		}
 		lua_pop(L, 1);
+	}
+	if (lerror_code(L, -1) || !r->generation.error_ref) {
+		report_error(r, L);
 		return LUA_OK;
 	}
 	r->failed = true;
-	count_add(&r->site->counters->errors, 1);
-	push_hook(L, r, "handle_error");
-	lua_insert(L, -2);
-	push_hook_arguments(L);
-	lua_rotate(L, -4, -1); /* server, request, client_address, error */
-	return lua_pcallk(L, 4, 0, MESSAGE_HANDLER, TOLD, steps);
+	count_add(&s->counters->errors, 1);
+	n = push_hook(L, r, r->generation.error_ref);
+	lua_pushvalue(L, FAILURE);
+	return lua_pcallk(L, n + 1, 0, MESSAGE_HANDLER, TOLD, steps);
 }
 
-/* A datagram's reply.  Returns 0 when it is on its way, or what the park returned. */
-static int
-send_reply(lua_State *L, struct request *r)
+int
+request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunction k)
 {
 	struct site *s = r->site;
 	struct stream *st = r->stream;
@@ -195,12 +220,13 @@ send_reply(lua_State *L, struct request *r)
 	}
 	rc = datagram_try(&s->port, p, n, &r->client, &r->local, r->tries++, &deadline);
 	if (rc == -EINPROGRESS)
-		return task_park(L, deadline, NULL, NULL, SENT, steps);
+		return task_park(L, deadline, NULL, NULL, ctx, k);
 	if (rc < 0) {
 		count_add(&s->counters->send_errors, 1);
 		report_unsent(s, strerror(-rc));
 	} else
-		s->engine->io.bytes_out += n;
+		count_add(&s->engine->io.bytes_out, n);
+	stream_replied(st);
 	return 0;
 }
 
@@ -213,7 +239,7 @@ send_rest(lua_State *L, struct request *r)
 	if (st->closed)
 		return 0;
 	if (st->datagram)
-		return send_reply(L, r);
+		return request_send_reply(L, r, SENT, steps);
 	stream_flush(st);
 	if (!st->error && !st->abortive && buf_len(&st->out) > 0)
 		return stream_park_out(L, st, SENT, steps);
@@ -225,6 +251,43 @@ send_rest(lua_State *L, struct request *r)
 	return 0;
 }
 
+static int
+begin(lua_State *L, struct request *r)
+{
+	int n = 1;
+
+	if (r->generation.drive_ref) {
+		lua_rawgeti(L, LUA_REGISTRYINDEX, r->generation.drive_ref);
+		if (r->open) {
+			lua_getfield(L, SELF, "request");
+			lua_getfield(L, SELF, "client_address");
+		}
+		n = r->open ? 2 : 0;
+	} else {
+		if (r->script->has_setup || r->generation.verify_ref)
+			lua_pushcfunction(L, body);
+		else
+			lua_getfield(L, SELF, "handle");
+		lua_pushvalue(L, SELF);
+	}
+	return lua_pcallk(L, n, 1, MESSAGE_HANDLER, RAN, steps);
+}
+
+/* Leaves the handler's error, or nil, at FAILURE.  False: verify_request said no. */
+static bool
+keep_failure(lua_State *L, struct request *r, int status)
+{
+	bool ok = status == LUA_OK || status == LUA_YIELD;
+	bool refused =
+	    ok && r->generation.verify_ref && lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+
+	if (ok) {
+		lua_settop(L, MESSAGE_HANDLER);
+		lua_pushnil(L);
+	}
+	return !refused;
+}
+
 /* The whole of a request after its instance is there.  status: how the call before went. */
 static int
 steps(lua_State *L, int status, lua_KContext step)
@@ -232,35 +295,32 @@ steps(lua_State *L, int status, lua_KContext step)
 	struct request *r = running_request(L);
 
 	if (step == 0) {
-		if (r->script->has_setup || r->generation.verifies)
-			lua_pushcfunction(L, body);
-		else
-			lua_getfield(L, SELF, "handle");
-		lua_pushvalue(L, SELF);
-		status = lua_pcallk(L, 1, 1, MESSAGE_HANDLER, RAN, steps);
+		status = begin(L, r);
 		step = RAN;
 	}
 	if (step == RAN) {
-		bool refused = r->generation.verifies &&
-			       (status == LUA_OK || status == LUA_YIELD) &&
-			       lua_isboolean(L, -1) && !lua_toboolean(L, -1);
-		status = status == LUA_OK || status == LUA_YIELD ? LUA_OK : tell(L, r);
-		step = refused ? FINISHED : TOLD;
+		bool finishes = keep_failure(L, r, status) && r->script->has_finish &&
+				!r->generation.drive_ref;
+		status = LUA_OK;
+		if (finishes) {
+			lua_getfield(L, SELF, "finish");
+			lua_pushvalue(L, SELF);
+			status = lua_pcallk(L, 1, 0, MESSAGE_HANDLER, FINISHED, steps);
+		}
+		step = FINISHED;
+	}
+	if (step == FINISHED) {
+		if (status != LUA_OK && status != LUA_YIELD)
+			report_error(r, L);
+		lua_settop(L, FAILURE);
+		status = lua_isnil(L, FAILURE) ? LUA_OK : tell(L, r);
+		step = TOLD;
 	}
 	if (step == TOLD) {
 		if (status != LUA_OK && status != LUA_YIELD)
 			report_error(r, L);
 		lua_settop(L, MESSAGE_HANDLER);
-		if (r->script->has_finish) {
-			lua_getfield(L, SELF, "finish");
-			lua_pushvalue(L, SELF);
-			status = lua_pcallk(L, 1, 0, MESSAGE_HANDLER, FINISHED, steps);
-		} else
-			status = LUA_OK;
-		step = FINISHED;
 	}
-	if (step == FINISHED && status != LUA_OK && status != LUA_YIELD)
-		report_error(r, L);
 	if (step == SENT && task_woke(L) == -ETIMEDOUT && !r->stream->datagram)
 		return lerror_raise_timeout(L, "write");
 	return send_rest(L, r);
@@ -269,7 +329,14 @@ steps(lua_State *L, int status, lua_KContext step)
 static int
 main_function(lua_State *L)
 {
-	build_instance(L, lua_touserdata(L, 1));
+	struct request *r = lua_touserdata(L, 1);
+
+	if (r->open)
+		build_instance(L, r);
+	else {
+		lua_settop(L, 0);
+		lua_newtable(L);
+	}
 	lua_pushcfunction(L, state_traceback);
 	return steps(L, LUA_OK, 0);
 }
@@ -286,7 +353,10 @@ end(struct request *r)
 	stream_free(r->stream);
 	list_remove(&r->link);
 	s->nrequests--;
-	count_add(&s->counters->ended, 1);
+	if (r->generation.drive_ref && r->open && !r->passed_on)
+		count_add(&s->counters->requests, 1); /* its course has shown whose it is */
+	if (!r->generation.drive_ref || (r->open && !r->passed_on))
+		count_add(&s->counters->ended, 1);
 	pool_give(&s->pool, r);
 	s->ended(s);
 }
@@ -383,7 +453,8 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 			       clock_after(loop_now(loop), s->attrs.idle_timeout));
 	list_append(&s->requests, &r->link);
 	s->nrequests++;
-	count_add(&s->counters->requests, 1);
+	if (!s->generation.drive_ref)
+		count_add(&s->counters->requests, 1);
 	return r;
 
 fail_timer:
@@ -414,16 +485,24 @@ open_stream(struct site *s, const struct arrival *a, struct stream **out)
 
 	if (rc < 0 || !a->dgram)
 		return rc;
-	s->engine->io.bytes_in += a->dgram->len;
+	count_add(&s->engine->io.bytes_in, a->dgram->len);
 	if (a->dgram->len > 0)
 		stream_lend(*out, a->dgram->data, a->dgram->len);
 	return 0;
 }
 
+static void
+take_datagram(struct request *r, const struct dgram *d)
+{
+	r->local = d->local;
+	r->stream->from = &r->client;
+	r->stream->local = &r->local;
+	r->full_len = d->full_len > d->len ? d->full_len : 0;
+}
+
 int
 request_start(struct site *s, const struct arrival *a)
 {
-	const struct dgram *d = a->dgram;
 	struct stream *st;
 	struct request *r;
 	int rc = open_stream(s, a, &st);
@@ -433,12 +512,42 @@ request_start(struct site *s, const struct arrival *a)
 	r = prepare(s, st, a->client);
 	if (!r)
 		return -ENOMEM;
-	if (d) {
-		r->local = d->local;
-		st->from = &r->client;
-		st->local = &r->local;
-		r->full_len = d->full_len > d->len ? d->full_len : 0;
-	}
+	r->open = true;
+	if (a->dgram)
+		take_datagram(r, a->dgram);
 	run(r);
+	return 0;
+}
+
+int
+request_pull(struct site *s)
+{
+	static const struct addr nobody;
+	struct stream *st;
+	struct request *r;
+	int rc = stream_new(&s->engine->io, -1, false, &st);
+
+	if (rc < 0)
+		return rc;
+	r = prepare(s, st, &nobody);
+	if (!r)
+		return -ENOMEM;
+	run(r);
+	return 0;
+}
+
+int
+request_open(struct request *r, const struct arrival *a)
+{
+	struct stream *st = r->stream;
+
+	r->open = true;
+	r->client = *a->client;
+	if (!a->dgram)
+		return stream_open(st, a->fd);
+	count_add(&r->site->engine->io.bytes_in, a->dgram->len);
+	if (a->dgram->len > 0)
+		stream_lend(st, a->dgram->data, a->dgram->len);
+	take_datagram(r, a->dgram);
 	return 0;
 }

@@ -17,12 +17,14 @@ struct site;
 struct stream;
 struct task;
 
-/* Registry references in a script's state, and what hooks it has. */
+/* Registry references in a script's state, and what hooks it has; 0: none. */
 struct generation {
-	int self_ref;                  /* self.server */
-	int port_ref;                  /* the datagram socket object */
-	int stream_ref, datagram_ref;  /* what builds instances: see request_prepare() */
-	bool verifies, handles_errors; /* verify_request, handle_error */
+	int self_ref;                 /* self.server */
+	int port_ref;                 /* the datagram socket object */
+	int stream_ref, datagram_ref; /* what builds instances: see request_prepare() */
+	int verify_ref, error_ref;    /* verify_request, handle_error */
+	int drive_ref;                /* a function that runs the whole request */
+	bool bound;                   /* hooks know their server: it is no argument */
 };
 
 struct request {
@@ -37,12 +39,27 @@ struct request {
 	struct loop_timer idle;
 	unsigned tries; /* to send the reply */
 	bool failed;
+	bool passed_on; /* a thread or child goes on with it */
+	bool open; /* false: its connection is still to be accepted, see request_pull() */
 	struct generation generation; /* the site's, when it began */
 };
 
 /* Makes the functions that build instances, and their registry references.  Raises; for a
  * protected call. */
 void request_prepare(lua_State *L, int *stream_ref, int *datagram_ref);
+
+/* Runs a request that accepts its connection, or receives its datagram, itself; for a site
+ * with a drive function.  Errors: as request_start(). */
+int request_pull(struct site *s);
+
+/* Gives such a request what it has accepted, which is taken over even on failure. */
+int request_open(struct request *r, const struct arrival *a);
+
+/* Pushes what hooks get as the request: the socket object, or {data, socket}. */
+void request_push(lua_State *L, struct request *r);
+
+/* Has its reply, a datagram, sent.  0, or what the park returned: `return` that. */
+int request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunction k);
 
 /* Runs a request.  A connection is taken over even on failure.  Errors: -ENOMEM, -ENOSPC.
  */

@@ -61,6 +61,12 @@ view_attribute(struct server_view *v, lua_State *L, const char *name)
 	return attrs_push(&LIST_ENTRY(v, struct site, view)->attrs, L, name);
 }
 
+static bool
+site_tell(struct site *site, const struct addr *client, const char *text)
+{
+	return crew_tell_error(LIST_ENTRY(site, struct seat, site)->crew, client, text);
+}
+
 static void
 site_ended(struct site *site)
 {
@@ -104,6 +110,7 @@ furnish(struct seat *s, char *why, size_t size)
 				.counters = &s->counters,
 				.given = s->crew->given,
 				.ended = site_ended,
+				.tell = site_tell,
 				.port = s->crew->port,
 				.view = s->crew->view};
 	s->site.view.shutdown = view_shutdown;
@@ -185,7 +192,7 @@ seat_run(struct seat *s, struct inbox *in, char *why, size_t size)
 	else if (in->cancel)
 		site_cancel(&s->site, in->cancel);
 	loop_step(s->engine.loop);
-	count_set(&s->counters.bytes_in, s->engine.io.bytes_in);
-	count_set(&s->counters.bytes_out, s->engine.io.bytes_out);
+	count_set(&s->counters.bytes_in, count_get(&s->engine.io.bytes_in));
+	count_set(&s->counters.bytes_out, count_get(&s->engine.io.bytes_out));
 	return rc;
 }

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <lauxlib.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,8 +37,12 @@ write_class_name(struct server *s)
 static bool
 may_accept(const struct server *s)
 {
-	return !s->closed && !s->paused.slot && s->budget > 0 &&
-	       s->policy->active(s) < s->policy->ceiling(&s->site.attrs);
+	uint64_t active = s->policy->active(s);
+
+	if (s->policy->threads || s->policy->forks)
+		active += s->site.nrequests; /* on their way there */
+	return !s->closed && !s->paused.slot && !s->pulling && s->budget > 0 &&
+	       active < s->policy->ceiling(&s->site.attrs);
 }
 
 /* ---- streams ---- */
@@ -80,7 +85,7 @@ server_pause(struct server *s, int err)
 static void
 begin(struct server *s, const struct arrival *a)
 {
-	int rc = s->policy->begin(s, a);
+	int rc = s->drives ? request_start(&s->site, a) : s->policy->begin(s, a);
 
 	if (s->budget != UINT64_MAX)
 		s->budget--;
@@ -185,12 +190,70 @@ receive_some(struct server *s)
 
 /* ---- accepting in general ---- */
 
+int
+server_pull(struct server *s, struct arrival *a, struct addr *client, struct dgram *d)
+{
+	struct datagrams *in = &s->dgrams;
+	int rc;
+
+	s->pulling = false;
+	server_resume(s);
+	*a = (struct arrival){.fd = -1, .client = client};
+	if (s->fd.fd < 0)
+		return -EAGAIN;
+	loop_cancel(&s->accept_op);
+	if (transport_is_stream(s->site.view.transport)) {
+		rc = a->fd = loop_accept(&s->fd, &s->accept_op, client);
+		return rc == -EINPROGRESS ? -EAGAIN : rc < 0 ? rc : 0;
+	}
+	if (in->at == in->n) {
+		rc = loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(in->in),
+				   DGRAM_BATCH);
+		if (rc < 0)
+			return rc == -EINPROGRESS ? -EAGAIN : rc;
+		in->at = 0;
+		in->n = (unsigned)rc;
+	}
+	dgram_in_get(in->in, in->at++, d);
+	*client = d->from;
+	a->dgram = d;
+	return 0;
+}
+
+/* Has a request accept for itself, when there is something to accept. */
+static void
+pull_some(struct server *s)
+{
+	struct pollfd p = {.fd = s->fd.fd, .events = POLLIN};
+	bool any = s->dgrams.at < s->dgrams.n || poll(&p, 1, 0) > 0;
+	int rc;
+
+	if (!any) {
+		s->fd.readable = false;
+		loop_poll(&s->fd, &s->accept_op, false);
+		return;
+	}
+	if (!may_accept(s))
+		return;
+	s->fd.readable = true;
+	s->pulling = true;
+	if (s->budget != UINT64_MAX)
+		s->budget--;
+	rc = request_pull(&s->site);
+	if (rc < 0) {
+		s->pulling = false;
+		server_pause(s, -rc);
+	}
+}
+
 static void
 take_some(struct server *s)
 {
 	if (s->accept_op.fd || s->fd.fd < 0)
 		return;
-	if (transport_is_stream(s->site.view.transport))
+	if (s->pulls)
+		pull_some(s);
+	else if (transport_is_stream(s->site.view.transport))
 		accept_some(s);
 	else
 		receive_some(s);
@@ -256,22 +319,21 @@ server_count(const struct server *s, struct counters *sum)
 {
 	*sum = (struct counters){0};
 	counters_add(sum, &s->counters);
+	count_add(&sum->bytes_in, count_get(&s->site.engine->io.bytes_in));
+	count_add(&sum->bytes_out, count_get(&s->site.engine->io.bytes_out));
 	if (s->policy->count)
 		s->policy->count(s, sum);
 }
 
 void
-server_push_stats(struct server *s, const struct engine *e, lua_State *L)
+server_push_counters(const struct server *s, lua_State *L)
 {
 	struct counters c;
 
 	server_count(s, &c);
-	count_add(&c.bytes_in, e->io.bytes_in);
-	count_add(&c.bytes_out, e->io.bytes_out);
 	lua_newtable(L);
-	engine_push_stats(e, L);
 	put_count(L, "requests", count_get(&c.requests));
-	put_count(L, "active", s->policy->active(s));
+	put_count(L, "active", count_get(&c.requests) - count_get(&c.ended));
 	put_count(L, "errors", count_get(&c.errors));
 	put_count(L, "peers_gone", count_get(&c.peers_gone));
 	put_count(L, "timeouts", count_get(&c.timeouts));
@@ -286,7 +348,15 @@ server_push_stats(struct server *s, const struct engine *e, lua_State *L)
 	put_count(L, "bytes_out", count_get(&c.bytes_out));
 	put_count(L, "reloads", count_get(&s->host->reloads));
 	put_count(L, "failed_reloads", count_get(&s->host->failed_reloads));
-	put_count(L, "drops", listener_drops(s->listener.fd));
+	put_count(L, "drops", listener_drops(s->site.port.fd));
+}
+
+void
+server_push_stats(const struct server *s, const struct engine *e, lua_State *L)
+{
+	server_push_counters(s, L);
+	engine_push_stats(e, L);
+	put_count(L, "active", s->policy->active(s));
 }
 
 static void
@@ -329,7 +399,10 @@ server_bind(struct server *s, const struct url *url, bool listens, char *why, si
 static void
 site_ended(struct site *site)
 {
-	server_resume(LIST_ENTRY(site, struct server, site));
+	struct server *s = LIST_ENTRY(site, struct server, site);
+
+	s->pulling = false; /* it may have ended without */
+	server_resume(s);
 }
 
 int
@@ -365,7 +438,7 @@ server_new(struct host *host, const struct policy *policy, const struct attrs *a
 	if (replies_init(s) < 0)
 		goto fail_timer;
 	list_append(&host->servers, &s->link);
-	rc = site_adopt(&s->site, script, why, size);
+	rc = script ? site_adopt(&s->site, script, why, size) : 0;
 	if (rc < 0) {
 		server_close(s);
 		return rc;
@@ -378,7 +451,8 @@ fail_timer:
 fail_server:
 	free(s);
 fail_script:
-	script_release(script);
+	if (script)
+		script_release(script);
 	return -ENOMEM;
 }
 
@@ -425,6 +499,23 @@ stop_listening(struct server *s)
 	loop_release_fd(&s->fd);
 	listener_close(&s->listener);
 	s->site.view.fd = -1;
+}
+
+void
+server_rest(struct server *s)
+{
+	if (s->fd.fd >= 0 && s->dgrams.out)
+		replies_flush(s);
+	loop_timer_set(s->site.engine->loop, &s->paused, CLOCK_NEVER);
+	loop_release_fd(&s->fd);
+}
+
+void
+server_stop_listening(struct server *s)
+{
+	server_rest(s);
+	s->draining = true;
+	listener_close(&s->listener);
 }
 
 void
@@ -480,6 +571,9 @@ server_kill(struct server *s)
 void
 server_forget(struct server *s)
 {
+	const struct task *t = s->site.engine->sched.current;
+	struct request *r = t ? t->owner : NULL;
+
 	s->draining = s->closed = true;
 	s->accept_due = s->dgrams.flush_due = false;
 	list_remove(&s->accept_task.link);
@@ -492,6 +586,10 @@ server_forget(struct server *s)
 	s->listener.ino = 0;
 	list_init(&s->site.requests);
 	s->site.nrequests = 0;
+	if (r && r->site == &s->site) {
+		list_append(&s->site.requests, &r->link);
+		s->site.nrequests = 1;
+	}
 	s->site.reply = NULL; /* that one collects for the loop of the server */
 	s->mixin = NULL;
 }

@@ -15,6 +15,7 @@
 #include "server/policy.h"
 #include "server/site.h"
 
+struct dgram;
 struct engine;
 struct host;
 struct url;
@@ -49,13 +50,20 @@ struct server {
 	bool draining, closed;
 	bool elsewhere; /* others accept on this listener, not this engine */
 	bool shared;    /* others accept on it, too */
+	/* Of a server whose methods are Lua's own: */
+	bool drives;  /* each request begins on this engine, with a drive function */
+	bool pulls;   /* which accepts, by server_pull() */
+	bool pulling; /* one is about to */
+	/* Takes the errors of requests that run elsewhere while `tells`, on this thread. */
+	void (*handle_error)(struct server *s, const struct addr *client, const char *text);
+	_Atomic bool tells;
 	struct datagrams dgrams;
 	struct counters counters; /* of its own engine, and of what has ended elsewhere */
 	struct log_gate accept_gate, trunc_gate;
 };
 
-/* A server without a socket.  The script's reference is taken over even on failure.
- * -errno with one sentence in why. */
+/* A server without a socket.  The script's reference is taken over even on failure; NULL:
+ * site_adopt() will come before server_begin().  -errno with one sentence in why. */
 int server_new(struct host *host, const struct policy *policy, const struct attrs *attrs,
 	       struct script *script, struct server **out, char *why, size_t size);
 
@@ -68,6 +76,16 @@ int server_begin(struct server *s, char *why, size_t size);
 
 /* The part of that which every process that accepts has to do. */
 int server_watch(struct server *s, char *why, size_t size);
+
+/* Stops accepting, for a while: the listener stays, server_watch() goes on. */
+void server_rest(struct server *s);
+
+/* Frees the address. */
+void server_stop_listening(struct server *s);
+
+/* For a request that began by pulling: accepts a connection, or receives a datagram.  What
+ * *a refers to is in *client and *d.  -EAGAIN: there is none. */
+int server_pull(struct server *s, struct arrival *a, struct addr *client, struct dgram *d);
 
 /* Accepts what the kernel has queued, then no more.  May be called again. */
 void server_drain(struct server *s);
@@ -99,7 +117,10 @@ void server_pause(struct server *s, int err);
 /* The sum of what was counted everywhere.  Any thread. */
 void server_count(const struct server *s, struct counters *sum);
 
-/* Pushes a table of all counters, as seen by this engine, whose thread it is. */
-void server_push_stats(struct server *s, const struct engine *e, lua_State *L);
+/* Pushes a table of all counters.  Any thread, while the server is there. */
+void server_push_counters(const struct server *s, lua_State *L);
+
+/* The same, and what is alive on this engine, whose thread it is. */
+void server_push_stats(const struct server *s, const struct engine *e, lua_State *L);
 
 #endif

@@ -15,6 +15,22 @@ site_init(struct site *s)
 }
 
 void
+site_leave(struct site *s)
+{
+	lua_State *L = s->script->state.L;
+	const struct generation *g = &s->generation;
+	const int refs[] = {g->self_ref,   g->port_ref,  g->stream_ref, g->datagram_ref,
+			    g->verify_ref, g->error_ref, g->drive_ref};
+
+	for (size_t i = 0; i < sizeof(refs) / sizeof(*refs); i++)
+		if (refs[i])
+			luaL_unref(L, LUA_REGISTRYINDEX, refs[i]);
+	s->generation = (struct generation){0};
+	script_release(s->script);
+	s->script = NULL;
+}
+
+void
 site_free(struct site *s)
 {
 	if (s->script)
@@ -48,6 +64,16 @@ site_read_attrs(struct script *script, struct attrs *attrs, char *why, size_t si
 	return -EINVAL;
 }
 
+/* The reference of a function in the table on top of the stack. */
+static int
+hook(lua_State *L, const char *name)
+{
+	if (lua_getfield(L, -1, name) == LUA_TFUNCTION)
+		return luaL_ref(L, LUA_REGISTRYINDEX);
+	lua_pop(L, 1);
+	return 0;
+}
+
 /* Runs protected: what the state must know of the server.  Arguments: the site, the
  * script, the generation to fill in. */
 static int
@@ -57,15 +83,24 @@ attach(lua_State *L)
 	struct script *sc = lua_touserdata(L, 2);
 	struct generation *g = lua_touserdata(L, 3);
 
-	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
-	*g = (struct generation){0};
-	if (lua_getfield(L, -1, "server") == LUA_TTABLE) {
-		g->verifies = lua_getfield(L, -1, "verify_request") == LUA_TFUNCTION;
-		g->handles_errors = lua_getfield(L, -2, "handle_error") == LUA_TFUNCTION;
+	*g = (struct generation){.bound = s->hooks_ref != 0, .self_ref = s->self_ref};
+	if (g->bound)
+		lua_rawgeti(L, LUA_REGISTRYINDEX, s->hooks_ref);
+	else {
+		lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
+		lua_getfield(L, -1, "server");
+	}
+	if (lua_istable(L, -1)) {
+		g->verify_ref = hook(L, "verify_request");
+		g->error_ref = hook(L, "handle_error");
+		if (g->bound)
+			g->drive_ref = hook(L, "drive");
 	}
 	request_prepare(L, &g->stream_ref, &g->datagram_ref);
-	server_push(L, &s->view);
-	g->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	if (!g->self_ref) {
+		server_push(L, &s->view);
+		g->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	}
 	datagram_push(L, &s->port);
 	g->port_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	return 0;
@@ -99,11 +134,37 @@ site_adopt(struct site *s, struct script *script, char *why, size_t size)
 		next.idle_timeout = s->attrs.idle_timeout;
 		script_release(s->script);
 	}
-	script->state.alloc.limit = (size_t)next.memory_limit;
+	if (!script->borrowed)
+		script->state.alloc.limit = (size_t)next.memory_limit;
 	s->attrs = next;
 	s->generation = generation;
 	s->script = script;
 	return 0;
+}
+
+/* The pool gets room, and keeps it. */
+static bool
+warm_pool(struct pool *p)
+{
+	void *item = pool_take(p);
+
+	if (item)
+		pool_give(p, item);
+	return item != NULL;
+}
+
+bool
+site_warm(struct site *s)
+{
+	int ref;
+	lua_State *co = script_take_co(s->script, &ref);
+
+	if (!co)
+		return false;
+	script_give_co(s->script, co, ref, true);
+	return warm_pool(&s->pool) && warm_pool(&s->engine->sched.pool) &&
+	       warm_pool(&s->engine->io.streams) &&
+	       (s->script->borrowed || alloc_reserve(&s->script->state.alloc));
 }
 
 void

@@ -28,6 +28,12 @@ struct site {
 	bool (*reply)(struct site *site, const char *p, size_t n, const struct addr *to,
 		      const struct dgram_local *local);
 	void (*ended)(struct site *site); /* a request has ended */
+	/* Takes a handler's error, as text, in place of the log; false: not now.  NULL:
+	 * never. */
+	bool (*tell)(struct site *site, const struct addr *client, const char *text);
+	/* Registry references that stand in for what the script says; 0: none. */
+	int hooks_ref; /* a table of bound hooks */
+	int self_ref;  /* self.server */
 
 	struct attrs attrs;           /* and what the script says */
 	struct script *script;        /* the current generation; holds a reference */
@@ -46,6 +52,13 @@ void site_free(struct site *s);
 /* New requests run this generation from now on; its reference is taken over.
  * -EINVAL with why: the old one stays. */
 int site_adopt(struct site *s, struct script *script, char *why, size_t size);
+
+/* In a process that will fork: makes what a request needs, once, so that no child has to.
+ * False: out of memory. */
+bool site_warm(struct site *s);
+
+/* Gives its generation up, and the state's references to it; no request may be left. */
+void site_leave(struct site *s);
 
 /* Cancels every request that still runs. */
 void site_cancel(struct site *s, const char *why);

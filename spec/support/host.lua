@@ -62,6 +62,34 @@ function M.read(path)
   return text
 end
 
+---What a process is doing: "R", "S", "Z" ...; nil: there is none.
+function M.state(pid) return (M.read("/proc/" .. pid .. "/stat") or ""):match("%) (%a)") end
+
+local gates = {}
+
+---@class spec.Gate
+---@field path string
+local Gate = {}
+Gate.__index = Gate
+
+---What a handler can block at, in C and for as long as it takes: it opens the gate's path, and reads a byte of it
+---without a buffer.  `gate:pass(n)` lets n through.
+---@return spec.Gate
+function M.gate()
+  local path = M.folder() .. "/gate"
+  assert(sys.mkfifo(path))
+  local gate = setmetatable({ path = path, fd = assert(sys.open(path, "rw")) }, Gate)
+  gates[#gates + 1] = gate
+  return gate
+end
+
+function Gate:pass(n) assert(sys.write(self.fd, ("x"):rep(n or 1))) end
+
+---Lua for a handler: a function `gate()` that blocks there.
+function Gate:code()
+  return ("local function gate() local f <close> = assert(io.open(%q)) f:setvbuf('no') f:read(1) end"):format(self.path)
+end
+
 local sanitizer -- false: none
 
 ---The sanitizer's library that the program was built with, if any. Such a program keeps
@@ -139,12 +167,37 @@ function Program:wait(seconds)
 end
 
 ---Open descriptors of the program.
-function Program:descriptors()
-  local n = 0
-  local p = assert(io.popen("ls /proc/" .. (self.child or self.pid) .. "/fd 2>/dev/null"))
-  for _ in p:lines() do n = n + 1 end
-  p:close()
-  return n
+function Program:descriptors() return #(sys.list("/proc/" .. (self.child or self.pid) .. "/fd") or {}) end
+
+---Threads of the program, the first one included.
+function Program:threads() return #(sys.list("/proc/" .. (self.child or self.pid) .. "/task") or {}) end
+
+---Its child processes: the pid and the state (R, S, Z ...) of each.
+---@return { pid: integer, state: string }[]
+function Program:children()
+  local out, pid = {}, self.child or self.pid
+  for _, task in ipairs(sys.list("/proc/" .. pid .. "/task") or {}) do
+    for child in (M.read(("/proc/%d/task/%s/children"):format(pid, task)) or ""):gmatch("%d+") do
+      out[#out + 1] = { pid = tonumber(child), state = M.state(child) }
+    end
+  end
+  return out
+end
+
+---The processes that belong to the program and still run, itself and whatever it has started.
+---@return integer[] pids
+function Program:processes()
+  local out = {}
+  for _, name in ipairs(sys.list("/proc")) do
+    local state, group = (name:find("^%d") and M.read("/proc/" .. name .. "/stat") or ""):match("%) (%a) %d+ (%d+)")
+    if tonumber(group) == self.pid and state ~= "Z" then out[#out + 1] = tonumber(name) end
+  end
+  return out
+end
+
+---Waits until none of them is left.
+function Program:gone(seconds)
+  M.eventually("the end of all processes of " .. self.pid, function() return #self:processes() == 0 end, seconds)
 end
 
 ---Resident KiB.
@@ -399,8 +452,9 @@ function M.cleanup()
     left[#left + 1] = (M.read(program.log_path) or ""):sub(-2000)
     started[pid] = nil
   end
+  for _, gate in ipairs(gates) do sys.close(gate.fd) end
   for _, path in ipairs(folders) do os.execute("rm -rf '" .. path .. "'") end
-  folders = {}
+  folders, gates = {}, {}
   if #left > 0 then error("a program was left running; its log:\n" .. table.concat(left, "\n")) end
 end
 

@@ -2,6 +2,7 @@
  * with all their edges, and waiting with a limit.  A module for lua5.4; every
  * failing function returns nil, message, errno. */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <lauxlib.h>
@@ -190,8 +191,10 @@ l_wait(lua_State *L)
 static int
 l_kill(lua_State *L)
 {
-	static const char *const names[] = {"TERM", "INT", "HUP", "USR1", "KILL", "STOP", "CONT", "PIPE", "0", NULL};
-	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGKILL, SIGSTOP, SIGCONT, SIGPIPE, 0};
+	static const char *const names[] = {"TERM", "INT",	"HUP",	"USR1", "KILL", "STOP",
+					    "CONT", "PIPE", "QUIT", "SEGV", "ABRT", "0",	 NULL};
+	static const int numbers[] = {SIGTERM, SIGINT,	SIGHUP,	 SIGUSR1, SIGKILL, SIGSTOP,
+				      SIGCONT, SIGPIPE, SIGQUIT, SIGSEGV, SIGABRT, 0};
 
 	return done(L, kill((pid_t)luaL_checkinteger(L, 1), numbers[luaL_checkoption(L, 2, "TERM", names)]));
 }
@@ -211,13 +214,14 @@ l_pipe(lua_State *L)
 	return 2;
 }
 
-/* sys.open(path, "r" | "w") -> fd */
+/* sys.open(path, "r" | "w" | "rw") -> fd; "rw" opens what is there */
 static int
 l_open(lua_State *L)
 {
-	int write = *luaL_optstring(L, 2, "r") == 'w';
+	static const char *const names[] = {"r", "w", "rw", NULL};
+	static const int modes[] = {O_RDONLY, O_WRONLY | O_CREAT | O_TRUNC, O_RDWR};
 
-	return done(L, open(luaL_checkstring(L, 1), write ? O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0600));
+	return done(L, open(luaL_checkstring(L, 1), modes[luaL_checkoption(L, 2, "r", names)] | O_CLOEXEC, 0600));
 }
 
 static int
@@ -237,6 +241,33 @@ l_poll(lua_State *L)
 	if (n < 0)
 		return fail(L);
 	lua_pushboolean(L, n > 0);
+	return 1;
+}
+
+/* sys.ready({fd, ...}, seconds) -> those that can be read, at most 2048 at a time */
+static int
+l_ready(lua_State *L)
+{
+	struct pollfd p[2048];
+	nfds_t count = (nfds_t)luaL_len(L, 1);
+	int n, at = 0;
+
+	luaL_argcheck(L, count <= sizeof(p) / sizeof(*p), 1, "too many");
+	for (nfds_t i = 0; i < count; i++) {
+		lua_rawgeti(L, 1, (lua_Integer)i + 1);
+		p[i] = (struct pollfd){.fd = (int)lua_tointeger(L, -1), .events = POLLIN};
+		lua_pop(L, 1);
+	}
+	n = poll(p, count, (int)(luaL_optnumber(L, 2, 5) * 1000));
+	if (n < 0)
+		return fail(L);
+	lua_createtable(L, n, 0);
+	for (nfds_t i = 0; i < count; i++) {
+		if (!p[i].revents)
+			continue;
+		lua_pushinteger(L, p[i].fd);
+		lua_rawseti(L, -2, ++at);
+	}
 	return 1;
 }
 
@@ -512,6 +543,45 @@ l_stat(lua_State *L)
 	return 1;
 }
 
+/* sys.list(folder) -> the names in it */
+static int
+l_list(lua_State *L)
+{
+	DIR *d = opendir(luaL_checkstring(L, 1));
+	struct dirent *e;
+	int n = 0;
+
+	if (!d)
+		return fail(L);
+	lua_newtable(L);
+	while ((e = readdir(d))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		lua_pushstring(L, e->d_name);
+		lua_rawseti(L, -2, ++n);
+	}
+	closedir(d);
+	return 1;
+}
+
+static int
+l_readlink(lua_State *L)
+{
+	char to[4096];
+	ssize_t n = readlink(luaL_checkstring(L, 1), to, sizeof(to));
+
+	if (n < 0)
+		return fail(L);
+	lua_pushlstring(L, to, (size_t)n);
+	return 1;
+}
+
+static int
+l_mkfifo(lua_State *L)
+{
+	return done(L, mkfifo(luaL_checkstring(L, 1), 0600));
+}
+
 static int
 l_mkdtemp(lua_State *L)
 {
@@ -548,14 +618,15 @@ int
 luaopen_sys(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-	    {"accept", l_accept},   {"bind", l_bind},         {"bufsize", l_bufsize}, {"chmod", l_chmod},
-	    {"close", l_close},     {"connect", l_connect},   {"cpu", l_cpu},         {"error", l_error},
-	    {"isroot", l_isroot},   {"kill", l_kill},         {"listen", l_listen},   {"mkdtemp", l_mkdtemp},
-	    {"name", l_name},       {"nodelay", l_nodelay},   {"now", l_now},         {"open", l_open},
-	    {"pipe", l_pipe},       {"poll", l_poll},         {"read", l_read},       {"recv", l_recv},
-	    {"recvfrom", l_recvfrom}, {"reset", l_reset},     {"send", l_send},       {"sendto", l_sendto},
-	    {"shutdown", l_shutdown}, {"socket", l_socket},   {"spawn", l_spawn},     {"stat", l_stat},
-	    {"symlink", l_symlink}, {"wait", l_wait},         {"write", l_write},     {NULL, NULL},
+	    {"accept", l_accept}, {"bind", l_bind}, {"bufsize", l_bufsize}, {"chmod", l_chmod},
+	    {"close", l_close}, {"connect", l_connect}, {"cpu", l_cpu}, {"error", l_error},
+	    {"isroot", l_isroot}, {"kill", l_kill}, {"list", l_list}, {"listen", l_listen},
+	    {"mkdtemp", l_mkdtemp}, {"mkfifo", l_mkfifo}, {"name", l_name}, {"nodelay", l_nodelay},
+	    {"now", l_now}, {"open", l_open}, {"pipe", l_pipe}, {"poll", l_poll}, {"read", l_read},
+	    {"readlink", l_readlink}, {"ready", l_ready}, {"recv", l_recv}, {"recvfrom", l_recvfrom},
+	    {"reset", l_reset}, {"send", l_send}, {"sendto", l_sendto}, {"shutdown", l_shutdown},
+	    {"socket", l_socket}, {"spawn", l_spawn}, {"stat", l_stat}, {"symlink", l_symlink},
+	    {"wait", l_wait}, {"write", l_write}, {NULL, NULL},
 	};
 
 	luaL_newlib(L, functions);

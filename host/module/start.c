@@ -1,0 +1,426 @@
+#include "module/start.h"
+
+#include "base/list.h"
+#include "base/log.h"
+#include "bind/lhandle.h"
+#include "bind/lmoonport.h"
+#include "script/script.h"
+#include "server/host.h"
+#include "server/policy.h"
+#include "server/server.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A host that runs on a thread of its own.  The Lua object owns it. */
+struct started {
+	struct list link; /* in `running` */
+	struct host host;
+	struct log log;
+	struct attrs attrs;
+	const struct policy *policy;
+	char *lua_path;
+	pthread_t thread;
+	bool runs;
+};
+
+static const char META[] = "moonport.started";
+
+/* Those that run now, for an exit of the process that closes no Lua state: there is no
+ * other way to find them then.  Guarded by the mutex. */
+static struct list running = {&running, &running};
+static pthread_mutex_t running_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+/* Requests that are under way when a server is told to stop get this long, unless the
+ * options or the script say otherwise: a client that merely keeps its connection open
+ * should not hold up a test suite. */
+static const double DRAIN = 1;
+
+static void *
+run(void *arg)
+{
+	struct started *st = arg;
+
+	host_run(&st->host);
+	return NULL;
+}
+
+static void
+drain(void *arg)
+{
+	host_drain(&((struct started *)arg)->host);
+}
+
+static void
+stop_now(void *arg)
+{
+	host_drain(&((struct started *)arg)->host);
+	host_stop(&((struct started *)arg)->host);
+}
+
+/* Stops the thread, by fn on it, and frees the host.  Harmless when repeated. */
+static void
+finish(struct started *st, void (*fn)(void *arg))
+{
+	if (!st->runs)
+		return;
+	st->runs = false;
+	while (loop_post(st->host.engine.loop, fn, st) == -ENOMEM)
+		usleep(1000); /* without a word to it the thread never ends */
+	pthread_join(st->thread, NULL);
+	pthread_mutex_lock(&running_mutex);
+	list_remove(&st->link);
+	pthread_mutex_unlock(&running_mutex);
+	host_free(&st->host);
+}
+
+/* The process ends: sockets' paths go away, threads end, nobody is waited for. */
+static void
+at_exit(void)
+{
+	struct list *l;
+
+	for (;;) {
+		pthread_mutex_lock(&running_mutex);
+		l = running.next;
+		pthread_mutex_unlock(&running_mutex);
+		if (l == &running)
+			return;
+		finish(LIST_ENTRY(l, struct started, link), stop_now);
+	}
+}
+
+static void
+register_exit(void)
+{
+	(void)atexit(at_exit);
+}
+
+static struct started *
+check(lua_State *L)
+{
+	return *(struct started **)luaL_checkudata(L, 1, META);
+}
+
+/* server:shutdown(): stops accepting, lets requests end (drain_timeout, 1 s), and waits
+ * for that. */
+static int
+started_shutdown(lua_State *L)
+{
+	finish(check(L), drain);
+	return 0;
+}
+
+static int
+started_gc(lua_State *L)
+{
+	struct started **p = luaL_checkudata(L, 1, META), *st = *p;
+
+	if (!st)
+		return 0;
+	*p = NULL;
+	finish(st, drain);
+	if (st->host.left_behind)
+		return 0; /* its threads may still use the log */
+	free(st->lua_path);
+	free(st);
+	return 0;
+}
+
+/* server:stats() -> a table of counters */
+static int
+started_stats(lua_State *L)
+{
+	struct started *st = check(L);
+
+	if (!st->runs)
+		return luaL_error(L, "the server is stopped");
+	server_push_counters(LIST_ENTRY(st->host.servers.next, struct server, link), L);
+	return 1;
+}
+
+/* Fields that say where it listens are in the object's table. */
+static int
+started_index(lua_State *L)
+{
+	luaL_checkudata(L, 1, META);
+	lua_getmetatable(L, 1);
+	lua_getfield(L, -1, "methods");
+	lua_pushvalue(L, 2);
+	if (lua_rawget(L, -2) != LUA_TNIL)
+		return 1;
+	lua_getiuservalue(L, 1, 1);
+	lua_pushvalue(L, 2);
+	lua_rawget(L, -2);
+	return 1;
+}
+
+static int
+started_tostring(lua_State *L)
+{
+	luaL_checkudata(L, 1, META);
+	lua_getiuservalue(L, 1, 1);
+	lua_getfield(L, -1, "class");
+	lua_getfield(L, -2, "url");
+	lua_pushfstring(L, "%s (%s)", luaL_tolstring(L, -2, NULL), lua_tostring(L, -1));
+	return 1;
+}
+
+static void
+push_class(lua_State *L)
+{
+	static const luaL_Reg methods[] = {
+	    {"shutdown", started_shutdown}, {"stats", started_stats}, {NULL, NULL}};
+	static const luaL_Reg meta[] = {{"__index", started_index},
+					{"__tostring", started_tostring},
+					{"__close", started_shutdown},
+					{"__gc", started_gc},
+					{NULL, NULL}};
+
+	if (!luaL_newmetatable(L, META))
+		return;
+	luaL_setfuncs(L, meta, 0);
+	luaL_newlib(L, methods);
+	lua_setfield(L, -2, "methods");
+}
+
+/* Where a server listens, as fields of a new table. */
+static void
+push_place(lua_State *L, const struct server *s)
+{
+	char text[ADDR_TEXT];
+	const struct addr *a = &s->site.view.addr;
+
+	lua_newtable(L);
+	addr_url(a, s->site.view.transport, text, sizeof(text));
+	lua_pushstring(L, text);
+	lua_setfield(L, -2, "url");
+	lua_pushstring(L, s->class_name);
+	lua_setfield(L, -2, "class");
+	lua_pushstring(L, s->name);
+	lua_setfield(L, -2, "name");
+	if (addr_is_unix(a)) {
+		addr_path(a, text, sizeof(text));
+		lua_pushstring(L, text);
+		lua_setfield(L, -2, "path");
+		return;
+	}
+	addr_host(a, text, sizeof(text));
+	lua_pushstring(L, text);
+	lua_setfield(L, -2, "host");
+	lua_pushinteger(L, addr_port(a));
+	lua_setfield(L, -2, "port");
+}
+
+/* Keeps the servers' places: those of the first are the object's own fields. */
+static void
+keep_places(lua_State *L, struct started *st, int object)
+{
+	int n = 0;
+
+	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next) {
+		push_place(L, LIST_ENTRY(l, struct server, link));
+		if (++n == 1) {
+			lua_pushvalue(L, -1);
+			lua_setiuservalue(L, object, 1);
+			lua_newtable(L);
+			lua_pushvalue(L, -2);
+			lua_rawseti(L, -2, 1);
+			lua_pushvalue(L, -1);
+			lua_setfield(L, -3, "servers");
+			lua_replace(L, -2);
+		} else
+			lua_rawseti(L, -2, n);
+	}
+	lua_pop(L, 1);
+}
+
+/* options.options: attributes by name.  Stack: the table on top, which is popped. */
+static void
+read_attributes(lua_State *L, struct started *st)
+{
+	char why[320];
+
+	luaL_argcheck(L, lua_istable(L, -1), 2, "options.options must be a table");
+	for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+		luaL_argcheck(L, lua_type(L, -2) == LUA_TSTRING, 2,
+			      "options.options: names are strings");
+		if (attrs_set_text(&st->attrs, lua_tostring(L, -2),
+				   luaL_tolstring(L, -1, NULL), why, sizeof(why)) < 0)
+			luaL_error(L, "moonport.start: %s", why);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+}
+
+static void
+read_level(lua_State *L, struct started *st)
+{
+	int level = log_level_of(luaL_checkstring(L, -1));
+
+	luaL_argcheck(L, level >= 0, 2,
+		      "log_level must be \"debug\", \"info\", \"warn\" or \"error\"");
+	st->log.level = (enum log_level)level;
+	lua_pop(L, 1);
+}
+
+static void
+read_options(lua_State *L, struct started *st)
+{
+	for (lua_pushnil(L); lua_next(L, 2);) {
+		const char *name =
+		    lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+		if (strcmp(name, "mixin") == 0) {
+			st->policy = policy_find(luaL_checkstring(L, -1));
+			luaL_argcheck(L, st->policy, 2,
+				      "mixin must be \"async\", \"threading\" or \"sync\"");
+			lua_pop(L, 1);
+		} else if (strcmp(name, "options") == 0)
+			read_attributes(L, st);
+		else if (strcmp(name, "log_level") == 0)
+			read_level(L, st);
+		else if (strcmp(name, "listen") == 0)
+			lua_pop(L, 1);
+		else
+			luaL_error(L,
+				   "moonport.start: unknown option %s; there are listen, "
+				   "mixin, options and log_level",
+				   name);
+	}
+	if (st->policy->forks)
+		luaL_error(L,
+			   "moonport.start cannot fork: the server runs on a thread beside "
+			   "yours; use mixin = \"async\" or \"threading\", or "
+			   "socketserver's Forking classes");
+}
+
+static void
+add(lua_State *L, struct started *st, const char *script, int idx)
+{
+	char why[SCRIPT_ERROR];
+	struct server *s;
+	struct url url;
+	size_t n;
+	const char *text = luaL_checklstring(L, idx, &n);
+
+	if (url_parse(text, n, &url, why, sizeof(why)) < 0 ||
+	    host_add(&st->host, script, &url, st->policy, &st->attrs, &s, why,
+		     sizeof(why)) < 0)
+		luaL_error(L, "moonport.start: %s", why);
+}
+
+static void
+add_all(lua_State *L, struct started *st, const char *script)
+{
+	if (lua_isnoneornil(L, 2) || lua_getfield(L, 2, "listen") == LUA_TNIL)
+		lua_pushliteral(L, "tcp://127.0.0.1:0");
+	if (!lua_istable(L, -1)) {
+		add(L, st, script, -1);
+		return;
+	}
+	luaL_argcheck(L, lua_rawlen(L, -1) > 0, 2, "listen must name at least one URL");
+	for (lua_Integer i = 1; lua_rawgeti(L, -1, i) != LUA_TNIL; i++) {
+		add(L, st, script, -1);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+}
+
+/* The places of this Lua state's modules, for the scripts' own states. */
+static char *
+lua_path(lua_State *L)
+{
+	char *path;
+
+	lua_getglobal(L, "package");
+	lua_getfield(L, -1, "path");
+	path = strdup(luaL_optstring(L, -1, ""));
+	lua_pop(L, 2);
+	return path;
+}
+
+/* Runs protected, with a host that its caller frees on an error.  Arguments: script,
+ * options, the object. */
+static int
+set_up(lua_State *L)
+{
+	struct started *st = *(struct started **)lua_touserdata(L, 3);
+	char why[SCRIPT_ERROR];
+
+	add_all(L, st, luaL_checkstring(L, 1));
+	keep_places(L, st, 3);
+	if (host_begin(&st->host, why, sizeof(why)) < 0)
+		luaL_error(L, "moonport.start: cannot start: %s", why);
+	return 0;
+}
+
+/* Signals are for the process that the server is a guest in. */
+static int
+start_thread(struct started *st)
+{
+	sigset_t all, old;
+	int rc;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&st->thread, NULL, run, st);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return rc;
+}
+
+int
+module_start(lua_State *L)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct started **object, *st;
+	int rc;
+
+	luaL_checkstring(L, 1);
+	lua_settop(L, 2);
+	if (!lua_isnil(L, 2))
+		luaL_checktype(L, 2, LUA_TTABLE);
+	object = lua_newuserdatauv(L, sizeof(*object), 1);
+	*object = NULL;
+	push_class(L);
+	lua_setmetatable(L, 3);
+	*object = st = calloc(1, sizeof(*st));
+	if (!st)
+		return luaL_error(L, "not enough memory");
+	st->log = (struct log){.fd = STDERR_FILENO, .level = LOG_WARN};
+	st->policy = policy_find("async");
+	attrs_init(&st->attrs);
+	st->attrs.drain_timeout = DRAIN;
+	if (!lua_isnil(L, 2))
+		read_options(L, st);
+	st->lua_path = lua_path(L);
+	rc = host_init(&st->host, &st->log, st->lua_path);
+	if (rc < 0)
+		return luaL_error(L, "moonport.start: %s", strerror(-rc));
+	lua_pushcfunction(L, set_up);
+	lua_pushvalue(L, 1);
+	lua_pushvalue(L, 2);
+	lua_pushvalue(L, 3);
+	if (lua_pcall(L, 3, 0, 0) != LUA_OK) {
+		host_free(&st->host);
+		return lua_error(L);
+	}
+	pthread_once(&once, register_exit);
+	rc = start_thread(st);
+	if (rc != 0) {
+		host_free(&st->host);
+		return luaL_error(L, "moonport.start: cannot start a thread: %s",
+				  strerror(rc));
+	}
+	st->runs = true;
+	pthread_mutex_lock(&running_mutex);
+	list_append(&running, &st->link);
+	pthread_mutex_unlock(&running_mutex);
+	lua_settop(L, 3);
+	return 1;
+}
