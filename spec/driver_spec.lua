@@ -304,7 +304,7 @@ describe("what nobody replaced", function()
 
   it("is left out for what somebody did", function()
     assert.are.equal([[
-verify_request: verify_request
+verify_request: drive
 handle_error: handle_error
 service_actions: service_actions
 get_request: drive get_request

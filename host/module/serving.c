@@ -52,14 +52,16 @@ transport_field(lua_State *L, int idx)
 static void
 read_attributes(lua_State *L, struct core *c)
 {
+	const char *name, *value;
 	char why[320];
 
 	if (lua_getfield(L, 1, "attributes") == LUA_TTABLE)
-		for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 2))
-			if (attrs_set_text(&c->attrs, luaL_checkstring(L, -2),
-					   luaL_tolstring(L, -1, NULL), why,
-					   sizeof(why)) < 0)
+		for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 2)) {
+			name = luaL_checkstring(L, -2);
+			value = luaL_tolstring(L, -1, NULL);
+			if (attrs_set_text(&c->attrs, name, value, why, sizeof(why)) < 0)
 				luaL_error(L, "%s", why);
+		}
 	lua_pop(L, 1);
 }
 
@@ -74,6 +76,13 @@ copy_string(lua_State *L, const char *s)
 }
 
 static void tell_error(struct server *s, const struct addr *client, const char *text);
+
+/* The loop is somewhere in a turn, and looks at its end. */
+static void
+stop_serving(struct server *s)
+{
+	LIST_ENTRY(s->host, struct core, host)->stop = true;
+}
 
 /* serving.new(options) -> core */
 static int
@@ -111,6 +120,7 @@ serving_new(lua_State *L)
 	    0)
 		return luaL_error(L, "%s", why);
 	c->server->handle_error = tell_error;
+	c->server->shutdown = stop_serving;
 	return 1;
 }
 
@@ -467,17 +477,11 @@ core_handle_request(lua_State *L)
 	return serve_by(L, handle_one);
 }
 
-static void
-request_stop(struct core *c)
-{
-	c->stop = true; /* the loop is somewhere in a turn, or between two */
-}
-
 /* core:shutdown(): returns at once */
 static int
 core_shutdown(lua_State *L)
 {
-	request_stop(core_check(L));
+	stop_serving(core_check(L)->server);
 	return 0;
 }
 
@@ -512,7 +516,7 @@ core_close(lua_State *L)
 		return 0;
 	if (c->serving) {
 		c->close = true;
-		request_stop(c);
+		stop_serving(c->server);
 		return 0;
 	}
 	server_stop_listening(c->server);

@@ -245,16 +245,17 @@ keep_places(lua_State *L, struct started *st, int object)
 static void
 read_attributes(lua_State *L, struct started *st)
 {
+	const char *name, *value;
 	char why[320];
 
 	luaL_argcheck(L, lua_istable(L, -1), 2, "options.options must be a table");
-	for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+	for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 2)) {
 		luaL_argcheck(L, lua_type(L, -2) == LUA_TSTRING, 2,
 			      "options.options: names are strings");
-		if (attrs_set_text(&st->attrs, lua_tostring(L, -2),
-				   luaL_tolstring(L, -1, NULL), why, sizeof(why)) < 0)
+		name = lua_tostring(L, -2);
+		value = luaL_tolstring(L, -1, NULL);
+		if (attrs_set_text(&st->attrs, name, value, why, sizeof(why)) < 0)
 			luaL_error(L, "moonport.start: %s", why);
-		lua_pop(L, 1);
 	}
 	lua_pop(L, 1);
 }

@@ -183,8 +183,10 @@ alloc_realloc(void *ud, void *p, size_t old, size_t n)
 			a->low = a->used;
 		return NULL;
 	}
-	if (a->limit && n > old && a->used + (n - old) > a->limit)
+	if (a->limit && n > old && a->used + (n - old) > a->limit) {
+		a->refused = true;
 		return NULL;
+	}
 	q = p ? move(a, p, old, n) : get(a, n);
 	if (q)
 		a->used += n - old;

@@ -1,6 +1,7 @@
 #include "script/script.h"
 
 #include "script/lerror.h"
+#include "script/sources.h"
 #include "script/task.h"
 
 #include <errno.h>
@@ -58,13 +59,15 @@ inspect(const char *path, char *why, size_t size)
 	return rc;
 }
 
-/* Runs protected.  Argument: the path.  Returns the handler, or raises. */
+/* Runs protected.  Arguments: the path, the sources, whether to add to them.  Returns the
+ * handler, or raises. */
 static int
 load_handler(lua_State *L)
 {
 	const char *path = lua_tostring(L, 1);
 
-	if (luaL_loadfilex(L, path, "t") != LUA_OK)
+	sources_attach(L, lua_touserdata(L, 2), lua_toboolean(L, 3));
+	if (sources_load(L, NULL, path) != LUA_OK)
 		return lua_error(L);
 	lua_call(L, 0, 1);
 	if (lua_istable(L, -1)) {
@@ -164,6 +167,7 @@ destroy(struct script *sc)
 		give_back(sc);
 	else
 		state_close(&sc->state);
+	sources_release(sc->sources);
 	free(sc->path);
 	free(sc->name);
 	free(sc);
@@ -229,7 +233,7 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	struct script *sc;
 	lua_State *L;
 	char *search;
-	int rc = inspect(path, why, size);
+	int rc = o->sources ? 0 : inspect(path, why, size);
 
 	if (rc < 0)
 		return rc;
@@ -240,8 +244,9 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	*sc = (struct script){.sched = s, .refs = 1, .number = o->number};
 	sc->path = strdup(path);
 	sc->name = base_name(path);
+	sc->sources = o->sources ? sources_hold(o->sources) : sources_new();
 	search = search_path(path, o->lua_path);
-	rc = sc->path && sc->name && search
+	rc = sc->path && sc->name && search && sc->sources
 		 ? state_open(&sc->state, s, o->memory_limit, search, o->open)
 		 : -ENOMEM;
 	free(search);
@@ -252,7 +257,12 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	L = sc->state.L;
 	lua_pushcfunction(L, load_handler);
 	lua_pushstring(L, path);
-	if (state_call(L, 1, 1) == LUA_OK) {
+	lua_pushlightuserdata(L, sc->sources);
+	lua_pushboolean(L, !o->sources);
+	rc = state_call(L, 3, 1);
+	if (!o->sources)
+		sources_seal(sc->sources);
+	if (rc == LUA_OK) {
 		lua_pushcfunction(L, anchor);
 		lua_insert(L, -2);
 		lua_pushlightuserdata(L, sc);

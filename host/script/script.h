@@ -10,12 +10,14 @@
 #include <stdbool.h>
 
 struct sched;
+struct sources;
 
 enum { SCRIPT_ERROR = 2048, SCRIPT_SPARE = 1024 };
 
 struct script {
 	struct state state;
 	struct sched *sched;
+	struct sources *sources; /* that it was loaded from; holds a reference */
 	char *path;
 	char *name; /* the base name without ".lua" */
 	unsigned number;
@@ -36,6 +38,7 @@ struct script_options {
 	const char *lua_path; /* of the host's own modules; borrowed */
 	lua_CFunction open;   /* adds the bindings */
 	unsigned number;
+	struct sources *sources; /* load from these, not from the files; or NULL */
 };
 
 /* Loads and runs the script, text only, and finds its handler.  On failure returns

@@ -2,6 +2,7 @@
 
 #include "script/coro.h"
 #include "script/lerror.h"
+#include "script/sources.h"
 #include "script/task.h"
 
 #include <errno.h>
@@ -123,16 +124,21 @@ text_searcher(lua_State *L)
 {
 	const char *name = luaL_checkstring(L, 1), *file;
 
-	lua_getglobal(L, "package");
-	lua_getfield(L, -1, "searchpath");
-	lua_pushstring(L, name);
-	lua_getfield(L, -3, "path");
-	lua_call(L, 2, 2);
-	if (lua_isnil(L, -2))
-		return 1; /* what was tried */
-	lua_pop(L, 1);
+	file = sources_module(L, name);
+	if (file)
+		lua_pushstring(L, file);
+	else {
+		lua_getglobal(L, "package");
+		lua_getfield(L, -1, "searchpath");
+		lua_pushstring(L, name);
+		lua_getfield(L, -3, "path");
+		lua_call(L, 2, 2);
+		if (lua_isnil(L, -2))
+			return 1; /* what was tried */
+		lua_pop(L, 1);
+	}
 	file = lua_tostring(L, -1);
-	if (luaL_loadfilex(L, file, "t") != LUA_OK &&
+	if (sources_load(L, name, file) != LUA_OK &&
 	    strstr(lua_tostring(L, -1), "binary chunk"))
 		return luaL_error(
 		    L,
@@ -192,6 +198,9 @@ state_tune(struct state *st)
 
 	st->alloc.low = st->alloc.used;
 	pause = pause < 200 ? 200 : pause > 1000 ? 1000 : pause;
+	if (st->alloc.limit && pause > st->alloc.limit / 2 * 100 / live)
+		pause = st->alloc.limit / 2 * 100 / live; /* buffers cannot wait for it */
+	pause = pause < 110 ? 110 : pause;
 	if (st->pause < 0 || (int)pause == st->pause)
 		return;
 	st->pause = (int)pause;
@@ -199,6 +208,13 @@ state_tune(struct state *st)
 		lua_gc(st->L, LUA_GCGEN, 0, 0); /* the script's choice stands */
 		st->pause = -1;
 	}
+}
+
+void
+state_relieve(struct state *st)
+{
+	st->alloc.refused = false;
+	lua_gc(st->L, LUA_GCCOLLECT);
 }
 
 int

@@ -36,6 +36,10 @@ int state_call(lua_State *L, int nargs, int nresults);
 /* Fits the collector's pace to the live heap; to be called every few thousand runs. */
 void state_tune(struct state *st);
 
+/* After a run in which the limit refused memory: one request's garbage is collected before
+ * it is the next one's lack. */
+void state_relieve(struct state *st);
+
 /* The message handler that state_call() uses: a string error gets a traceback,
  * an error value of the host stays as it is, anything else becomes a string. */
 int state_traceback(lua_State *L);

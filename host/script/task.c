@@ -126,6 +126,8 @@ resume(struct task *t)
 		state_tune(&t->script->state);
 	s->current = NULL;
 	s->running = NULL;
+	if (t->script->state.alloc.refused)
+		state_relieve(&t->script->state);
 	if (status == LUA_YIELD && s->parked) {
 		coro_mark_waiting(co, 1);
 		return;

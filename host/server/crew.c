@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "script/script.h"
+#include "script/sources.h"
 #include "server/host.h"
 #include "server/policy.h"
 #include "server/report.h"
@@ -343,7 +344,7 @@ on_notice(struct loop_op *op)
 	if (failed)
 		server_pause(s, -failed);
 	if (stop)
-		server_drain(s);
+		s->shutdown(s);
 }
 
 /* Ends all threads; they have nothing to do. */
@@ -589,6 +590,13 @@ fail:
 	return rc;
 }
 
+static void
+free_script(struct crew_script *s)
+{
+	free(s->path);
+	sources_release(s->sources);
+}
+
 int
 crew_adopt(struct crew *c)
 {
@@ -598,11 +606,13 @@ crew_adopt(struct crew *c)
 	if (!path)
 		return -ENOMEM;
 	pthread_mutex_lock(&c->mutex);
-	free(c->script.path);
-	c->script = (struct crew_script){.path = path,
-					 .lua_path = c->server->host->lua_path,
-					 .memory_limit = sc->state.alloc.limit,
-					 .number = sc->number};
+	free_script(&c->script);
+	c->script =
+	    (struct crew_script){.path = path,
+				 .sources = sc->sources ? sources_hold(sc->sources) : NULL,
+				 .lua_path = c->server->host->lua_path,
+				 .memory_limit = sc->state.alloc.limit,
+				 .number = sc->number};
 	pthread_mutex_unlock(&c->mutex);
 	return 0;
 }
@@ -771,7 +781,7 @@ free_crew(struct crew *c)
 	if (c->ep >= 0)
 		close(c->ep);
 	pass_errors_on(NULL, &c->told);
-	free(c->script.path);
+	free_script(&c->script);
 	pthread_cond_destroy(&c->parked);
 	pthread_mutex_destroy(&c->mutex);
 	free(c);
@@ -850,6 +860,8 @@ crew_script(struct crew *c, unsigned number, struct crew_script *out)
 	if (newer) {
 		*out = c->script;
 		out->path = strdup(c->script.path);
+		if (out->sources)
+			sources_hold(out->sources);
 	}
 	pthread_mutex_unlock(&c->mutex);
 	return newer;

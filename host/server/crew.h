@@ -27,10 +27,12 @@ struct arrival;
 struct counters;
 struct engine;
 struct seat;
+struct sources;
 struct server;
 
 /* What a seat loads. */
 struct crew_script {
+	struct sources *sources; /* holds a reference; NULL: the file */
 	char *path;
 	const char *lua_path; /* of the host's own modules; borrowed */
 	size_t memory_limit;
@@ -115,8 +117,8 @@ void crew_close(struct crew *c);
 
 /* ---- for seats, on any thread ---- */
 
-/* What to load when one has generation `number`; false: nothing newer.  The path is the
- * caller's, and NULL when memory is short. */
+/* What to load when one has generation `number`; false: nothing newer.  The path and the
+ * sources are the caller's; a NULL path: memory is short. */
 bool crew_script(struct crew *c, unsigned number, struct crew_script *out);
 
 /* Passes a handler's error on to the server; false: it does not want it. */

@@ -2,6 +2,7 @@
 
 #include "bind/lmoonport.h"
 #include "script/script.h"
+#include "script/sources.h"
 #include "server/crew.h"
 #include "server/policy.h"
 
@@ -85,12 +86,16 @@ load(struct seat *s, char *why, size_t size)
 	if (!crew_script(s->crew, s->site.script ? s->site.script->number : 0, &want))
 		return 0;
 	snprintf(why, size, "out of memory");
-	if (!want.path)
+	if (!want.path) {
+		sources_release(want.sources);
 		return -ENOMEM;
+	}
 	o.memory_limit = want.memory_limit;
 	o.lua_path = want.lua_path;
 	o.number = want.number;
+	o.sources = want.sources;
 	rc = script_load(&s->engine.sched, want.path, &o, &sc, why, size);
+	sources_release(want.sources);
 	free(want.path);
 	return rc < 0 ? rc : site_adopt(&s->site, sc, why, size);
 }

@@ -298,7 +298,9 @@ server_resume(struct server *s)
 static void
 view_shutdown(struct server_view *v)
 {
-	server_drain(LIST_ENTRY(v, struct server, site.view));
+	struct server *s = LIST_ENTRY(v, struct server, site.view);
+
+	s->shutdown(s);
 }
 
 static bool
@@ -419,6 +421,7 @@ server_new(struct host *host, const struct policy *policy, const struct attrs *a
 	s->host = host;
 	s->policy = policy;
 	s->budget = UINT64_MAX;
+	s->shutdown = server_drain;
 	s->listener.fd = s->fd.fd = -1;
 	s->accept_op.done = on_acceptable;
 	s->accept_task.run = on_accept_task;
@@ -515,7 +518,8 @@ server_stop_listening(struct server *s)
 {
 	server_rest(s);
 	s->draining = true;
-	listener_close(&s->listener);
+	if (transport_is_stream(s->site.view.transport))
+		listener_close(&s->listener);
 }
 
 void

@@ -50,6 +50,7 @@ struct server {
 	bool draining, closed;
 	bool elsewhere; /* others accept on this listener, not this engine */
 	bool shared;    /* others accept on it, too */
+	void (*shutdown)(struct server *s); /* what a script's server:shutdown() does */
 	/* Of a server whose methods are Lua's own: */
 	bool drives;  /* each request begins on this engine, with a drive function */
 	bool pulls;   /* which accepts, by server_pull() */
@@ -80,7 +81,8 @@ int server_watch(struct server *s, char *why, size_t size);
 /* Stops accepting, for a while: the listener stays, server_watch() goes on. */
 void server_rest(struct server *s);
 
-/* Frees the address. */
+/* Stops accepting for good.  A stream server's address is free; datagrams may still be
+ * answered. */
 void server_stop_listening(struct server *s);
 
 /* For a request that began by pulling: accepts a connection, or receives a datagram.  What

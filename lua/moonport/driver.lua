@@ -330,6 +330,10 @@ end
 ---@return boolean
 local function must_drive(server)
   if replaced(server, COURSE) then return true end
+  -- What threads and children do begins when the server has said yes.
+  if (server._mixin == "threading" or server._mixin == "forking") and M.own(server, "verify_request") then
+    return true
+  end
   if server._mixin == "threading" then return false end
   local handler = server.RequestHandlerClass
   return handler ~= server._handler or type(handler) == "function" or (handler.__init or M.run) ~= M.run

@@ -1,0 +1,34 @@
+/* sources.h - the texts that a generation was loaded from: the script and its modules.
+ *
+ * Each state of the generation is loaded from the same texts, whatever has become of the
+ * files meanwhile.  Counted; once its script is loaded a set is not changed any more, and
+ * any thread may hold, read and release it. */
+#ifndef HOST_SCRIPT_SOURCES_H
+#define HOST_SCRIPT_SOURCES_H
+
+#include <lua.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct sources;
+
+/* NULL: out of memory. */
+struct sources *sources_new(void);
+struct sources *sources_hold(struct sources *s);
+void sources_release(struct sources *s); /* NULL is fine */
+
+/* Has load and require in this state use the set; `record`: add what they read.  The
+ * caller keeps the set until the state is closed.  May raise for want of memory. */
+void sources_attach(lua_State *L, struct sources *s, bool record);
+
+/* From now on nothing is added. */
+void sources_seal(struct sources *s);
+
+/* The file of a module that is in the state's set; NULL: it is not. */
+const char *sources_module(lua_State *L, const char *name);
+
+/* As luaL_loadfilex(L, file, "t"), by the state's set if it has the file.  name: of the
+ * module, or NULL. */
+int sources_load(lua_State *L, const char *name, const char *file);
+
+#endif
