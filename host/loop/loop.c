@@ -406,6 +406,15 @@ loop_buffer_size(void)
 	return LOOP_BUFFER;
 }
 
+char *
+loop_swap_buffer(struct loop *loop, char *buffer)
+{
+	char *before = loop->buffer;
+
+	loop->buffer = buffer;
+	return before;
+}
+
 void
 loop_defer(struct loop *loop, struct loop_task *task)
 {

@@ -137,6 +137,9 @@ int loop_poll(struct loop_fd *f, struct loop_op *op, bool out);
 /* The size of the buffer that loop_recv() lends. */
 size_t loop_buffer_size(void);
 
+/* Has it lend another one of that size; returns the one before. */
+char *loop_swap_buffer(struct loop *loop, char *buffer);
+
 void loop_defer(struct loop *loop, struct loop_task *task);
 
 /* Makes room for one more timer, so that setting it cannot fail.  Errors: -ENOMEM. */

@@ -54,6 +54,7 @@ stop(lua_State *L, struct runner *r)
 	lingers_drop(&r->io.lingers);
 	for (int i = 0; i < r->script->nspare; i++)
 		luaL_unref(L, LUA_REGISTRYINDEX, r->script->spare[i].ref);
+	free(r->script->spare);
 	free(r->script);
 	sched_free(&r->sched);
 	loop_free(r->loop);

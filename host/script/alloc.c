@@ -14,8 +14,10 @@ struct slab {
 	unsigned class, live;
 };
 
-/* The class of a slab with blocks of all sizes, which are not used twice. */
-enum { MIXED = ALLOC_CLASSES };
+/* The class of a slab with blocks of all sizes.  The first blocks of a state are on such
+ * slabs, for a state of its own for each request should be small: with a slab for each
+ * size it would touch a page for each. */
+enum { MIXED = ALLOC_CLASSES, MIXED_SLABS = 8 };
 
 /* One cache line, so that blocks of a line's size, and Lua has many, lie on one and not
  * across two: a thousand connections feel it. */
@@ -74,18 +76,41 @@ new_slab(struct alloc *a, unsigned class)
 	return s;
 }
 
-static void *
-get_apart(struct alloc *a, size_t size)
+static struct slab *
+new_mixed(void)
 {
-	struct slab *s = a->reserve;
+	struct slab *s = aligned_alloc(SLAB, SLAB);
+
+	if (s)
+		*s = (struct slab){.fresh = (char *)s + HEAD, .class = MIXED};
+	return s;
+}
+
+/* A block that was never used.  NULL: the slab is full. */
+static void *
+carve(struct slab *s, size_t size)
+{
 	void *p = s->fresh;
 
-	if (s->fresh + size > (char *)s + SLAB) {
-		a->apart = false;
+	if (s->fresh + size > (char *)s + SLAB)
 		return NULL;
-	}
 	s->fresh += size;
 	return p;
+}
+
+/* NULL: the state is not that small any more. */
+static void *
+get_mixed(struct alloc *a, size_t size)
+{
+	void *p = a->mixed ? carve(a->mixed, size) : NULL;
+	struct slab *s;
+
+	if (p || a->nmixed == MIXED_SLABS || !(s = new_mixed()))
+		return p;
+	s->next = a->mixed;
+	a->mixed = s;
+	a->nmixed++;
+	return carve(s, size);
 }
 
 static void *
@@ -93,11 +118,26 @@ get_small(struct alloc *a, unsigned class)
 {
 	size_t size = (class + 1) * ALLOC_STEP;
 	struct slab *s = a->open[class];
-	void *p;
+	void *p = a->loose[class];
 
-	if (a->apart && (p = get_apart(a, size)))
+	if (a->apart) {
+		p = carve(a->reserve, size);
+		if (p)
+			return p;
+		a->apart = false;
+		p = a->loose[class];
+	}
+	if (p) {
+		a->loose[class] = *(void **)p;
 		return p;
-	if (!s && !(s = new_slab(a, class)))
+	}
+	if (!s) {
+		p = get_mixed(a, size);
+		if (p)
+			return p;
+		s = new_slab(a, class);
+	}
+	if (!s)
 		return NULL;
 	s->live++;
 	p = s->free;
@@ -113,13 +153,18 @@ get_small(struct alloc *a, unsigned class)
 }
 
 static void
-put_small(struct alloc *a, void *p)
+put_small(struct alloc *a, void *p, unsigned class)
 {
 	struct slab *s = slab_of(p);
-	size_t size = (s->class + 1) * ALLOC_STEP;
+	size_t size = (class + 1) * ALLOC_STEP;
 
-	if (s->class == MIXED || a->apart)
+	if (a->apart)
 		return; /* the page would be copied for nothing */
+	if (s->class == MIXED) {
+		*(void **)p = a->loose[class];
+		a->loose[class] = p;
+		return;
+	}
 	if (!s->free && s->fresh + size > (char *)s + SLAB)
 		open_slab(a, s); /* it was full */
 	*(void **)p = s->free;
@@ -145,7 +190,7 @@ put(struct alloc *a, void *p, size_t n)
 	if (n > ALLOC_SMALL)
 		free(p);
 	else
-		put_small(a, p);
+		put_small(a, p, (unsigned)((n - 1) / ALLOC_STEP));
 }
 
 /* Another size for a block of `old` bytes. */
@@ -197,10 +242,7 @@ bool
 alloc_reserve(struct alloc *a)
 {
 	if (!a->reserve)
-		a->reserve = aligned_alloc(SLAB, SLAB);
-	if (a->reserve)
-		*a->reserve =
-		    (struct slab){.fresh = (char *)a->reserve + HEAD, .class = MIXED};
+		a->reserve = new_mixed();
 	return a->reserve != NULL;
 }
 
@@ -213,6 +255,11 @@ alloc_apart(struct alloc *a)
 void
 alloc_free(struct alloc *a)
 {
+	while (a->mixed) {
+		struct slab *next = a->mixed->next;
+		free(a->mixed);
+		a->mixed = next;
+	}
 	free(a->reserve);
 	a->reserve = NULL;
 	free(a->spare);

@@ -24,6 +24,9 @@ struct alloc {
 	size_t low;         /* the least that was used since somebody set this */
 	struct slab *open[ALLOC_CLASSES]; /* slabs that have a free block, by class */
 	struct slab *spare;               /* one empty slab, kept */
+	struct slab *mixed;               /* the newest of the slabs for all sizes */
+	unsigned nmixed;
+	void *loose[ALLOC_CLASSES]; /* free blocks on those, by class */
 	struct slab *reserve;             /* for a forked child: see alloc_reserve() */
 	bool apart;                       /* take small blocks from there */
 };

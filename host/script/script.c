@@ -168,6 +168,7 @@ destroy(struct script *sc)
 	else
 		state_close(&sc->state);
 	sources_release(sc->sources);
+	free(sc->spare);
 	free(sc->path);
 	free(sc->name);
 	free(sc);
@@ -319,6 +320,23 @@ script_take_co(struct script *sc, int *ref)
 	return co;
 }
 
+/* False: no more are kept. */
+static bool
+more_room(struct script *sc)
+{
+	int room = sc->room ? sc->room * 4 : 4;
+	struct spare *more;
+
+	if (room > SCRIPT_SPARE)
+		return false;
+	more = realloc(sc->spare, (size_t)room * sizeof(*more));
+	if (!more)
+		return false;
+	sc->spare = more;
+	sc->room = room;
+	return true;
+}
+
 void
 script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 {
@@ -327,7 +345,7 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (sc->nspare < SCRIPT_SPARE) {
+	if (sc->nspare < sc->room || more_room(sc)) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else

@@ -14,6 +14,11 @@ struct sources;
 
 enum { SCRIPT_ERROR = 2048, SCRIPT_SPARE = 1024 };
 
+struct spare {
+	lua_State *co;
+	int ref;
+};
+
 struct script {
 	struct state state;
 	struct sched *sched;
@@ -26,11 +31,8 @@ struct script {
 	int meta_ref;               /* its instances' metatable */
 	bool has_setup, has_finish; /* as the script was loaded */
 	bool borrowed;              /* the state is somebody else's: see script_borrow() */
-	int nspare;                 /* coroutines kept for the next tasks */
-	struct {
-		lua_State *co;
-		int ref;
-	} spare[SCRIPT_SPARE];
+	int nspare, room;           /* coroutines kept for the next tasks */
+	struct spare *spare;
 };
 
 struct script_options {

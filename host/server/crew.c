@@ -153,7 +153,7 @@ round_of(struct worker *w, struct seat *s)
 		tell_server(c);
 	}
 	pthread_mutex_unlock(&c->mutex);
-	rc = seat_run(s, &in, why, sizeof(why));
+	rc = seat_run(s, &in, &w->buffers, why, sizeof(why));
 	pthread_mutex_lock(&c->mutex);
 	w->seat = NULL;
 	s->runs = NULL;
@@ -193,6 +193,7 @@ work(void *arg)
 	last = c->orphan && c->nworkers == 0;
 	if (c->quit)
 		ring(c->bell); /* the next one */
+	pthread_cond_signal(&c->left);
 	pthread_mutex_unlock(&c->mutex);
 	if (last)
 		free_crew(c);
@@ -206,8 +207,10 @@ start_worker(struct crew *c)
 	pthread_attr_t attr;
 	int rc;
 
-	if (!w)
+	if (!w || !buffers_init(&w->buffers)) {
+		free(w);
 		return -ENOMEM;
+	}
 	w->crew = c;
 	w->number = c->started + 1;
 	pthread_attr_init(&attr);
@@ -218,6 +221,7 @@ start_worker(struct crew *c)
 		struct log_field f[] = {
 		    log_str("server", c->view.name), log_str("why", strerror(rc)), {0}};
 		log_gated(c->log, &c->start_gate, LOG_WARN, "cannot start a thread", f);
+		buffers_free(&w->buffers);
 		free(w);
 		return -rc;
 	}
@@ -225,6 +229,14 @@ start_worker(struct crew *c)
 	c->nworkers++;
 	list_append(&c->workers, &w->link);
 	return 0;
+}
+
+static void
+free_worker(struct worker *w)
+{
+	list_remove(&w->link);
+	buffers_free(&w->buffers);
+	free(w);
 }
 
 /* Frees threads that have ended. */
@@ -237,8 +249,7 @@ join_ended(struct crew *c)
 		if (!w->ended)
 			continue;
 		pthread_join(w->thread, NULL);
-		list_remove(&w->link);
-		free(w);
+		free_worker(w);
 	}
 }
 
@@ -359,8 +370,7 @@ dismiss(struct crew *c)
 		pthread_mutex_unlock(&c->mutex);
 		pthread_join(w->thread, NULL);
 		pthread_mutex_lock(&c->mutex);
-		list_remove(&w->link);
-		free(w);
+		free_worker(w);
 	}
 	c->quit = false;
 }
@@ -498,6 +508,7 @@ init_locks(struct crew *c)
 	pthread_condattr_init(&ca);
 	pthread_condattr_setclock(&ca, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->parked, &ca);
+	pthread_cond_init(&c->left, &ca);
 	pthread_condattr_destroy(&ca);
 }
 
@@ -764,8 +775,7 @@ free_crew(struct crew *c)
 {
 	while (!list_empty(&c->workers)) {
 		struct worker *w = LIST_ENTRY(c->workers.next, struct worker, link);
-		list_remove(&w->link);
-		free(w);
+		free_worker(w);
 	}
 	while (!list_empty(&c->seats)) {
 		struct seat *s = LIST_ENTRY(c->seats.next, struct seat, link);
@@ -783,36 +793,26 @@ free_crew(struct crew *c)
 	pass_errors_on(NULL, &c->told);
 	free_script(&c->script);
 	pthread_cond_destroy(&c->parked);
+	pthread_cond_destroy(&c->left);
 	pthread_mutex_destroy(&c->mutex);
 	free(c);
 }
 
-/* Waits for a thread until then.  False: it is still at something. */
-static bool
-join_until(struct worker *w, int64_t when)
-{
-	struct timespec t = {when / CLOCK_SECOND, when % CLOCK_SECOND};
-
-	return pthread_clockjoin_np(w->thread, NULL, CLOCK_MONOTONIC, &t) == 0;
-}
-
-/* Joins what ends in time.  True: all have. */
+/* Gives the threads time to end, and joins those that have.  True: all. */
 static bool
 join_all(struct crew *c)
 {
-	int64_t until = clock_now() + JOIN;
-	bool all = true;
+	int64_t until = clock_now() + (c->abandoned ? 0 : JOIN);
+	struct timespec t = {until / CLOCK_SECOND, until % CLOCK_SECOND};
+	bool all;
 
-	for (struct list *l = c->workers.next, *next; l != &c->workers; l = next) {
-		struct worker *w = LIST_ENTRY(l, struct worker, link);
-		next = l->next;
-		if (!join_until(w, c->abandoned ? clock_now() : until)) {
-			all = false;
-			continue;
-		}
-		list_remove(&w->link);
-		free(w);
-	}
+	pthread_mutex_lock(&c->mutex);
+	while (c->nworkers > 0)
+		if (pthread_cond_timedwait(&c->left, &c->mutex, &t) != 0)
+			break;
+	join_ended(c);
+	all = list_empty(&c->workers);
+	pthread_mutex_unlock(&c->mutex);
 	return all;
 }
 

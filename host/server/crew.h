@@ -18,6 +18,7 @@
 #include "bind/lserver.h"
 #include "loop/loop.h"
 #include "server/attrs.h"
+#include "server/engine.h"
 
 #include <lua.h>
 #include <pthread.h>
@@ -25,7 +26,6 @@
 
 struct arrival;
 struct counters;
-struct engine;
 struct seat;
 struct sources;
 struct server;
@@ -43,6 +43,7 @@ struct worker {
 	struct list link;
 	struct crew *crew;
 	pthread_t thread;
+	struct buffers buffers; /* of the seats that it runs */
 	unsigned number;   /* in the log */
 	struct seat *seat; /* that it runs now; the mutex */
 	uint64_t rounds;   /* begun so far; the mutex */
@@ -54,6 +55,7 @@ struct worker {
 struct crew {
 	pthread_mutex_t mutex; /* guards all that is not constant */
 	pthread_cond_t parked; /* threads that are not needed now */
+	pthread_cond_t left;   /* a thread has ended */
 	/* Constant. */
 	int ep, bell;
 	struct log *log;

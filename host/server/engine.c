@@ -1,5 +1,7 @@
 #include "server/engine.h"
 
+#include <stdlib.h>
+
 int
 engine_init(struct engine *e, struct log *log)
 {
@@ -35,6 +37,35 @@ engine_reborn(struct engine *e, struct stream *keep)
 		return rc;
 	sched_reborn(&e->sched);
 	return io_reborn(&e->io, keep);
+}
+
+bool
+buffers_init(struct buffers *b)
+{
+	b->receive = malloc(loop_buffer_size());
+	b->gather = malloc(STREAM_GATHER);
+	if (b->receive && b->gather)
+		return true;
+	buffers_free(b);
+	return false;
+}
+
+void
+buffers_free(struct buffers *b)
+{
+	free(b->receive);
+	free(b->gather);
+	b->receive = b->gather = NULL;
+}
+
+void
+engine_swap(struct engine *e, struct buffers *b)
+{
+	char *gather = e->io.gather;
+
+	b->receive = loop_swap_buffer(e->loop, b->receive);
+	e->io.gather = b->gather;
+	b->gather = gather;
 }
 
 void

@@ -28,6 +28,19 @@ void engine_free(struct engine *e);
  * -EMFILE, -ENFILE, -ENOMEM, -ENOSPC: the engine is of no more use. */
 int engine_reborn(struct engine *e, struct stream *keep);
 
+/* Buffers that nothing is left in when a turn is over: engines that take turns can share
+ * them.  An engine has its own until told otherwise. */
+struct buffers {
+	char *receive, *gather;
+};
+
+/* False: out of memory. */
+bool buffers_init(struct buffers *b);
+void buffers_free(struct buffers *b);
+
+/* Exchanges the engine's buffers for these; a second call undoes it. */
+void engine_swap(struct engine *e, struct buffers *b);
+
 /* Before the end, without requests: whatever is still alive has leaked, and is logged. */
 void engine_check(struct engine *e);
 

@@ -101,9 +101,10 @@ load(struct seat *s, char *why, size_t size)
 }
 
 static int
-furnish(struct seat *s, char *why, size_t size)
+furnish(struct seat *s, struct buffers *b, char *why, size_t size)
 {
 	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.ptr = s};
+	struct buffers own = {0}; /* it takes turns at those of the threads */
 	int rc, fd;
 
 	rc = engine_init(&s->engine, s->crew->log);
@@ -111,6 +112,8 @@ furnish(struct seat *s, char *why, size_t size)
 		snprintf(why, size, "%s", strerror(-rc));
 		return rc;
 	}
+	engine_swap(&s->engine, &own);
+	buffers_free(&own);
 	s->site = (struct site){.engine = &s->engine,
 				.counters = &s->counters,
 				.given = s->crew->given,
@@ -123,7 +126,9 @@ furnish(struct seat *s, char *why, size_t size)
 	s->site.view.push_attribute = view_attribute;
 	site_init(&s->site);
 	s->furnished = true;
+	engine_swap(&s->engine, b);
 	rc = load(s, why, size);
+	engine_swap(&s->engine, b);
 	if (rc < 0)
 		goto fail;
 	fd = loop_embed(s->engine.loop);
@@ -140,9 +145,14 @@ fail:
 void
 seat_empty(struct seat *s)
 {
+	struct buffers own = {0};
+
 	if (!s->furnished)
 		return;
 	s->furnished = false;
+	while (!buffers_init(&own)) /* what ends may still write */
+		usleep(1000);
+	engine_swap(&s->engine, &own);
 	site_kill(&s->site);
 	site_free(&s->site);
 	engine_check(&s->engine);
@@ -158,20 +168,27 @@ drop_job(struct inbox *in)
 	in->job = false;
 }
 
+/* Makes the seat ready for the request in the inbox. */
 static int
-begin(struct seat *s, struct inbox *in, char *why, size_t size)
+prepare(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t size)
 {
-	struct arrival a = {.fd = in->fd, .client = &in->client};
-	int rc = s->furnished ? load(s, why, size) : furnish(s, why, size);
+	int rc = s->furnished ? load(s, why, size) : furnish(s, b, why, size);
 
 	if (rc < 0 && s->furnished) {
 		crew_log_reload(s->crew, why);
 		rc = 0;
 	}
-	if (rc < 0) {
+	if (rc < 0)
 		drop_job(in);
-		return rc;
-	}
+	return rc;
+}
+
+static int
+begin(struct seat *s, struct inbox *in, char *why, size_t size)
+{
+	struct arrival a = {.fd = in->fd, .client = &in->client};
+	int rc;
+
 	if (in->fd < 0)
 		a.dgram = &in->dgram;
 	loop_refresh(s->engine.loop);
@@ -184,19 +201,21 @@ begin(struct seat *s, struct inbox *in, char *why, size_t size)
 }
 
 int
-seat_run(struct seat *s, struct inbox *in, char *why, size_t size)
+seat_run(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t size)
 {
-	int rc = 0;
+	int rc = in->job ? prepare(s, in, b, why, size) : 0;
 
-	if (in->job)
-		rc = begin(s, in, why, size);
 	if (!s->furnished)
 		return rc;
+	engine_swap(&s->engine, b);
+	if (in->job)
+		rc = begin(s, in, why, size);
 	if (in->kill)
 		site_kill(&s->site);
 	else if (in->cancel)
 		site_cancel(&s->site, in->cancel);
 	loop_step(s->engine.loop);
+	engine_swap(&s->engine, b);
 	count_set(&s->counters.bytes_in, count_get(&s->engine.io.bytes_in));
 	count_set(&s->counters.bytes_out, count_get(&s->engine.io.bytes_out));
 	return rc;

@@ -55,9 +55,10 @@ bool seat_claim(struct seat *s);
 /* False: the caller still holds it, and must go round once more. */
 bool seat_release(struct seat *s);
 
-/* Does what the inbox says and all that is due.  By who has claimed it.  -errno: a job
+/* Does what the inbox says and all that is due, with the caller's buffers.  By who has
+ * claimed it.  -errno: a job
  * could not begin, and its connection is closed; why says more. */
-int seat_run(struct seat *s, struct inbox *in, char *why, size_t size);
+int seat_run(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t size);
 
 /* Frees the engine and the Lua state; requests that still run are ended. */
 void seat_empty(struct seat *s);

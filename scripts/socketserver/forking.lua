@@ -1,5 +1,5 @@
--- Counts the primes below each number that it is told. That takes long and never waits, so every client has a process of
--- its own: they use all processors, and hold up nobody.
+-- Counts the primes below each number that it is told. That takes long and never waits, so every client has a process
+-- of its own: they use all processors, and hold up nobody.
 --
 --   lua5.4 scripts/socketserver/forking.lua
 --   echo 3000000 | nc -N 127.0.0.1 9999
@@ -24,7 +24,7 @@ end
 function Primes:handle()
   for line in self.rfile:lines() do
     local n = math.tointeger(tonumber(line))
-    self.wfile:write(n and n <= 10000000 and primes_below(n) or "a number up to 10000000, please", "\n")
+    self.wfile:write(n and n <= 5000000 and primes_below(n) or "a number up to 5000000, please", "\n")
   end
 end
 

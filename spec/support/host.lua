@@ -295,7 +295,7 @@ function M.start(script, options)
     return sys.stat(folder .. "/ready")
   end)
   program.ready = cjson.decode((M.read(folder .. "/ready")))
-  if wrap then program.child = program.ready.pid end
+  if wrap then program.child = math.tointeger(program.ready.pid) end
   return program
 end
 
