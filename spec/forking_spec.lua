@@ -15,10 +15,8 @@ local ECHO = script("for line in self.rfile:lines('L') do self.wfile:write(line)
 -- Lua for a handler: a function `pid()`, this process'.
 local PID = [[
   local function pid()
-    local p = io.popen("echo $PPID")
-    local n = p:read("n")
-    p:close()
-    return math.tointeger(n)
+    local f <close> = io.open("/proc/self/stat")
+    return math.tointeger(f:read("n"))
   end]]
 
 -- A handler that obeys: "block" stays at the gate in C, "sh COMMAND" runs it ($PPID is this process), and so on;
@@ -151,9 +149,11 @@ describe("a forked request", function()
 
   it("is a process of its own: handle and finish alike", function()
     local p = start(script([[
-      self.me = pid()
-      moonport.log("info", "handle of " .. self.me)
-      self.wfile:write(self.me, "\n")
+      local p <close> = io.popen("echo $PPID")
+      local me = p:read("l")
+      assert(me == tostring(pid()))
+      moonport.log("info", "handle of " .. me)
+      self.wfile:write(me, "\n")
     ]], PID .. "\nfunction H:setup() moonport.log('info', 'setup of ' .. pid()) end"
         .. "\nfunction H:finish() moonport.log('info', 'finish of ' .. pid()) end"))
     local seen = { [tostring(p.pid)] = true }

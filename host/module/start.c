@@ -64,6 +64,18 @@ stop_now(void *arg)
 	host_stop(&((struct started *)arg)->host);
 }
 
+/* A handler has called os.exit: the thread cannot wait for itself, and what it stands on
+ * cannot go away. */
+static void
+leave_paths(struct started *st)
+{
+	pthread_mutex_lock(&running_mutex);
+	list_remove(&st->link);
+	pthread_mutex_unlock(&running_mutex);
+	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next)
+		listener_close(&LIST_ENTRY(l, struct server, link)->listener);
+}
+
 /* Stops the thread, by fn on it, and frees the host.  Harmless when repeated. */
 static void
 finish(struct started *st, void (*fn)(void *arg))
@@ -71,6 +83,10 @@ finish(struct started *st, void (*fn)(void *arg))
 	if (!st->runs)
 		return;
 	st->runs = false;
+	if (pthread_equal(st->thread, pthread_self())) {
+		leave_paths(st);
+		return;
+	}
 	while (loop_post(st->host.engine.loop, fn, st) == -ENOMEM)
 		usleep(1000); /* without a word to it the thread never ends */
 	pthread_join(st->thread, NULL);
@@ -133,7 +149,26 @@ started_gc(lua_State *L)
 	return 0;
 }
 
-/* server:stats() -> a table of counters */
+/* Adds the table on top of the stack, which is popped, to the one below it. */
+static void
+add_counters(lua_State *L)
+{
+	for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+		lua_pushvalue(L, -2);
+		if (lua_gettable(L, -5) == LUA_TNIL) {
+			lua_pop(L, 1);
+			lua_pushinteger(L, 0);
+		}
+		lua_arith(L, LUA_OPADD);
+		lua_pushvalue(L, -2);
+		lua_insert(L, -2);
+		lua_settable(L, -5);
+		lua_pushnil(L); /* the value's place */
+	}
+	lua_pop(L, 1);
+}
+
+/* server:stats() -> a table of counters, of all listeners */
 static int
 started_stats(lua_State *L)
 {
@@ -141,7 +176,11 @@ started_stats(lua_State *L)
 
 	if (!st->runs)
 		return luaL_error(L, "the server is stopped");
-	server_push_counters(LIST_ENTRY(st->host.servers.next, struct server, link), L);
+	lua_newtable(L);
+	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next) {
+		server_push_counters(LIST_ENTRY(l, struct server, link), L);
+		add_counters(L);
+	}
 	return 1;
 }
 
@@ -260,13 +299,23 @@ read_attributes(lua_State *L, struct started *st)
 	lua_pop(L, 1);
 }
 
+/* The string on top of the stack. */
+static const char *
+string_option(lua_State *L, const char *name)
+{
+	if (lua_type(L, -1) != LUA_TSTRING)
+		luaL_error(L, "moonport.start: %s must be a string, not a %s", name,
+			   luaL_typename(L, -1));
+	return lua_tostring(L, -1);
+}
+
 static void
 read_level(lua_State *L, struct started *st)
 {
-	int level = log_level_of(luaL_checkstring(L, -1));
+	int level = log_level_of(string_option(L, "log_level"));
 
-	luaL_argcheck(L, level >= 0, 2,
-		      "log_level must be \"debug\", \"info\", \"warn\" or \"error\"");
+	if (level < 0)
+		luaL_error(L, "moonport.start: log_level must be debug, info, warn or error");
 	st->log.level = (enum log_level)level;
 	lua_pop(L, 1);
 }
@@ -278,9 +327,10 @@ read_options(lua_State *L, struct started *st)
 		const char *name =
 		    lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
 		if (strcmp(name, "mixin") == 0) {
-			st->policy = policy_find(luaL_checkstring(L, -1));
-			luaL_argcheck(L, st->policy, 2,
-				      "mixin must be \"async\", \"threading\" or \"sync\"");
+			st->policy = policy_find(string_option(L, "mixin"));
+			if (!st->policy)
+				luaL_error(L, "moonport.start: mixin must be async, threading "
+					      "or sync");
 			lua_pop(L, 1);
 		} else if (strcmp(name, "options") == 0)
 			read_attributes(L, st);
@@ -302,14 +352,15 @@ read_options(lua_State *L, struct started *st)
 }
 
 static void
-add(lua_State *L, struct started *st, const char *script, int idx)
+add(lua_State *L, struct started *st, const char *script)
 {
 	char why[SCRIPT_ERROR];
 	struct server *s;
 	struct url url;
 	size_t n;
-	const char *text = luaL_checklstring(L, idx, &n);
+	const char *text = string_option(L, "listen");
 
+	n = strlen(text);
 	if (url_parse(text, n, &url, why, sizeof(why)) < 0 ||
 	    host_add(&st->host, script, &url, st->policy, &st->attrs, &s, why,
 		     sizeof(why)) < 0)
@@ -322,12 +373,13 @@ add_all(lua_State *L, struct started *st, const char *script)
 	if (lua_isnoneornil(L, 2) || lua_getfield(L, 2, "listen") == LUA_TNIL)
 		lua_pushliteral(L, "tcp://127.0.0.1:0");
 	if (!lua_istable(L, -1)) {
-		add(L, st, script, -1);
+		add(L, st, script);
 		return;
 	}
-	luaL_argcheck(L, lua_rawlen(L, -1) > 0, 2, "listen must name at least one URL");
+	if (lua_rawlen(L, -1) == 0)
+		luaL_error(L, "moonport.start: listen must name at least one URL");
 	for (lua_Integer i = 1; lua_rawgeti(L, -1, i) != LUA_TNIL; i++) {
-		add(L, st, script, -1);
+		add(L, st, script);
 		lua_pop(L, 1);
 	}
 	lua_pop(L, 1);

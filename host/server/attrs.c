@@ -173,7 +173,7 @@ parse(const struct attr *t, const char *s, double *out)
 		*out = strcmp(s, "true") == 0;
 		return *out != 0 || strcmp(s, "false") == 0;
 	}
-	if (t->kind == OPTIONAL && strcmp(s, "none") == 0) {
+	if (t->kind == OPTIONAL && (strcmp(s, "none") == 0 || strcmp(s, "false") == 0)) {
 		*out = ATTR_NONE;
 		return true;
 	}

@@ -166,7 +166,6 @@ round_of(struct worker *w, struct seat *s)
 		    log_str("server", c->view.name), log_str("why", why), {0}};
 		log_gated(c->log, &c->fail_gate, LOG_ERROR, "request not begun", f);
 		c->failed = rc;
-		c->nfailed++;
 		tell_server(c);
 	}
 	finished(c, s);
@@ -343,8 +342,6 @@ on_notice(struct loop_op *op)
 	failed = c->failed;
 	c->shutdown = false;
 	c->failed = 0;
-	count_add(&s->counters.accept_errors, c->nfailed);
-	c->nfailed = 0;
 	list_take(&told, &c->told);
 	if (c->watching && !c->watch.slot)
 		watch(c);

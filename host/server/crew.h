@@ -75,7 +75,6 @@ struct crew {
 	bool tell;     /* the next time */
 	bool shutdown; /* a script has asked for it */
 	int failed;    /* a request could not begin: -errno */
-	unsigned nfailed;
 	struct list told; /* handlers' errors for the server */
 	struct log_gate fail_gate, reload_gate, start_gate;
 	/* The server's own. */

@@ -95,7 +95,7 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 			 sizeof(signos) / sizeof(*signos), on_signal, s) < 0)
 		_exit(1);
 	limit_life(s);
-	s->policy = policy_find("sync");
+	s->policy = &policy_sync;
 	children_unblock();
 	if (s->site.attrs.max_requests_per_child > 1)
 		return;

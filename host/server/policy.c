@@ -55,7 +55,7 @@ static const struct policy policy_async = {
     .kill = kill_here,
 };
 
-static const struct policy policy_sync = {
+const struct policy policy_sync = {
     .name = "sync",
     .prefix = "",
     .ceiling = one_at_a_time,

@@ -53,6 +53,9 @@ struct policy {
 	void (*close)(struct server *s);
 };
 
+/* One request at a time, on the server's own engine: also what a forked child does. */
+extern const struct policy policy_sync;
+
 /* NULL: no such policy. */
 const struct policy *policy_find(const char *name);
 

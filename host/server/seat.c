@@ -178,8 +178,10 @@ prepare(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t s
 		crew_log_reload(s->crew, why);
 		rc = 0;
 	}
-	if (rc < 0)
+	if (rc < 0) {
+		count_add(&s->counters.accept_errors, 1);
 		drop_job(in);
+	}
 	return rc;
 }
 

@@ -109,7 +109,8 @@ accept_some(struct server *s)
 	struct addr peer;
 	int fd = 0, failed = 0;
 
-	for (int i = 0; i < ACCEPT_BATCH && may_accept(s); i++) {
+	/* A handler that runs at once may stop the server. */
+	for (int i = 0; i < ACCEPT_BATCH && s->fd.fd >= 0 && may_accept(s); i++) {
 		fd = loop_accept(&s->fd, &s->accept_op, &peer);
 		if (fd == -EINPROGRESS)
 			return;
@@ -161,7 +162,7 @@ receive_some(struct server *s)
 	struct datagrams *d = &s->dgrams;
 	int n;
 
-	for (int i = 0; i < ACCEPT_BATCH && may_accept(s); i++) {
+	for (int i = 0; i < ACCEPT_BATCH && s->fd.fd >= 0 && may_accept(s); i++) {
 		if (d->at < d->n) {
 			begin_datagram(s, d->at++);
 			continue;
