@@ -69,6 +69,11 @@ asan: deps ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
 	  ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	  busted --cpath='./build-asan/?.so' $(SPECS)
 
+tsan: deps ## the specs of threads under ThreadSanitizer
+	@$(MAKE) --no-print-directory -s tools B=build-tsan CFLAGS='-O1 -g -fsanitize=thread -fno-omit-frame-pointer'
+	MOONPORT_BUILD=build-tsan \
+	  busted --cpath='./build-tsan/?.so' $(or $(SPECS),spec/race_spec.lua)
+
 check: deps ## formatting, luacheck, and that includes go down the floors
 	clang-format --dry-run --Werror host/*/*.[ch]
 	luacheck --quiet lua scripts spec
@@ -84,9 +89,9 @@ deps: ## install the Debian packages that are missing
 	@.ci/deps $(PACKAGES)
 
 clean: ## remove what was built
-	rm -rf build build-asan
+	rm -rf build build-asan build-tsan
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan check install deps clean help
+.PHONY: all tools run test asan tsan check install deps clean help

@@ -538,7 +538,8 @@ describe("without threads to be had", function()
 
   local function inject(when)
     return host.start(host.write(obedient()), {
-      args = { "--mixin=threading" }, inject = { "clone3,clone:error=EAGAIN:when=" .. when },
+      args = { "--mixin=threading", "--option=thread_idle_timeout=0.2" },
+      inject = { "clone3,clone:error=EAGAIN:when=" .. when },
     })
   end
 
@@ -560,16 +561,18 @@ describe("without threads to be had", function()
     assert.are.same({ "warn", "Resource temporarily unavailable" }, { e[1].level, e[1].why })
     assert_paced(p, "cannot start a thread", began)
     assert_paced(p, "accepting paused", began)
-    assert(p:descriptors() <= descriptors + 3) -- the one idle state's
+    assert_at_rest(p, descriptors)
     p:stop()
   end)
 
   it("the one that is there serves everybody", function()
     local p = inject("2+")
+    local descriptors = p:descriptors()
     local clients = greet(p:url(), 40)
     for i, c in ipairs(clients) do assert.are.equal("again " .. i, c:ask("again " .. i)) end
     assert.are.equal(0, stats(clients[1]).accept_errors)
     close_all(clients)
+    assert_at_rest(p, descriptors)
     assert.are.equal(40, p:stop().requests)
   end)
 end)

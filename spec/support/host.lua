@@ -98,7 +98,7 @@ local sanitizer -- false: none
 function M.sanitizer()
   if sanitizer == nil then
     local p = assert(io.popen("ldd " .. M.program))
-    sanitizer = p:read("a"):match("=> (%S*libasan%S*)") or false
+    sanitizer = p:read("a"):match("=> (%S*lib[at]san%S*)") or false
     p:close()
   end
   return sanitizer
