@@ -913,6 +913,26 @@ for _, options in ipairs { { "max_requests_per_child=1" }, { "max_requests_per_c
       stop(p)
     end)
 
+    it("that changes max_children loses nobody", function()
+      local function text(n) return version(1):gsub("return H%s*$", "H.max_children = " .. n .. "\nreturn H") end
+      local path = host.write(text(2))
+      local p = host.start(path, { args = { "--mixin=forking", "--option=" .. options[1] } })
+      for _, n in ipairs { 6, 1, 4 } do
+        reload(p, path, text(n))
+        local clients = {}
+        for i = 1, 8 do
+          clients[i] = host.connect(p:url())
+          assert(clients[i]:send(i .. "\n"))
+        end
+        for i, c in ipairs(clients) do
+          assert.are.equal("v1 " .. i, c:line())
+          c:close()
+        end
+      end
+      stop(p)
+      assert.are.same({}, p:find("accepting paused"))
+    end)
+
     it("that fails leaves the old code everywhere", function()
       local path = host.write(version(1))
       local p = start_version(path)

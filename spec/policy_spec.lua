@@ -340,6 +340,62 @@ describe("one handler says the same", function()
   end
 end)
 
+describe("under every policy", function()
+  after_each(host.cleanup)
+
+  for _, policy in ipairs(POLICIES) do
+    it("hooks run, and what they say is counted, " .. policy.name, function()
+      local p = host.start(host.write([[
+        local moonport = require("moonport")
+        local H = { server = {} }
+        function H.server.verify_request(_, request)
+          return moonport.monotonic() > 0 and request:recv(1) ~= "n"
+        end
+        function H.server.handle_error(_, request, _, err)
+          request:sendall("told: " .. tostring(err):match("[^\n]*") .. "\n")
+        end
+        function H:handle()
+          local line = self.rfile:readline()
+          if line == "fail\n" then error("on purpose", 0) end
+          self.wfile:write(line)
+        end
+        return H]]), { args = { table.unpack(policy) } })
+      for _, case in ipairs { { "nobody\n", "" }, { "yes\n", "es\n" }, { "xfail\n", "told: on purpose\n" } } do
+        for _ = 1, 3 do
+          local c <close> = host.connect(p:url())
+          assert(c:send(case[1]))
+          assert.are.equal(case[2], (c:all()))
+        end
+      end
+      local last = p:stop()
+      assert.are.same({ 9, 3 }, { last.requests, last.errors })
+      assert.are.equal(3, #p:find("refused"))
+      assert.are.same({}, p:find("handler error"))
+    end)
+
+    it("a handler may call another server, " .. policy.name, function()
+      local upstream = host.start("scripts/upper.lua", { args = { "--mixin=threading" } })
+      local p = host.start(host.write(([[
+        local moonport = require("moonport")
+        function handle(self)
+          local up <close> = assert(moonport.connect(%q, 5))
+          local from = up:makefile("r")
+          for line in self.rfile:lines("L") do
+            up:sendall(line)
+            self.wfile:write(from:readline())
+          end
+        end]]):format(upstream:url())), { args = { table.unpack(policy) } })
+      for i = 1, 10 do
+        local c <close> = host.connect(p:url())
+        for n = 1, 3 do assert.are.equal(("HELLO %d/%d"):format(i, n), c:ask(("hello %d/%d"):format(i, n))) end
+      end
+      p:stop()
+      p:gone(1)
+      upstream:stop()
+    end)
+  end
+end)
+
 describe("the ready line", function()
   after_each(host.cleanup)
 

@@ -52,7 +52,9 @@ describe("threads", function()
   end)
 
   it("serve short connections, many at once, and stop among them", function()
-    local p = host.start(host.write(SCRIPT), { args = { "--mixin=threading", "-o", "max_threads=8", "-o", "drain_timeout=0.1" } })
+    local p = host.start(host.write(SCRIPT), {
+      args = { "--mixin=threading", "-o", "max_threads=8", "-o", "drain_timeout=0.1" },
+    })
     for _ = 1, 40 do
       local clients = {}
       for i = 1, 16 do

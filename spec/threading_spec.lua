@@ -440,6 +440,25 @@ describe("under load", function()
     p:stop()
   end)
 
+  it("a reload that changes max_threads loses nobody", function()
+    local function text(n) return obedient():gsub("return H%s*$", "H.max_threads = " .. n .. "\nreturn H") end
+    local path = host.write(text(2))
+    local p = host.start(path, { args = { "--mixin=threading" } })
+    for _, n in ipairs { 6, 1, 4 } do
+      reload(p, path, text(n))
+      local clients = {}
+      for i = 1, 8 do
+        clients[i] = host.connect(p:url())
+        assert(clients[i]:send(i .. "\n"))
+      end
+      for i, c in ipairs(clients) do
+        assert.are.equal(tostring(i), c:line())
+        c:close()
+      end
+    end
+    p:stop()
+  end)
+
   it("a change on disk that nobody asked for is no reload, in no thread", function()
     local path = host.write(version(1))
     local p = host.start(path, { args = { "--mixin=threading" } })
@@ -790,6 +809,44 @@ describe("states", function()
     end
     assert.are.equal("true", c:ask("dofile"))
     c:close()
+    p:stop()
+  end)
+end)
+
+describe("a request in a thread", function()
+  after_each(host.cleanup)
+
+  it("has its time limits", function()
+    local p = start(obedient(), "request_timeout=0.3")
+    local busy, idle = host.connect(p:url()), host.connect(p:url())
+    local began = sys.now()
+    repeat local reply = busy:ask("here") until reply ~= "here"
+    assert.are.equal("", (idle:all()))
+    local took = sys.now() - began
+    assert(took >= 0.25 and took < 3, took .. " s")
+    close_all { busy, idle }
+    assert.are.equal(2, #p:find("cancelled"))
+    p:stop()
+  end)
+
+  it("has its idle_timeout", function()
+    local p = start(obedient(), "idle_timeout=0.2")
+    local c <close> = host.connect(p:url())
+    assert.are.equal("here", c:ask("here"))
+    assert.are.equal("", (c:all()))
+    assert.are.equal("cancelled: idle_timeout", p:find("cancelled", true)[1].why)
+    c:close()
+    p:stop()
+  end)
+
+  it("hears that its peer is gone while it waits for something else", function()
+    local p = start(script([[
+      self.wfile:write("asleep\n"):flush()
+      moonport.sleep(60)
+    ]]))
+    local clients = greet(p:url(), 3, "?", "asleep")
+    for _, c in ipairs(clients) do c:reset() end
+    host.eventually("three ended", function() return #p:find("cancelled") + #p:find("peer gone") == 3 end)
     p:stop()
   end)
 end)

@@ -120,13 +120,6 @@ get_small(struct alloc *a, unsigned class)
 	struct slab *s = a->open[class];
 	void *p = a->loose[class];
 
-	if (a->apart) {
-		p = carve(a->reserve, size);
-		if (p)
-			return p;
-		a->apart = false;
-		p = a->loose[class];
-	}
 	if (p) {
 		a->loose[class] = *(void **)p;
 		return p;
@@ -249,7 +242,17 @@ alloc_reserve(struct alloc *a)
 void
 alloc_apart(struct alloc *a)
 {
-	a->apart = a->reserve != NULL;
+	if (!a->reserve)
+		return;
+	a->apart = true;
+	memset(a->loose, 0, sizeof(a->loose));
+	memset(a->open, 0, sizeof(a->open));
+	a->spare = NULL;
+	a->reserve->next = a->mixed;
+	a->mixed = a->reserve;
+	a->reserve = NULL;
+	if (a->nmixed == MIXED_SLABS)
+		a->nmixed--;
 }
 
 void

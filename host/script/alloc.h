@@ -28,7 +28,7 @@ struct alloc {
 	unsigned nmixed;
 	void *loose[ALLOC_CLASSES]; /* free blocks on those, by class */
 	struct slab *reserve;             /* for a forked child: see alloc_reserve() */
-	bool apart;                       /* take small blocks from there */
+	bool apart;                       /* since then: what is freed is left alone */
 };
 
 void alloc_init(struct alloc *a, size_t limit);
