@@ -914,7 +914,7 @@ for _, options in ipairs { { "max_requests_per_child=1" }, { "max_requests_per_c
     end)
 
     it("that changes max_children loses nobody", function()
-      local function text(n) return version(1):gsub("return H%s*$", "H.max_children = " .. n .. "\nreturn H") end
+      local function text(n) return (version(1):gsub("return H%s*$", "H.max_children = " .. n .. "\nreturn H")) end
       local path = host.write(text(2))
       local p = host.start(path, { args = { "--mixin=forking", "--option=" .. options[1] } })
       for _, n in ipairs { 6, 1, 4 } do

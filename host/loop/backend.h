@@ -23,6 +23,7 @@ struct backend {
 	    const struct loop *loop); /* that is readable when wait() would not wait */
 	int (*add)(struct loop_fd *f);
 	void (*remove)(struct loop_fd *f);
+	void (*stand_back)(struct loop_fd *f);
 	/* Waits at most timeout ns (-1: for ever) and handles what came. */
 	void (*wait)(struct loop *loop, int64_t timeout);
 	int (*accept)(struct loop_fd *f, struct loop_op *op, struct addr *peer);

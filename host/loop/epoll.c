@@ -26,7 +26,7 @@ enum {
 	AWAKE = EPOLLIN | EPOLLRDHUP,
 	EDGE = AWAKE | (int)EPOLLET,
 	QUIET = EPOLLRDHUP | (int)EPOLLET,
-	SHARED = EPOLLIN | (int)EPOLLET | (int)EPOLLEXCLUSIVE, /* never changed */
+	SHARED = EPOLLIN | (int)EPOLLEXCLUSIVE, /* cannot be changed, only left */
 };
 
 /* How long a stream may wait on the word of a short receive, and how many are looked
@@ -118,11 +118,24 @@ arm(struct loop_fd *f, unsigned events)
 static int
 ep_add(struct loop_fd *f)
 {
-	struct data *d = f->loop->backend_data;
+	const struct data *d = f->loop->backend_data;
 	struct epoll_event e = {.data.ptr = f};
 
 	e.events = f->armed = f->shared ? SHARED : f->edge ? EDGE : AWAKE;
 	return epoll_ctl(d->ep, EPOLL_CTL_ADD, f->fd, &e) < 0 ? -errno : 0;
+}
+
+/* Whoever is in the set while it waits for other things takes wake-ups that another
+ * process should have. */
+static void
+ep_stand_back(struct loop_fd *f)
+{
+	const struct data *d = f->loop->backend_data;
+
+	if (f->armed)
+		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
+	f->armed = 0;
+	f->readable = true; /* to be tried when it comes back */
 }
 
 /* Looks at streams that have waited long enough, once each. */
@@ -171,7 +184,8 @@ ep_remove(struct loop_fd *f)
 		loop_timer_set(d->loop, &d->timer, CLOCK_NEVER);
 
 	/* Closing would unregister it, but not when a child still holds a copy. */
-	epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
+	if (f->armed)
+		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
 	for (int i = d->at + 1; i < d->n; i++)
 		if (d->batch[i].data.ptr == f)
 			d->batch[i].data.ptr = NULL;
@@ -191,6 +205,8 @@ handle(struct data *d, struct epoll_event *e)
 			f->ended = true;
 		if (f->in)
 			loop_complete_in(f);
+		else if (f->shared)
+			ep_stand_back(f);
 		else if (!f->edge && !(f->armed & EPOLLET))
 			arm(f, QUIET | (f->armed & EPOLLOUT));
 	}
@@ -199,7 +215,7 @@ handle(struct data *d, struct epoll_event *e)
 	if (f && f->out && got & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 		loop_complete_out(f);
 	f = d->batch[d->at].data.ptr;
-	if (f && !f->out && f->armed & EPOLLOUT)
+	if (f && !f->shared && !f->out && f->armed & EPOLLOUT)
 		arm(f, f->armed & ~(unsigned)EPOLLOUT);
 	if (f && !f->in && !f->out && f->hangup && got & EPOLLERR)
 		f->hangup(f);
@@ -252,7 +268,10 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 		f->since = f->loop->now;
 		if (!sure && list_empty(&f->doubts))
 			doubt(f);
-	} else if (!f->shared && f->armed & EPOLLET)
+	} else if (f->shared) {
+		if (!f->armed)
+			(void)ep_add(f);
+	} else if (f->armed & EPOLLET)
 		arm(f, AWAKE | (f->armed & EPOLLOUT));
 	return loop_pend_in(f, op);
 }
@@ -374,6 +393,7 @@ const struct backend backend_epoll = {
     .fd = ep_fd,
     .add = ep_add,
     .remove = ep_remove,
+    .stand_back = ep_stand_back,
     .wait = ep_wait,
     .accept = ep_accept,
     .recv = ep_recv,

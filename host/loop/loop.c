@@ -304,6 +304,16 @@ loop_release_fd(struct loop_fd *f)
 }
 
 void
+loop_stand_back(struct loop_fd *f)
+{
+	if (f->fd < 0 || !f->shared)
+		return;
+	if (f->in)
+		loop_cancel(f->in);
+	f->loop->backend->stand_back(f);
+}
+
+void
 loop_close_fd(struct loop_fd *f)
 {
 	int fd = loop_release_fd(f);

@@ -110,6 +110,10 @@ void loop_close_fd(struct loop_fd *f);
 /* The same, but hands the descriptor back to the caller. */
 int loop_release_fd(struct loop_fd *f);
 
+/* Of a LOOP_SHARED descriptor: others are woken, not this loop, until an operation begins
+ * again. */
+void loop_stand_back(struct loop_fd *f);
+
 /* Forgets a pending operation; harmless when it is not pending. */
 void loop_cancel(struct loop_op *op);
 

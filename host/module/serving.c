@@ -481,7 +481,9 @@ core_handle_request(lua_State *L)
 static int
 core_shutdown(lua_State *L)
 {
-	stop_serving(core_check(L)->server);
+	struct server *s = core_check(L)->server;
+
+	s->shutdown(s);
 	return 0;
 }
 

@@ -315,7 +315,8 @@ read_level(lua_State *L, struct started *st)
 	int level = log_level_of(string_option(L, "log_level"));
 
 	if (level < 0)
-		luaL_error(L, "moonport.start: log_level must be debug, info, warn or error");
+		luaL_error(L,
+			   "moonport.start: log_level must be debug, info, warn or error");
 	st->log.level = (enum log_level)level;
 	lua_pop(L, 1);
 }
@@ -329,8 +330,9 @@ read_options(lua_State *L, struct started *st)
 		if (strcmp(name, "mixin") == 0) {
 			st->policy = policy_find(string_option(L, "mixin"));
 			if (!st->policy)
-				luaL_error(L, "moonport.start: mixin must be async, threading "
-					      "or sync");
+				luaL_error(L,
+					   "moonport.start: mixin must be async, threading "
+					   "or sync");
 			lua_pop(L, 1);
 		} else if (strcmp(name, "options") == 0)
 			read_attributes(L, st);

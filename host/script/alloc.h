@@ -27,8 +27,8 @@ struct alloc {
 	struct slab *mixed;               /* the newest of the slabs for all sizes */
 	unsigned nmixed;
 	void *loose[ALLOC_CLASSES]; /* free blocks on those, by class */
-	struct slab *reserve;             /* for a forked child: see alloc_reserve() */
-	bool apart;                       /* since then: what is freed is left alone */
+	struct slab *reserve;       /* for a forked child: see alloc_reserve() */
+	bool apart;                 /* since then: what is freed is left alone */
 };
 
 void alloc_init(struct alloc *a, size_t limit);

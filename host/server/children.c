@@ -23,6 +23,19 @@ loop_of(const struct children *c)
 	return c->server->site.engine->loop;
 }
 
+/* The counters of all that is over. */
+static struct counters *
+over(const struct children *c)
+{
+	return &c->shared->slots[c->max];
+}
+
+static size_t
+shared_size(unsigned max)
+{
+	return sizeof(struct shared) + (max + 1) * sizeof(struct counters);
+}
+
 static void
 log_death(struct children *c, const struct child *child, int signo)
 {
@@ -47,18 +60,18 @@ static void
 gone(struct child *child, int status)
 {
 	struct children *c = child->set;
-	struct counters *slot = &c->slots[child->slot];
+	struct counters *slot = &c->shared->slots[child->slot];
 
 	loop_close_fd(&child->fd);
 	list_remove(&child->link);
 	c->n--;
 	c->reaped++;
 	count_set(&slot->ended, count_get(&slot->requests)); /* one way or another */
-	counters_add(&c->server->counters, slot);
+	counters_add(over(c), slot);
 	*slot = (struct counters){0};
 	c->spare[c->nspare++] = child->slot;
 	if (status >= 0 && WIFSIGNALED(status)) {
-		count_add(&c->server->counters.died, 1);
+		count_add(&over(c)->died, 1);
 		log_death(c, child, WTERMSIG(status));
 	}
 	if (c->gone)
@@ -120,22 +133,27 @@ children_init(struct children *c, struct server *s, unsigned max,
 	*c = (struct children){.server = s, .max = max, .nspare = max, .gone = told};
 	list_init(&c->list);
 	c->spare = calloc(max, sizeof(*c->spare));
-	c->slots = mmap(NULL, max * sizeof(*c->slots), PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!c->spare || c->slots == MAP_FAILED)
+	c->shared = mmap(NULL, shared_size(max), PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (!c->spare || c->shared == MAP_FAILED)
 		goto fail;
 	for (unsigned i = 0; i < max; i++)
 		c->spare[i] = max - 1 - i;
 	if (loop_timer_init(loop_of(c), &c->look, on_look) < 0)
 		goto fail;
-	if (loop_timer_init(loop_of(c), &c->give_up, on_give_up) == 0)
-		return 0;
-	loop_timer_done(loop_of(c), &c->look);
+	if (loop_timer_init(loop_of(c), &c->give_up, on_give_up) < 0)
+		goto fail_look;
+	s->tally = c->shared->slots;
+	s->ntally = max + 1;
+	s->site.counters = over(c);
+	return 0;
 
+fail_look:
+	loop_timer_done(loop_of(c), &c->look);
 fail:
 	free(c->spare);
-	if (c->slots != MAP_FAILED)
-		munmap(c->slots, max * sizeof(*c->slots));
+	if (c->shared != MAP_FAILED)
+		munmap(c->shared, shared_size(max));
 	return -ENOMEM;
 }
 
@@ -179,7 +197,7 @@ children_fork(struct children *c, const struct addr *client, struct counters **s
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pid = fork();
 	if (pid == 0) {
-		*slot = &c->slots[child->slot];
+		*slot = &c->shared->slots[child->slot];
 		return 0;
 	}
 	if (pid < 0)
@@ -233,7 +251,8 @@ void
 children_count(const struct children *c, struct counters *sum)
 {
 	for (struct list *l = c->list.next; l != &c->list; l = l->next)
-		counters_add(sum, &c->slots[LIST_ENTRY(l, struct child, link)->slot]);
+		counters_add(sum,
+			     &c->shared->slots[LIST_ENTRY(l, struct child, link)->slot]);
 }
 
 void
@@ -257,12 +276,18 @@ children_log(const struct children *c, const char *event)
 void
 children_close(struct children *c)
 {
+	struct server *s = c->server;
+
 	c->gone = NULL;
 	children_signal(c, SIGKILL);
 	while (!list_empty(&c->list))
 		reap(LIST_ENTRY(c->list.next, struct child, link), 0);
 	loop_timer_done(loop_of(c), &c->look);
 	loop_timer_done(loop_of(c), &c->give_up);
-	munmap(c->slots, c->max * sizeof(*c->slots));
+	counters_add(&s->counters, over(c));
+	s->site.counters = &s->counters;
+	s->tally = NULL;
+	s->ntally = 0;
+	munmap(c->shared, shared_size(c->max));
 	free(c->spare);
 }

@@ -12,6 +12,7 @@
 #include "net/addr.h"
 #include "server/counters.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct server;
@@ -31,8 +32,13 @@ struct children {
 	struct server *server;
 	struct list list;
 	unsigned n, max;
-	struct counters *slots; /* max of them, shared */
-	unsigned *spare;        /* slots that are free: nspare of them */
+	/* Shared with the children: a set of counters for each, and one of all that is
+	 * over. */
+	struct shared {
+		_Atomic bool shutdown; /* a child's script has asked for it */
+		struct counters slots[];
+	} * shared;
+	unsigned *spare; /* slots that are free: nspare of them */
 	unsigned nspare;
 	struct loop_timer look;    /* set while there are children without a pidfd */
 	struct loop_timer give_up; /* then what is left is killed */

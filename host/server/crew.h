@@ -44,12 +44,12 @@ struct worker {
 	struct crew *crew;
 	pthread_t thread;
 	struct buffers buffers; /* of the seats that it runs */
-	unsigned number;   /* in the log */
-	struct seat *seat; /* that it runs now; the mutex */
-	uint64_t rounds;   /* begun so far; the mutex */
-	uint64_t seen;     /* of these, when the server looked last */
-	bool stuck;        /* counted out; the mutex */
-	bool ended;        /* may be joined; the mutex */
+	unsigned number;        /* in the log */
+	struct seat *seat;      /* that it runs now; the mutex */
+	uint64_t rounds;        /* begun so far; the mutex */
+	uint64_t seen;          /* of these, when the server looked last */
+	bool stuck;             /* counted out; the mutex */
+	bool ended;             /* may be joined; the mutex */
 };
 
 struct crew {
@@ -71,10 +71,10 @@ struct crew {
 	_Atomic unsigned busy; /* seats with a request */
 	struct crew_script script;
 	bool quit, watching;
-	bool draining; /* the server wants to know whenever a seat becomes idle */
-	bool tell;     /* the next time */
-	bool shutdown; /* a script has asked for it */
-	int failed;    /* a request could not begin: -errno */
+	bool draining;    /* the server wants to know whenever a seat becomes idle */
+	bool tell;        /* the next time */
+	bool shutdown;    /* a script has asked for it */
+	int failed;       /* a request could not begin: -errno */
 	struct list told; /* handlers' errors for the server */
 	struct log_gate fail_gate, reload_gate, start_gate;
 	/* The server's own. */

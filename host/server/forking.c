@@ -36,7 +36,11 @@ struct family {
 	struct loop_task replace; /* forks what is missing */
 };
 
-static struct signals child_signals; /* of a child, which is a process of its own */
+/* Of a child, which is a process of its own. */
+static struct {
+	struct signals signals;
+	struct family *family; /* the parent's: what it holds is still there */
+} self;
 
 static uint64_t
 ceiling(const struct attrs *a)
@@ -57,8 +61,19 @@ on_signal(void *arg, int signo)
 		return;
 	s->listener.ino = 0; /* its path is the parent's */
 	server_drain(s);
-	if (signo == SIGTERM)
-		server_cancel(s, "the server stops");
+	if (signo != SIGTERM)
+		return;
+	server_cancel(s, "the server stops");
+	s->host->cancelled = true; /* and nobody lingers */
+}
+
+/* A script's server:shutdown(): the parent learns of it when this child ends. */
+static void
+shut_down(struct server *s)
+{
+	self.family->children.shared->shutdown = true;
+	s->listener.ino = 0;
+	server_drain(s);
 }
 
 /* A handler that blocks in C does not get to hear of a signal: it may have its grace. */
@@ -90,11 +105,13 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
 		_exit(1); /* the parent has ended meanwhile */
 	s->site.counters = slot;
+	self.family = s->mixin;
 	if (host_reborn(s->host, keep) < 0 ||
-	    signals_open(&child_signals, s->site.engine->loop, signos,
+	    signals_open(&self.signals, s->site.engine->loop, signos,
 			 sizeof(signos) / sizeof(*signos), on_signal, s) < 0)
 		_exit(1);
 	limit_life(s);
+	s->shutdown = shut_down;
 	s->policy = &policy_sync;
 	children_unblock();
 	if (s->site.attrs.max_requests_per_child > 1)
@@ -224,6 +241,10 @@ gone(struct children *c, const struct child *child)
 	struct family *f = LIST_ENTRY(c, struct family, children);
 	int64_t now = clock_now();
 
+	if (c->shared->shutdown) {
+		c->shared->shutdown = false;
+		c->server->shutdown(c->server);
+	}
 	server_resume(c->server);
 	if (!f->prefork || c->server->draining)
 		return;
@@ -347,15 +368,6 @@ drained(struct server *s)
 }
 
 static void
-count_all(const struct server *s, struct counters *sum)
-{
-	const struct family *f = s->mixin;
-
-	if (f)
-		children_count(&f->children, sum);
-}
-
-static void
 log_requests(const struct server *s, const char *event)
 {
 	const struct family *f = s->mixin;
@@ -398,7 +410,6 @@ const struct policy policy_forking = {
     .drained = drained,
     .cancel = cancel,
     .kill = kill_all,
-    .count = count_all,
     .log_requests = log_requests,
     .close = close_family,
 };

@@ -298,8 +298,8 @@ steps(lua_State *L, int status, lua_KContext step)
 		status = begin(L, r);
 		step = RAN;
 	}
-	if (step == RAN && (status == LUA_OK || status == LUA_YIELD) && !r->script->has_finish &&
-	    !r->generation.verify_ref) {
+	if (step == RAN && (status == LUA_OK || status == LUA_YIELD) &&
+	    !r->script->has_finish && !r->generation.verify_ref) {
 		lua_settop(L, MESSAGE_HANDLER);
 		return send_rest(L, r); /* nearly always */
 	}

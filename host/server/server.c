@@ -103,6 +103,16 @@ begin_connection(struct server *s, int fd, const struct addr *peer)
 	begin(s, &a);
 }
 
+/* After some: the rest comes when other descriptors have had their turn. */
+static void
+go_on(struct server *s)
+{
+	if (may_accept(s))
+		server_resume(s);
+	else
+		loop_stand_back(&s->fd);
+}
+
 static void
 accept_some(struct server *s)
 {
@@ -130,8 +140,7 @@ accept_some(struct server *s)
 			host_collect(s->host);
 		server_pause(s, -fd);
 	}
-	if (may_accept(s))
-		server_resume(s);
+	go_on(s);
 }
 
 /* ---- datagrams ---- */
@@ -169,8 +178,9 @@ receive_some(struct server *s)
 		}
 		if (d->out_op.fd || d->retry.slot || s->draining)
 			return; /* replies wait for room: so must the next requests */
+		/* What is received here, no other process can take. */
 		n = loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(d->in),
-				  DGRAM_BATCH);
+				  s->shared ? 1 : DGRAM_BATCH);
 		if (n == -EINPROGRESS)
 			return;
 		if (n < 0) { /* an earlier reply could not be delivered: it has been taken
@@ -185,8 +195,7 @@ receive_some(struct server *s)
 		d->n = (unsigned)n;
 		i = -1;
 	}
-	if (may_accept(s))
-		server_resume(s);
+	go_on(s);
 }
 
 /* ---- accepting in general ---- */
@@ -322,6 +331,8 @@ server_count(const struct server *s, struct counters *sum)
 {
 	*sum = (struct counters){0};
 	counters_add(sum, &s->counters);
+	for (unsigned i = 0; i < s->ntally; i++)
+		counters_add(sum, &s->tally[i]);
 	count_add(&sum->bytes_in, count_get(&s->site.engine->io.bytes_in));
 	count_add(&sum->bytes_out, count_get(&s->site.engine->io.bytes_out));
 	if (s->policy->count)
@@ -359,7 +370,8 @@ server_push_stats(const struct server *s, const struct engine *e, lua_State *L)
 {
 	server_push_counters(s, L);
 	engine_push_stats(e, L);
-	put_count(L, "active", s->policy->active(s));
+	if (!s->tally)
+		put_count(L, "active", s->policy->active(s));
 }
 
 static void

@@ -60,6 +60,10 @@ struct server {
 	_Atomic bool tells;
 	struct datagrams dgrams;
 	struct counters counters; /* of its own engine, and of what has ended elsewhere */
+	/* The same of other processes, in memory that all share: ntally of them; or NULL.
+	 */
+	struct counters *tally;
+	unsigned ntally;
 	struct log_gate accept_gate, trunc_gate;
 };
 
