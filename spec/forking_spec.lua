@@ -762,7 +762,11 @@ describe("stopping with children", function()
     local p = start(obedient(), "drain_timeout=60")
     local other = greet(p:url(), 1)[1]
     assert.are.equal("shut", ask(p, "shutdown"))
-    p:find("draining", true)
+    host.eventually("connections refused", function()
+      local ok, c = pcall(host.connect, p:url())
+      if ok then c:close() end
+      return not ok
+    end)
     assert.are.equal("the last", other:ask("the last"))
     other:close()
     assert_ends(p)

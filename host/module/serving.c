@@ -534,8 +534,11 @@ static int
 core_stats(lua_State *L)
 {
 	struct core *c = core_check(L);
+	struct server_stats stats;
 
-	server_push_stats(c->server, &c->host.engine, L);
+	server_stats(c->server, &stats);
+	server_push_stats(L, &stats);
+	engine_push_stats(&c->host.engine, L);
 	return 1;
 }
 

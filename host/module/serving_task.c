@@ -101,7 +101,7 @@ core_hand_over(lua_State *L)
 	return rc < 0 ? lerror_raise_errno(L, "hand_over", -rc) : 0;
 }
 
-/* core:fork() -> pid, or 0 in the child */
+/* core:fork() -> pid, or 0 in the child; nil where this is a pre-forked child already */
 static int
 core_fork(lua_State *L)
 {
@@ -110,6 +110,10 @@ core_fork(lua_State *L)
 	struct stream *st = r->stream;
 	pid_t pid;
 
+	if (c->host.child) {
+		lua_pushnil(L);
+		return 1;
+	}
 	stream_flush(st); /* the parent's bytes are not the child's */
 	pid = forking_fork(c->server, st, &r->client);
 	if (pid < 0)

@@ -149,38 +149,24 @@ started_gc(lua_State *L)
 	return 0;
 }
 
-/* Adds the table on top of the stack, which is popped, to the one below it. */
-static void
-add_counters(lua_State *L)
-{
-	for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-		lua_pushvalue(L, -2);
-		if (lua_gettable(L, -5) == LUA_TNIL) {
-			lua_pop(L, 1);
-			lua_pushinteger(L, 0);
-		}
-		lua_arith(L, LUA_OPADD);
-		lua_pushvalue(L, -2);
-		lua_insert(L, -2);
-		lua_settable(L, -5);
-		lua_pushnil(L); /* the value's place */
-	}
-	lua_pop(L, 1);
-}
-
 /* server:stats() -> a table of counters, of all listeners */
 static int
 started_stats(lua_State *L)
 {
 	struct started *st = check(L);
+	struct server_stats sum = {0}, one;
 
 	if (!st->runs)
 		return luaL_error(L, "the server is stopped");
-	lua_newtable(L);
 	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next) {
-		server_push_counters(LIST_ENTRY(l, struct server, link), L);
-		add_counters(L);
+		server_stats(LIST_ENTRY(l, struct server, link), &one);
+		counters_add(&sum.counters, &one.counters);
+		sum.active += one.active;
+		sum.drops += one.drops;
+		sum.reloads = one.reloads;
+		sum.failed_reloads = one.failed_reloads;
 	}
+	server_push_stats(L, &sum);
 	return 1;
 }
 

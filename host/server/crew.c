@@ -446,20 +446,36 @@ log_seat(struct crew *c, struct seat *s, const char *event)
 	log_event(c->log, LOG_INFO, event, f);
 }
 
+/* A seat with a request that was not visited this time; NULL: there is none left. */
+static struct seat *
+next_visit(struct crew *c)
+{
+	for (struct list *l = c->seats.next; l != &c->seats; l = l->next) {
+		struct seat *s = LIST_ENTRY(l, struct seat, link);
+		if (s->busy && s->visit != c->visits) {
+			s->visit = c->visits;
+			return s;
+		}
+	}
+	return NULL;
+}
+
 void
 crew_log_requests(struct crew *c, const char *event)
 {
+	struct seat *s;
+
 	pthread_mutex_lock(&c->mutex);
-	for (struct list *l = c->seats.next; l != &c->seats; l = l->next) {
-		struct seat *s = LIST_ENTRY(l, struct seat, link);
-		if (!s->busy)
-			continue;
+	c->visits++;
+	while ((s = next_visit(c))) {
 		if (!seat_claim(s)) {
 			log_seat(c, s, event);
 			continue;
 		}
+		pthread_mutex_unlock(&c->mutex);
 		if (s->furnished)
-			report_tasks(&s->engine, event);
+			report_tasks(&s->engine, event); /* enters Lua */
+		pthread_mutex_lock(&c->mutex);
 		if (!seat_release(s)) {
 			atomic_store(&s->turn, SEAT_FREE);
 			enqueue(c, s);
@@ -902,13 +918,15 @@ crew_shutdown(struct crew *c)
 	pthread_mutex_unlock(&c->mutex);
 }
 
-void
-crew_push_stats(struct crew *c, const struct engine *e, lua_State *L)
+bool
+crew_stats(struct crew *c, struct server_stats *out)
 {
+	bool there;
+
 	pthread_mutex_lock(&c->mutex);
-	if (c->server)
-		server_push_stats(c->server, e, L);
-	else
-		lua_newtable(L);
+	there = c->server != NULL;
+	if (there)
+		server_stats(c->server, out);
 	pthread_mutex_unlock(&c->mutex);
+	return there;
 }

@@ -20,7 +20,6 @@
 #include "server/attrs.h"
 #include "server/engine.h"
 
-#include <lua.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -29,6 +28,7 @@ struct counters;
 struct seat;
 struct sources;
 struct server;
+struct server_stats;
 
 /* What a seat loads. */
 struct crew_script {
@@ -83,9 +83,10 @@ struct crew {
 	struct loop_timer watch; /* looks at progress */
 	struct loop_timer sweep; /* ends what has been idle for long */
 	struct loop_timer give_up;
-	bool abandoned; /* some did not end in time */
-	bool orphan;    /* and outlive the server; the mutex */
-	unsigned quiet; /* looks in a row that saw nobody run */
+	bool abandoned;  /* some did not end in time */
+	bool orphan;     /* and outlive the server; the mutex */
+	unsigned visits; /* of all seats, for the log */
+	unsigned quiet;  /* looks in a row that saw nobody run */
 };
 
 /* Errors: -errno with one sentence in why. */
@@ -127,6 +128,8 @@ bool crew_tell_error(struct crew *c, const struct addr *client, const char *text
 
 void crew_log_reload(struct crew *c, const char *why);
 void crew_shutdown(struct crew *c);
-void crew_push_stats(struct crew *c, const struct engine *e, lua_State *L);
+
+/* False: the server is gone. */
+bool crew_stats(struct crew *c, struct server_stats *out);
 
 #endif

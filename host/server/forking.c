@@ -114,7 +114,7 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	s->shutdown = shut_down;
 	s->policy = &policy_sync;
 	children_unblock();
-	if (s->site.attrs.max_requests_per_child > 1)
+	if (self.family->prefork)
 		return;
 	lua_gc(state->L, LUA_GCSTEP, -GARBAGE);
 	alloc_apart(&state->alloc);
@@ -290,7 +290,9 @@ open_family(struct server *s, char *why, size_t size)
 		return -ENOMEM;
 	list_init(&f->replace.link);
 	f->replace.run = fork_missing;
-	f->prefork = s->elsewhere = s->site.attrs.max_requests_per_child > 1;
+	/* For a limited number of requests nobody is kept ready. */
+	f->prefork = s->elsewhere =
+	    s->site.attrs.max_requests_per_child > 1 && s->budget == UINT64_MAX;
 	if (children_init(&f->children, s, (unsigned)s->site.attrs.max_children, gone) < 0)
 		goto fail;
 	if (loop_timer_init(loop, &f->retry, on_retry) < 0) {

@@ -5,6 +5,7 @@
 #include "script/sources.h"
 #include "server/crew.h"
 #include "server/policy.h"
+#include "server/server.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -51,7 +52,11 @@ view_stats(struct server_view *v, lua_State *L)
 {
 	struct seat *s = LIST_ENTRY(v, struct seat, site.view);
 
-	crew_push_stats(s->crew, &s->engine, L);
+	struct server_stats stats = {0};
+
+	(void)crew_stats(s->crew, &stats);
+	server_push_stats(L, &stats);
+	engine_push_stats(&s->engine, L);
 	lua_pushinteger(L, s->site.script->number);
 	lua_setfield(L, -2, "generation");
 }

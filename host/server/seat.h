@@ -42,6 +42,7 @@ struct seat {
 	struct addr client;  /* of that; the mutex */
 	int64_t began;       /* when; the mutex */
 	int64_t idle_since;  /* the mutex */
+	unsigned visit;      /* the last one; the mutex */
 	struct worker *runs; /* who has claimed it; the mutex */
 	bool furnished;      /* the fields below are in use */
 	struct engine engine;

@@ -165,6 +165,14 @@ begin_datagram(struct server *s, unsigned i)
 	begin(s, &a);
 }
 
+/* What is received here no other process can take, and no poll(2) of the program's shows.
+ */
+static unsigned
+batch_size(const struct server *s)
+{
+	return s->shared || s->budget != UINT64_MAX ? 1 : DGRAM_BATCH;
+}
+
 static void
 receive_some(struct server *s)
 {
@@ -178,9 +186,8 @@ receive_some(struct server *s)
 		}
 		if (d->out_op.fd || d->retry.slot || s->draining)
 			return; /* replies wait for room: so must the next requests */
-		/* What is received here, no other process can take. */
 		n = loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(d->in),
-				  s->shared ? 1 : DGRAM_BATCH);
+				  batch_size(s));
 		if (n == -EINPROGRESS)
 			return;
 		if (n < 0) { /* an earlier reply could not be delivered: it has been taken
@@ -218,7 +225,7 @@ server_pull(struct server *s, struct arrival *a, struct addr *client, struct dgr
 	}
 	if (in->at == in->n) {
 		rc = loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(in->in),
-				   DGRAM_BATCH);
+				   batch_size(s));
 		if (rc < 0)
 			return rc == -EINPROGRESS ? -EAGAIN : rc;
 		in->at = 0;
@@ -247,9 +254,9 @@ pull_some(struct server *s)
 		return;
 	s->fd.readable = true;
 	s->pulling = true;
+	rc = request_pull(&s->site);
 	if (s->budget != UINT64_MAX)
 		s->budget--;
-	rc = request_pull(&s->site);
 	if (rc < 0) {
 		s->pulling = false;
 		server_pause(s, -rc);
@@ -340,38 +347,41 @@ server_count(const struct server *s, struct counters *sum)
 }
 
 void
-server_push_counters(const struct server *s, lua_State *L)
+server_stats(const struct server *s, struct server_stats *out)
 {
-	struct counters c;
-
-	server_count(s, &c);
-	lua_newtable(L);
-	put_count(L, "requests", count_get(&c.requests));
-	put_count(L, "active", count_get(&c.requests) - count_get(&c.ended));
-	put_count(L, "errors", count_get(&c.errors));
-	put_count(L, "peers_gone", count_get(&c.peers_gone));
-	put_count(L, "timeouts", count_get(&c.timeouts));
-	put_count(L, "cancelled", count_get(&c.cancelled));
-	put_count(L, "refused", count_get(&c.refused));
-	put_count(L, "accept_errors", count_get(&c.accept_errors));
-	put_count(L, "truncated", count_get(&c.truncated));
-	put_count(L, "unanswered", count_get(&c.unanswered));
-	put_count(L, "send_errors", count_get(&c.send_errors));
-	put_count(L, "died", count_get(&c.died));
-	put_count(L, "bytes_in", count_get(&c.bytes_in));
-	put_count(L, "bytes_out", count_get(&c.bytes_out));
-	put_count(L, "reloads", count_get(&s->host->reloads));
-	put_count(L, "failed_reloads", count_get(&s->host->failed_reloads));
-	put_count(L, "drops", listener_drops(s->site.port.fd));
+	*out = (struct server_stats){.reloads = count_get(&s->host->reloads),
+				     .failed_reloads = count_get(&s->host->failed_reloads),
+				     .drops = listener_drops(s->site.port.fd)};
+	server_count(s, &out->counters);
+	/* A child knows by the counters alone what the others do. */
+	out->active =
+	    s->tally ? count_get(&out->counters.requests) - count_get(&out->counters.ended)
+		     : s->policy->active(s);
 }
 
 void
-server_push_stats(const struct server *s, const struct engine *e, lua_State *L)
+server_push_stats(lua_State *L, const struct server_stats *stats)
 {
-	server_push_counters(s, L);
-	engine_push_stats(e, L);
-	if (!s->tally)
-		put_count(L, "active", s->policy->active(s));
+	const struct counters *c = &stats->counters;
+
+	lua_newtable(L);
+	put_count(L, "requests", count_get(&c->requests));
+	put_count(L, "active", stats->active);
+	put_count(L, "errors", count_get(&c->errors));
+	put_count(L, "peers_gone", count_get(&c->peers_gone));
+	put_count(L, "timeouts", count_get(&c->timeouts));
+	put_count(L, "cancelled", count_get(&c->cancelled));
+	put_count(L, "refused", count_get(&c->refused));
+	put_count(L, "accept_errors", count_get(&c->accept_errors));
+	put_count(L, "truncated", count_get(&c->truncated));
+	put_count(L, "unanswered", count_get(&c->unanswered));
+	put_count(L, "send_errors", count_get(&c->send_errors));
+	put_count(L, "died", count_get(&c->died));
+	put_count(L, "bytes_in", count_get(&c->bytes_in));
+	put_count(L, "bytes_out", count_get(&c->bytes_out));
+	put_count(L, "reloads", stats->reloads);
+	put_count(L, "failed_reloads", stats->failed_reloads);
+	put_count(L, "drops", stats->drops);
 }
 
 static void
@@ -379,7 +389,11 @@ view_stats(struct server_view *v, lua_State *L)
 {
 	struct server *s = LIST_ENTRY(v, struct server, site.view);
 
-	server_push_stats(s, s->site.engine, L);
+	struct server_stats stats;
+
+	server_stats(s, &stats);
+	server_push_stats(L, &stats);
+	engine_push_stats(s->site.engine, L);
 	put_count(L, "generation", s->site.script->number);
 }
 

@@ -123,10 +123,16 @@ void server_pause(struct server *s, int err);
 /* The sum of what was counted everywhere.  Any thread. */
 void server_count(const struct server *s, struct counters *sum);
 
-/* Pushes a table of all counters.  Any thread, while the server is there. */
-void server_push_counters(const struct server *s, lua_State *L);
+/* All that stats() tells of a server. */
+struct server_stats {
+	struct counters counters;
+	uint64_t active, reloads, failed_reloads, drops;
+};
 
-/* The same, and what is alive on this engine, whose thread it is. */
-void server_push_stats(const struct server *s, const struct engine *e, lua_State *L);
+/* Any thread, while the server is there. */
+void server_stats(const struct server *s, struct server_stats *out);
+
+/* Pushes a table of these.  May raise for want of memory. */
+void server_push_stats(lua_State *L, const struct server_stats *stats);
 
 #endif

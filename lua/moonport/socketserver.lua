@@ -320,10 +320,15 @@ function ForkingMixIn:service_actions() self:collect_children() end
 ---@param request any
 ---@param client_address moonport.Address
 function ForkingMixIn:process_request(request, client_address)
-  if self._core:fork() == 0 then
+  local pid = self._core:fork()
+  if pid == 0 then
     driver.child(self, request, client_address) -- does not return
+  elseif pid then
+    self:close_request(request) -- this process's; the child has its own
+  else -- a child that was forked before its requests came
+    self:finish_request(request, client_address)
+    self:shutdown_request(request)
   end
-  self:close_request(request) -- this process's; the child has its own
 end
 
 ---Each request in a thread of its own, with a Lua state of its own, where a script makes the handler. Goes before the
