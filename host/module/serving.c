@@ -138,6 +138,8 @@ release(lua_State *L, struct core *c)
 	if (!c->open)
 		return;
 	c->open = false;
+	if (getpid() != c->host.pid)
+		return; /* a forked child's copy: all that it stands for is the parent's */
 	drop_error_hook(L, c);
 	c->port.fd = -1;
 	host_free(&c->host);
@@ -446,8 +448,9 @@ serve_by(lua_State *L, lua_CFunction how)
 	struct sched *outer = sched_of(L);
 	int status;
 
-	if (c->serving)
-		return luaL_error(L, "the server serves already");
+	if (c->serving || c->closing)
+		return luaL_error(L, c->closing ? "the server is being closed"
+						: "the server serves already");
 	if (c->server->listener.fd < 0)
 		return luaL_error(L, "the server is not bound");
 	lua_settop(L, 3);
@@ -516,6 +519,8 @@ core_close(lua_State *L)
 
 	if (!c->open)
 		return 0;
+	if (c->closing)
+		return 0;
 	if (c->serving) {
 		c->close = true;
 		stop_serving(c->server);
@@ -523,6 +528,7 @@ core_close(lua_State *L)
 	}
 	server_stop_listening(c->server);
 	c->port.fd = -1;
+	c->closing = true;
 	if (c->begun)
 		wait_for_mixin(L, c);
 	release(L, c);

@@ -31,6 +31,7 @@ struct core {
 	bool serving; /* in serve() or handle_request() */
 	bool stop;    /* serve() is to end */
 	bool close;   /* and then close */
+	bool closing; /* in close(), which waits */
 	int status;   /* of a child */
 	/* While serving: the state, and a reference of its handle_error, or 0. */
 	lua_State *L;

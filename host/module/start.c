@@ -80,8 +80,8 @@ leave_paths(struct started *st)
 static void
 finish(struct started *st, void (*fn)(void *arg))
 {
-	if (!st->runs)
-		return;
+	if (!st->runs || getpid() != st->host.pid)
+		return; /* a forked child's copy has no thread, and nothing of its own */
 	st->runs = false;
 	if (pthread_equal(st->thread, pthread_self())) {
 		leave_paths(st);
@@ -106,7 +106,8 @@ at_exit(void)
 		pthread_mutex_lock(&running_mutex);
 		l = running.next;
 		pthread_mutex_unlock(&running_mutex);
-		if (l == &running)
+		if (l == &running ||
+		    LIST_ENTRY(l, struct started, link)->host.pid != getpid())
 			return;
 		finish(LIST_ENTRY(l, struct started, link), stop_now);
 	}
@@ -142,7 +143,7 @@ started_gc(lua_State *L)
 		return 0;
 	*p = NULL;
 	finish(st, drain);
-	if (st->host.left_behind)
+	if (st->runs || st->host.left_behind)
 		return 0; /* its threads may still use the log */
 	free(st->lua_path);
 	free(st);
@@ -155,17 +156,25 @@ started_stats(lua_State *L)
 {
 	struct started *st = check(L);
 	struct server_stats sum = {0}, one;
+	const struct io *io = &st->host.engine.io;
+	uint64_t n = 0;
 
 	if (!st->runs)
 		return luaL_error(L, "the server is stopped");
 	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next) {
 		server_stats(LIST_ENTRY(l, struct server, link), &one);
 		counters_add(&sum.counters, &one.counters);
+		n++;
 		sum.active += one.active;
 		sum.drops += one.drops;
 		sum.reloads = one.reloads;
 		sum.failed_reloads = one.failed_reloads;
 	}
+	/* The engine's bytes are all listeners': each has told them. */
+	count_set(&sum.counters.bytes_in,
+		  count_get(&sum.counters.bytes_in) - (n - 1) * count_get(&io->bytes_in));
+	count_set(&sum.counters.bytes_out,
+		  count_get(&sum.counters.bytes_out) - (n - 1) * count_get(&io->bytes_out));
 	server_push_stats(L, &sum);
 	return 1;
 }

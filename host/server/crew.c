@@ -130,9 +130,8 @@ finished(struct crew *c, struct seat *s)
 	s->idle.prev = &c->idle;
 	c->idle.next->prev = &s->idle;
 	c->idle.next = &s->idle;
-	if (c->tell || c->draining)
-		tell_server(c);
-	c->tell = false;
+	if (c->draining || c->busy + 1 >= c->max)
+		tell_server(c); /* it may have stopped accepting */
 }
 
 /* One run of a claimed seat. */
@@ -500,14 +499,6 @@ on_give_up(struct loop_timer *t)
 		c->server->host->left_behind = true;
 }
 
-static unsigned
-processors(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : (unsigned)CPU_COUNT(&set);
-}
-
 static void
 init_locks(struct crew *c)
 {
@@ -578,10 +569,6 @@ crew_new(struct server *server, struct crew **out, char *why, size_t size)
 	c->given.thread_idle_timeout = server->site.attrs.thread_idle_timeout;
 	c->port = server->site.port;
 	c->view = server->site.view;
-	c->max = (unsigned)server->site.attrs.max_threads;
-	c->at_once = processors();
-	if (c->at_once > c->max)
-		c->at_once = c->max;
 	c->ep = c->bell = c->notice.fd = -1;
 	list_init(&c->workers);
 	list_init(&c->seats);
@@ -614,6 +601,14 @@ fail:
 	return rc;
 }
 
+static unsigned
+processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : (unsigned)CPU_COUNT(&set);
+}
+
 static void
 free_script(struct crew_script *s)
 {
@@ -637,6 +632,10 @@ crew_adopt(struct crew *c)
 				 .lua_path = c->server->host->lua_path,
 				 .memory_limit = sc->state.alloc.limit,
 				 .number = sc->number};
+	c->max = (unsigned)c->server->site.attrs.max_threads;
+	c->at_once = processors();
+	if (c->at_once > c->max)
+		c->at_once = c->max;
 	pthread_mutex_unlock(&c->mutex);
 	return 0;
 }
@@ -703,8 +702,6 @@ hand_over(struct crew *c, const struct arrival *a)
 	s->began = clock_now();
 	s->busy = true;
 	c->busy++;
-	if (c->busy >= c->max)
-		c->tell = true;
 	enqueue(c, s);
 	watch(c);
 	if (!c->sweep.slot)

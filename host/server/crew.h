@@ -62,12 +62,12 @@ struct crew {
 	struct attrs given;
 	struct datagram_port port;
 	struct server_view view;
-	unsigned at_once; /* how many threads may run */
-	unsigned max;     /* threads, and seats */
 
 	struct server *server; /* NULL: it is gone */
 	struct list workers, seats, queue, idle;
 	unsigned nworkers, nstuck, nparked, npolling, nseats, started;
+	unsigned at_once;      /* how many threads may run */
+	unsigned max;          /* threads, and seats */
 	_Atomic unsigned busy; /* seats with a request */
 	struct crew_script script;
 	bool quit, watching;

@@ -8,13 +8,13 @@
 #include "server/policy.h"
 #include "server/server.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* How long a child that was told to end may take beyond its request's grace. */
@@ -34,6 +34,7 @@ struct family {
 	bool fork_due;            /* one is missing */
 	struct loop_timer retry;  /* set: no fork before that */
 	struct loop_task replace; /* forks what is missing */
+	struct log_gate gate;
 };
 
 /* Of a child, which is a process of its own. */
@@ -163,6 +164,32 @@ serve_many(struct server *s, int listener)
 
 /* ---- the parent ---- */
 
+/* Threads of this process; 1 when that cannot be told. */
+static unsigned
+count_threads(void)
+{
+	struct stat st;
+
+	return stat("/proc/self/task", &st) == 0 && st.st_nlink > 2 ? st.st_nlink - 2 : 1;
+}
+
+/* A forked child has only the thread that forked: what another one held stays locked. */
+static bool
+may_fork(struct server *s)
+{
+	unsigned threads = count_threads();
+	struct log_field f[] = {log_str("server", s->site.view.name),
+				log_int("threads", threads),
+				log_str("why", "what a thread holds would stay locked in "
+					       "the child: use a process of its own"),
+				{0}};
+	struct family *family = s->mixin;
+
+	if (threads > 1)
+		log_gated(s->site.engine->log, &family->gate, LOG_ERROR, "cannot fork", f);
+	return threads == 1;
+}
+
 pid_t
 forking_fork(struct server *s, struct stream *keep, const struct addr *client)
 {
@@ -170,6 +197,8 @@ forking_fork(struct server *s, struct stream *keep, const struct addr *client)
 	struct counters *slot;
 	pid_t parent = getpid(), pid;
 
+	if (!may_fork(s))
+		return -EBUSY;
 	pid = children_fork(&f->children, client, &slot);
 	if (pid == 0)
 		become_child(s, parent, keep->fd.fd >= 0 ? keep->fd.fd : s->listener.fd,
@@ -185,7 +214,7 @@ begin(struct server *s, const struct arrival *a)
 	pid_t parent = getpid(), pid;
 	int keep = a->fd >= 0 ? a->fd : s->listener.fd;
 
-	pid = children_fork(&f->children, a->client, &slot);
+	pid = may_fork(s) ? children_fork(&f->children, a->client, &slot) : -EBUSY;
 	if (pid == 0) {
 		become_child(s, parent, keep, NULL, slot);
 		serve_one(s, a);
@@ -206,7 +235,7 @@ fork_missing(struct loop_task *t)
 
 	f->fork_due = false;
 	while (!s->draining && f->children.nspare > 0) {
-		pid = children_fork(&f->children, NULL, &slot);
+		pid = may_fork(s) ? children_fork(&f->children, NULL, &slot) : -EBUSY;
 		if (pid == 0) {
 			become_child(s, parent, listener, NULL, slot);
 			serve_many(s, listener);
@@ -254,31 +283,16 @@ gone(struct children *c, const struct child *child)
 		want_fork(f);
 }
 
-/* Threads of this process; 1 when that cannot be told. */
-static int
-count_threads(void)
-{
-	DIR *d = opendir("/proc/self/task");
-	struct dirent *e;
-	int n = 0;
-
-	while (d && (e = readdir(d)))
-		n += e->d_name[0] != '.';
-	if (d)
-		closedir(d);
-	return n > 0 ? n : 1;
-}
-
 static int
 open_family(struct server *s, char *why, size_t size)
 {
 	struct loop *loop = s->site.engine->loop;
-	int threads = count_threads();
+	unsigned threads = count_threads();
 	struct family *f;
 
 	if (threads > 1) {
 		snprintf(why, size,
-			 "%s cannot fork: this process has %d threads, and what one of "
+			 "%s cannot fork: this process has %u threads, and what one of "
 			 "them holds would stay locked in a child; use the async or "
 			 "threading mixin, or a process of its own",
 			 s->site.view.name, threads);

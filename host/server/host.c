@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A script of this host and its current generation, for all servers that run it. */
 struct unit {
@@ -22,7 +23,8 @@ struct unit {
 int
 host_init(struct host *h, struct log *log, const char *lua_path)
 {
-	*h = (struct host){.lua_path = lua_path, .drain_until = CLOCK_NEVER};
+	*h = (struct host){
+	    .lua_path = lua_path, .drain_until = CLOCK_NEVER, .pid = getpid()};
 	list_init(&h->servers);
 	list_init(&h->units);
 	return engine_init(&h->engine, log);

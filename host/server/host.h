@@ -9,6 +9,8 @@
 #include "server/attrs.h"
 #include "server/engine.h"
 
+#include <sys/types.h>
+
 struct policy;
 struct stream;
 struct server;
@@ -22,6 +24,7 @@ struct host {
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */
 	counter reloads, failed_reloads;
+	pid_t pid;        /* whose host this is: a forked child's copy is not to be freed */
 	bool child;       /* this is a forked copy: see host_reborn() */
 	bool left_behind; /* threads still run that could not be ended */
 };

@@ -132,7 +132,6 @@ site_adopt(struct site *s, struct script *script, char *why, size_t size)
 		next.max_packet_size = s->attrs.max_packet_size;
 		next.socket_mode = s->attrs.socket_mode;
 		next.idle_timeout = s->attrs.idle_timeout;
-		next.max_threads = s->attrs.max_threads;
 		next.max_children = s->attrs.max_children;
 		next.max_requests_per_child = s->attrs.max_requests_per_child;
 		script_release(s->script);
