@@ -39,19 +39,6 @@ struct crew_script {
 	unsigned number; /* of the generation */
 };
 
-struct worker {
-	struct list link;
-	struct crew *crew;
-	pthread_t thread;
-	struct buffers buffers; /* of the seats that it runs */
-	unsigned number;        /* in the log */
-	struct seat *seat;      /* that it runs now; the mutex */
-	uint64_t rounds;        /* begun so far; the mutex */
-	uint64_t seen;          /* of these, when the server looked last */
-	bool stuck;             /* counted out; the mutex */
-	bool ended;             /* may be joined; the mutex */
-};
-
 struct crew {
 	pthread_mutex_t mutex; /* guards all that is not constant */
 	pthread_cond_t parked; /* threads that are not needed now */
@@ -113,6 +100,9 @@ void crew_count(struct crew *c, struct counters *sum);
 
 /* One event for each request that runs. */
 void crew_log_requests(struct crew *c, const char *event);
+
+/* Frees a crew without threads, and without the mutex. */
+void crew_free(struct crew *c);
 
 /* Ends the threads.  Those that cannot be ended keep what they need. */
 void crew_close(struct crew *c);

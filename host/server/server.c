@@ -353,10 +353,8 @@ server_stats(const struct server *s, struct server_stats *out)
 				     .failed_reloads = count_get(&s->host->failed_reloads),
 				     .drops = listener_drops(s->site.port.fd)};
 	server_count(s, &out->counters);
-	/* A child knows by the counters alone what the others do. */
 	out->active =
-	    s->tally ? count_get(&out->counters.requests) - count_get(&out->counters.ended)
-		     : s->policy->active(s);
+	    count_get(&out->counters.requests) - count_get(&out->counters.ended);
 }
 
 void

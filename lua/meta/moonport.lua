@@ -48,10 +48,16 @@
 ---The handler's `server` table. Options on the command line go before it.
 ---@class moonport.ServerTable
 ---@field request_queue_size integer? 511
----@field max_connections integer? 1024
+---@field max_connections integer? 1024; async: requests at once
+---@field max_threads integer? 256; threading: requests at once, and threads
+---@field thread_idle_timeout number? 60 seconds; threading: then a thread without work, and its Lua state, ends
+---@field max_children integer? 40; forking: processes at once
+---@field max_requests_per_child integer? 1; forking: above 1, max_children are kept ready, each for so many requests
+---@field daemon_threads boolean? false; threading: true cancels requests as soon as the server stops
+---@field block_on_close boolean? true; threading, forking: false does so
 ---@field max_packet_size integer|string|nil 8192; sizes may be strings such as "64K"
 ---@field max_line integer|string|nil 65536
----@field memory_limit integer|string|nil 256 MiB; only --option sets it, for the script is loaded under it
+---@field memory_limit integer|string|nil 256 MiB for each Lua state; --option's holds while the script is loaded
 ---@field rbufsize integer|string|nil
 ---@field wbufsize integer|string|nil
 ---@field socket_mode string|integer|nil "600": octal digits in a string, or a number such as tonumber("600", 8)
@@ -70,7 +76,7 @@
 -- ---------------------------------------------------------------- server
 
 ---Also has every attribute of moonport.ServerTable, with its value in force, and any field that a script sets:
----those are shared by all requests.
+---those are shared by all requests of one Lua state.
 ---@class moonport.Server
 ---@field server_address moonport.Address where it listens
 ---@field name string "upper"; "upper-2" for a second listener
@@ -78,6 +84,12 @@
 ---@field url string "tcp://127.0.0.1:9999"
 ---@field request_queue_size integer
 ---@field max_connections integer
+---@field max_threads integer
+---@field thread_idle_timeout number
+---@field max_children integer
+---@field max_requests_per_child integer
+---@field daemon_threads boolean
+---@field block_on_close boolean
 ---@field max_packet_size integer
 ---@field max_line integer
 ---@field memory_limit integer
@@ -99,14 +111,14 @@ local Server = {}
 ---Takes no more requests and lets those under way end, for at most drain_timeout. Returns at once.
 function Server:shutdown() end
 
----Counters, new at each call.
+---Counters of all threads and children, new at each call.
 ---@return moonport.Stats
 function Server:stats() end
 
 ---@return integer descriptor of the listening socket
 function Server:fileno() end
 
----@class moonport.Stats
+---@class moonport.Counters
 ---@field requests integer begun
 ---@field active integer now
 ---@field errors integer ended by an error of the handler
@@ -114,21 +126,25 @@ function Server:fileno() end
 ---@field timeouts integer ended by a timeout that was raised
 ---@field cancelled integer ended by the host
 ---@field refused integer by verify_request
----@field accept_errors integer
+---@field accept_errors integer accept failed, or no thread or child could be had
 ---@field truncated integer datagrams longer than max_packet_size
 ---@field unanswered integer replies to senders without an address
 ---@field send_errors integer datagram replies that the kernel refused
 ---@field drops integer datagrams that the kernel dropped for want of room
+---@field died integer children that a signal has ended
+---@field bytes_in integer of the whole host
+---@field bytes_out integer
+---@field reloads integer
+---@field failed_reloads integer
+
+---The rest is of the host, or under threading of the request's thread.
+---@class moonport.Stats: moonport.Counters
 ---@field generation integer of the script, 1 at the start
----@field tasks integer the rest is of the whole host: requests that exist
+---@field tasks integer requests that exist
 ---@field streams integer
 ---@field lingering integer connections closed here, not yet by the peer
 ---@field descriptors integer
 ---@field timers integer
----@field bytes_in integer
----@field bytes_out integer
----@field reloads integer
----@field failed_reloads integer
 ---@field log_dropped integer log events that nobody took
 
 -- ---------------------------------------------------------------- request
@@ -325,7 +341,7 @@ function WFile:setvbuf(mode, size) end
 
 ---@class moonport
 ---@field version string
----@field coroutine coroutinelib the host's, which is the global one as well
+---@field coroutine coroutinelib the host's, which in a script is the global one as well
 local moonport = {}
 
 ---Waits; other requests go on.
@@ -350,5 +366,47 @@ function moonport.log(level, message) end
 ---@return string? why "timeout", or the system's message
 ---@return integer? errno
 function moonport.connect(url, seconds) end
+
+-- ---------------------------------------------------------------- in a plain Lua only
+
+---Runs f(...) where it may wait, to its end; sockets that are left open are closed then. Raises what f raises.
+---@generic T
+---@param f fun(...): T...
+---@param ... any
+---@return T... results of f
+function moonport.run(f, ...) end
+
+---@class moonport.StartOptions
+---@field listen string|string[]|nil URLs; "tcp://127.0.0.1:0"
+---@field mixin "async"|"threading"|"sync"|nil "async"
+---@field options moonport.ServerTable? attributes, which go before the script's own; drain_timeout is 1
+---@field log_level "debug"|"info"|"warn"|"error"|nil what comes to standard error; "warn"
+
+---Where a listener is.
+---@class moonport.Place
+---@field url string
+---@field class string "AsyncTCPServer"
+---@field name string "upper"; "upper-2" for a second listener
+---@field host string? of an IP address, as port
+---@field port integer?
+---@field path string? of a Unix socket; "@name" for an abstract one
+
+---A server that runs beside the program; its own place is its first listener's. `<close>` and the collector stop it.
+---@class moonport.Started: moonport.Place
+---@field servers moonport.Place[] all listeners, in the order of `listen`
+local Started = {}
+
+---Takes no more requests, waits for those under way (drain_timeout), and frees all. Harmless when repeated.
+function Started:shutdown() end
+
+---Counters of all listeners together. Raises when the server is stopped.
+---@return moonport.Counters
+function Started:stats() end
+
+---Serves a script, on a thread of its own, until shutdown(). Raises one sentence if it cannot.
+---@param script string a path
+---@param options? moonport.StartOptions
+---@return moonport.Started
+function moonport.start(script, options) end
 
 return moonport
