@@ -534,6 +534,33 @@ describe("without children to be had", function()
   end)
 end)
 
+describe("with few descriptors", function()
+  after_each(host.cleanup)
+
+  -- torture list 1
+  it("clients wait, and all are served", function()
+    local p = host.start(host.write(ECHO), { nofile = 24, args = { "--mixin=forking" } })
+    local descriptors, clients, left = p:descriptors(), {}, 100
+    for i = 1, left do
+      clients[i] = host.connect(p:url())
+      assert(clients[i]:send(i .. "\n"))
+    end
+    host.eventually("all served", function()
+      for i, c in pairs(clients) do
+        if has_answer(c) then
+          assert.are.equal(tostring(i), c:line())
+          c:close()
+          clients[i], left = nil, left - 1
+        end
+      end
+      return left == 0
+    end)
+    host.eventually("no child", function() return #p:children() == 0 end, 1)
+    assert.are.equal(descriptors, p:descriptors())
+    assert.are.equal(100, stop(p).requests)
+  end)
+end)
+
 describe("what a child inherits", function()
   after_each(host.cleanup)
 

@@ -234,11 +234,10 @@ requests 5
           local server <close> = moonport.start(arg[2], { mixin = arg[3], listen = { "tcp://127.0.0.1:0",
             "unix://" .. folder .. "/s" } })
           for _, s in ipairs(server.servers) do say("at", s.url) end
-          while not exists("stop") do
+          repeat
             local s = server:stats()
             say(("r%d a%d e%d i%d o%d d%d;"):format(s.requests, s.active, s.errors, s.bytes_in, s.bytes_out, s.died))
-            io.read()
-          end]], host.write(HANDLER), mixin)
+          until io.read() == "end"]], host.write(HANDLER), mixin)
         for i = 1, 2 do assert.are.equal("ABC", plain.ask(p:url(i), "abc")) end
         assert.is_nil(plain.ask(p:url(2), "fail"))
         local c <close> = host.connect(p:url(1))
@@ -248,8 +247,8 @@ requests 5
           return text:find("r4 a1 e1 i18 o13 d0;", 1, true)
         end)
         c:close()
-        p:tell("")
-        p:stop()
+        p:tell("end")
+        p:done()
         assert.matches("on purpose", p:log())
       end
     end)

@@ -613,6 +613,33 @@ describe("without threads to be had", function()
   end)
 end)
 
+describe("with few descriptors", function()
+  after_each(host.cleanup)
+
+  -- torture list 1
+  it("clients wait, and all are served", function()
+    local p = host.start(host.write(ECHO), { nofile = 48,
+      args = { "--mixin=threading", "--option=thread_idle_timeout=0.2" } })
+    local descriptors, clients, left = p:descriptors(), {}, 100
+    for i = 1, left do
+      clients[i] = host.connect(p:url())
+      assert(clients[i]:send(i .. "\n"))
+    end
+    host.eventually("all served", function()
+      for i, c in pairs(clients) do
+        if has_answer(c) then
+          assert.are.equal(tostring(i), c:line())
+          c:close()
+          clients[i], left = nil, left - 1
+        end
+      end
+      return left == 0
+    end)
+    assert_at_rest(p, descriptors)
+    assert.are.equal(100, p:stop().requests)
+  end)
+end)
+
 describe("a handler that nothing can end", function()
   after_each(host.cleanup)
 

@@ -24,8 +24,9 @@ struct backend {
 	int (*add)(struct loop_fd *f);
 	void (*remove)(struct loop_fd *f);
 	void (*stand_back)(struct loop_fd *f);
-	/* Waits at most timeout ns (-1: for ever) and handles what came. */
-	void (*wait)(struct loop *loop, int64_t timeout);
+	/* Waits at most timeout ns (-1: for ever) and handles what came.  True: more may be
+	 * there that makes no new event. */
+	bool (*wait)(struct loop *loop, int64_t timeout);
 	int (*accept)(struct loop_fd *f, struct loop_op *op, struct addr *peer);
 	ssize_t (*recv)(struct loop_fd *f, struct loop_op *op, size_t max,
 			const char **data);
@@ -51,6 +52,7 @@ struct loop {
 	struct loop_op wake_op;
 	pthread_mutex_t mutex; /* guards posts */
 	struct post *posts;
+	bool more;    /* what the last wait() said */
 	char *buffer; /* what loop_recv() lends */
 	/* Of an embedded loop: a timerfd, and when it will go off; CLOCK_NEVER: it will
 	 * not. */

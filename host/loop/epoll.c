@@ -43,6 +43,7 @@ struct data {
 	/* Streams that have waited since a short receive, roughly in order. */
 	struct list doubts;
 	struct loop_timer timer;
+	unsigned levels; /* streams that are watched level-triggered now */
 };
 
 static void on_doubt(struct loop_timer *timer);
@@ -55,6 +56,7 @@ ep_open(struct loop *loop)
 	if (!d)
 		return -ENOMEM;
 	d->n = d->at = 0;
+	d->levels = 0;
 	d->loop = loop;
 	list_init(&d->doubts);
 	if (loop_timer_init(loop, &d->timer, on_doubt) < 0) {
@@ -88,6 +90,7 @@ ep_reborn(struct loop *loop)
 	struct data *d = loop->backend_data;
 
 	d->n = d->at = 0;
+	d->levels = 0;
 	d->batch[0].data.ptr = NULL; /* what is being handled right now */
 	while (!list_empty(&d->doubts))
 		list_remove(d->doubts.next);
@@ -158,6 +161,8 @@ on_doubt(struct loop_timer *timer)
 		if (recv(f->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN)
 			continue;
 		f->edge = false;
+		f->level = true;
+		d->levels++;
 		arm(f, AWAKE | (f->armed & EPOLLOUT));
 	}
 	if (!list_empty(&d->doubts))
@@ -179,6 +184,8 @@ ep_remove(struct loop_fd *f)
 {
 	struct data *d = f->loop->backend_data;
 
+	d->levels -= f->level;
+	f->level = false;
 	list_remove(&f->doubts);
 	if (list_empty(&d->doubts))
 		loop_timer_set(d->loop, &d->timer, CLOCK_NEVER);
@@ -243,20 +250,23 @@ fetch(const struct data *d, int ahead)
 	fetch_lines(f->in->hint[1], 4);
 }
 
-static void
+static bool
 ep_wait(struct loop *loop, int64_t timeout)
 {
 	struct data *d = loop->backend_data;
+	bool more;
 	int64_t ms = timeout < 0 ? -1 : (timeout + CLOCK_MS - 1) / CLOCK_MS;
 
 	d->n = epoll_wait(d->ep, d->batch, BATCH, ms > INT32_MAX ? INT32_MAX : (int)ms);
 	loop_refresh(loop);
+	more = d->n == BATCH || (d->n > 0 && d->levels > 0);
 	for (d->at = 0; d->at < d->n; d->at++) {
 		fetch(d, d->at + 1);
 		if (d->batch[d->at].data.ptr)
 			handle(d, &d->batch[d->at]);
 	}
 	d->at = d->n = 0;
+	return more;
 }
 
 /* A receive is not worth trying; `sure`: it was tried, and found nothing. */

@@ -9,6 +9,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+/* Turns in one step: other loops have something to do as well. */
+enum { ROUNDS = 64 };
+
 struct post {
 	struct post *next;
 	void (*fn)(void *arg);
@@ -196,7 +199,7 @@ loop_turn(struct loop *loop, int64_t until)
 		if (timeout < 0)
 			timeout = 0;
 	}
-	loop->backend->wait(loop, timeout);
+	loop->more = loop->backend->wait(loop, timeout);
 	run_timers(loop);
 	run_deferred(loop);
 }
@@ -245,13 +248,16 @@ loop_embed(struct loop *loop)
 	return loop->backend->fd(loop);
 }
 
-void
+bool
 loop_step(struct loop *loop)
 {
-	do
+	for (int i = 0; i < ROUNDS; i++) {
 		loop_turn(loop, 0);
-	while (!list_empty(&loop->deferred));
+		if (list_empty(&loop->deferred) && !loop->more)
+			break;
+	}
 	set_alarm(loop);
+	return loop->more || !list_empty(&loop->deferred);
 }
 
 int

@@ -45,6 +45,7 @@ struct loop_fd {
 	unsigned armed; /* the backend's own */
 	bool readable;  /* a receive is worth trying */
 	bool shared;    /* LOOP_SHARED */
+	bool level;     /* the backend's own: a stream that is watched level-triggered */
 	bool edge;      /* registered edge-triggered: a stream that keeps to the rules */
 	bool ended;     /* the peer's end or an error is behind the data */
 	int64_t since;  /* the backend's own: when it began to wait */
@@ -86,8 +87,9 @@ int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
  * loop_step() has something to do; it is the loop's.  Errors: -EMFILE, -ENFILE, -ENOMEM. */
 int loop_embed(struct loop *loop);
 
-/* Handles what is due, never waits, and has the descriptor tell when more is. */
-void loop_step(struct loop *loop);
+/* Handles what is due, never waits, and has the descriptor tell when more is.  True: more
+ * is due already, and the descriptor need not say so. */
+bool loop_step(struct loop *loop);
 
 /* In a forked child: forgets the parent's descriptors and timers without a trace in the
  * parent.  The descriptors stay open; closing them is the caller's.  Errors: -EMFILE,

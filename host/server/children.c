@@ -60,12 +60,12 @@ static void
 gone(struct child *child, int status)
 {
 	struct children *c = child->set;
-	struct counters *slot = &c->shared->slots[child->slot];
+	struct counters *slot = &c->shared->slots[child->slot], counted = {0};
 
 	loop_close_fd(&child->fd);
 	list_remove(&child->link);
 	c->n--;
-	c->reaped++;
+	counters_add(&counted, slot);
 	count_set(&slot->ended, count_get(&slot->requests)); /* one way or another */
 	counters_add(over(c), slot);
 	*slot = (struct counters){0};
@@ -75,7 +75,7 @@ gone(struct child *child, int status)
 		log_death(c, child, WTERMSIG(status));
 	}
 	if (c->gone)
-		c->gone(c, child);
+		c->gone(c, child, &counted);
 	free(child);
 }
 
@@ -128,7 +128,8 @@ on_give_up(struct loop_timer *t)
 
 int
 children_init(struct children *c, struct server *s, unsigned max,
-	      void (*told)(struct children *c, const struct child *child))
+	      void (*told)(struct children *c, const struct child *child,
+			   const struct counters *counted))
 {
 	*c = (struct children){.server = s, .max = max, .nspare = max, .gone = told};
 	list_init(&c->list);

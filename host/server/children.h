@@ -42,13 +42,15 @@ struct children {
 	unsigned nspare;
 	struct loop_timer look;    /* set while there are children without a pidfd */
 	struct loop_timer give_up; /* then what is left is killed */
-	void (*gone)(struct children *c, const struct child *child);
-	uint64_t reaped;
+	/* A child is over; what it has counted. */
+	void (*gone)(struct children *c, const struct child *child,
+		     const struct counters *counted);
 };
 
 /* Errors: -ENOMEM. */
 int children_init(struct children *c, struct server *s, unsigned max,
-		  void (*gone)(struct children *c, const struct child *child));
+		  void (*gone)(struct children *c, const struct child *child,
+			       const struct counters *counted));
 
 /* Forks, with every signal blocked in both until children_unblock().  Returns 0 in the
  * child, with *slot; in the parent the pid.  client: NULL for a child that accepts for

@@ -11,6 +11,7 @@
 #include "server/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,11 @@ open_descriptors(struct crew *c)
 	c->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->ep < 0 || c->bell < 0 || epoll_ctl(c->ep, EPOLL_CTL_ADD, c->bell, &e) < 0)
 		return -errno;
-	return 0;
+	if (transport_is_stream(c->view.transport))
+		return 0;
+	/* A late reply must not leave by what has the number then. */
+	c->port.fd = c->view.fd = fcntl(c->view.fd, F_DUPFD_CLOEXEC, 3);
+	return c->port.fd < 0 ? -errno : 0;
 }
 
 int
@@ -64,14 +69,19 @@ crew_new(struct server *server, struct crew **out, char *why, size_t size)
 	c->given.thread_idle_timeout = server->site.attrs.thread_idle_timeout;
 	c->port = server->site.port;
 	c->view = server->site.view;
-	c->ep = c->bell = c->notice.fd = -1;
+	c->name = strdup(c->view.name);
+	c->class_name = strdup(c->view.class_name);
+	c->view.name = c->name;
+	c->view.class_name = c->class_name;
+	c->port.fd = c->ep = c->bell = c->notice.fd = -1;
 	list_init(&c->workers);
 	list_init(&c->seats);
 	list_init(&c->queue);
 	list_init(&c->idle);
+	list_init(&c->postponed);
 	list_init(&c->told);
 	init_locks(c);
-	rc = open_descriptors(c);
+	rc = c->name && c->class_name ? open_descriptors(c) : -ENOMEM;
 	if (rc == 0)
 		rc = foreman_open(c, loop);
 	if (rc < 0) {
@@ -215,6 +225,17 @@ crew_busy(const struct crew *c)
 	return c->abandoned ? 0 : c->busy;
 }
 
+size_t
+crew_lingering(struct crew *c)
+{
+	size_t n;
+
+	pthread_mutex_lock(&c->mutex);
+	n = c->lingering;
+	pthread_mutex_unlock(&c->mutex);
+	return c->abandoned ? 0 : n;
+}
+
 static void
 order(struct crew *c, const char *why, int64_t patience)
 {
@@ -281,11 +302,15 @@ crew_free(struct crew *c)
 		free((void *)s->inbox.dgram.data);
 		free(s);
 	}
+	if (!transport_is_stream(c->view.transport) && c->port.fd >= 0)
+		close(c->port.fd);
 	if (c->bell >= 0)
 		close(c->bell);
 	if (c->ep >= 0)
 		close(c->ep);
 	foreman_drop_errors(c);
+	free(c->name);
+	free(c->class_name);
 	free_script(&c->script);
 	pthread_cond_destroy(&c->parked);
 	pthread_cond_destroy(&c->left);

@@ -49,12 +49,16 @@ struct crew {
 	struct attrs given;
 	struct datagram_port port;
 	struct server_view view;
+	char *name, *class_name; /* the view's: threads may outlive the server */
 
 	struct server *server; /* NULL: it is gone */
 	struct list workers, seats, queue, idle;
+	struct list postponed; /* seats whose requests wait for descriptors or memory */
+	int64_t retry;         /* when they are tried again */
 	unsigned nworkers, nstuck, nparked, npolling, nseats, started;
 	unsigned at_once;      /* how many threads may run */
 	unsigned max;          /* threads, and seats */
+	size_t lingering;      /* connections that are closed here, not yet by the peer */
 	_Atomic unsigned busy; /* seats with a request */
 	struct crew_script script;
 	bool quit, watching;
@@ -84,6 +88,9 @@ int crew_new(struct server *server, struct crew **out, char *why, size_t size);
 int crew_hand_over(struct crew *c, const struct arrival *a);
 
 unsigned crew_busy(const struct crew *c);
+
+/* Connections that requests have closed, and whose peers have not. */
+size_t crew_lingering(struct crew *c);
 
 /* A message to every seat with a request; what has not ended `patience` ns later is left
  * behind. */

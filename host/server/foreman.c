@@ -21,6 +21,9 @@ static const int64_t WATCH = 2 * CLOCK_MS;
 
 enum { QUIET = 5 };
 
+/* How often it is tried again to get what there was none of. */
+static const int64_t RETRY = 100 * CLOCK_MS;
+
 static int64_t
 sweep_period(const struct crew *c)
 {
@@ -40,12 +43,28 @@ foreman_watch(struct crew *c)
 		loop_timer_set(c->notice.loop, &c->sweep, sweep_period(c));
 }
 
+/* True: requests still wait for descriptors or memory. */
+static bool
+retry_postponed(struct crew *c)
+{
+	int64_t now = clock_now();
+
+	if (list_empty(&c->postponed))
+		return false;
+	if (now < c->retry)
+		return true;
+	c->retry = now + RETRY;
+	while (!list_empty(&c->postponed))
+		workers_enqueue(c, LIST_ENTRY(c->postponed.next, struct seat, queue));
+	return true;
+}
+
 /* Counts out the threads that have been in the same run since the last look. */
 static void
 on_watch(struct loop_timer *t)
 {
 	struct crew *c = LIST_ENTRY(t, struct crew, watch);
-	bool progress = false;
+	bool progress = false, wanting = false;
 
 	pthread_mutex_lock(&c->mutex);
 	for (struct list *l = c->workers.next; l != &c->workers; l = l->next) {
@@ -60,10 +79,13 @@ on_watch(struct loop_timer *t)
 		w->seen = w->rounds;
 	}
 	if (c->nseats > c->nstuck && c->nworkers > 0)
-		(void)workers_reinforce(c);
+		wanting = workers_reinforce(c) < 0;
+	wanting |= retry_postponed(c);
 	c->quiet = progress ? 0 : c->quiet + 1;
 	if (c->quiet < QUIET)
 		loop_timer_set(c->notice.loop, t, clock_now() + WATCH);
+	else if (wanting)
+		loop_timer_set(c->notice.loop, t, clock_now() + RETRY);
 	else
 		c->watching = false;
 	pthread_mutex_unlock(&c->mutex);

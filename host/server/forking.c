@@ -9,6 +9,7 @@
 #include "server/server.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,13 +87,39 @@ limit_life(const struct server *s)
 	signals_last_word(SIGTERM, grace < 1e6 ? (unsigned)grace + 1 : 0);
 }
 
+/* Where close_range(2) is missing or forbidden. */
+static void
+close_each(int first, int last)
+{
+	long max = sysconf(_SC_OPEN_MAX);
+
+	if (max < 0 || max > 1 << 20)
+		max = 1 << 20;
+	for (int fd = first; fd <= last && fd < max; fd++)
+		close(fd);
+}
+
+static void
+close_between(int first, int last)
+{
+	if (first <= last && close_range((unsigned)first, (unsigned)last, 0) < 0)
+		close_each(first, last);
+}
+
 /* Closes all but 0 to 2 and, if it is not negative, `keep`. */
 static void
 close_others(int keep)
 {
-	if (keep > 3)
-		(void)close_range(3, (unsigned)keep - 1, 0);
-	(void)close_range(keep > 2 ? (unsigned)keep + 1 : 3, ~0u, 0);
+	close_between(3, keep > 2 ? keep - 1 : 2);
+	close_between(keep > 2 ? keep + 1 : 3, INT_MAX);
+}
+
+/* The parent counts and logs it. */
+static _Noreturn void
+fail(struct counters *slot)
+{
+	count_add(&slot->accept_errors, 1);
+	_exit(1);
 }
 
 static void
@@ -103,14 +130,18 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	struct state *state = &s->site.script->state;
 
 	close_others(keep_fd);
-	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != parent)
-		_exit(1); /* the parent has ended meanwhile */
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
+		fail(slot);
+	if (getppid() != parent)
+		_exit(1);         /* it has ended meanwhile */
+	signal(SIGALRM, SIG_DFL); /* they may have been ignored since before exec(2) */
+	signal(SIGCHLD, SIG_DFL);
 	s->site.counters = slot;
 	self.family = s->mixin;
 	if (host_reborn(s->host, keep) < 0 ||
 	    signals_open(&self.signals, s->site.engine->loop, signos,
 			 sizeof(signos) / sizeof(*signos), on_signal, s) < 0)
-		_exit(1);
+		fail(slot);
 	limit_life(s);
 	s->shutdown = shut_down;
 	s->policy = &policy_sync;
@@ -154,7 +185,7 @@ serve_many(struct server *s, int listener)
 	s->listener.fd = listener;
 	s->budget = (uint64_t)s->site.attrs.max_requests_per_child;
 	if (server_watch(s, why, sizeof(why)) < 0)
-		_exit(1);
+		fail(s->site.counters);
 	while (!(s->budget == 0 && s->site.nrequests == 0) && !server_is_done(s, false))
 		loop_turn(s->site.engine->loop, CLOCK_NEVER);
 	server_drain(s);
@@ -265,20 +296,36 @@ on_retry(struct loop_timer *t)
 }
 
 static void
-gone(struct children *c, const struct child *child)
+log_failed(struct server *s, struct family *f)
+{
+	struct log_field l[] = {
+	    log_str("server", s->site.view.name),
+	    log_str("why", "a child could not set itself up: descriptors, memory, or a "
+			   "system call that is not allowed"),
+	    {0}};
+
+	log_gated(s->site.engine->log, &f->gate, LOG_ERROR, "request not begun", l);
+	server_pause(s, EAGAIN);
+}
+
+static void
+gone(struct children *c, const struct child *child, const struct counters *counted)
 {
 	struct family *f = LIST_ENTRY(c, struct family, children);
+	struct server *s = c->server;
 	int64_t now = clock_now();
 
 	if (c->shared->shutdown) {
 		c->shared->shutdown = false;
-		c->server->shutdown(c->server);
+		s->shutdown(s);
 	}
-	server_resume(c->server);
-	if (!f->prefork || c->server->draining)
+	server_resume(s);
+	if (count_get(&counted->accept_errors) > 0)
+		log_failed(s, f);
+	if (!f->prefork || s->draining)
 		return;
-	if (now - child->began < EARLY && !f->retry.slot)
-		loop_timer_set(c->server->site.engine->loop, &f->retry, now + RETRY);
+	if (count_get(&counted->ended) == 0 && now - child->began < EARLY && !f->retry.slot)
+		loop_timer_set(s->site.engine->loop, &f->retry, now + RETRY);
 	else
 		want_fork(f);
 }

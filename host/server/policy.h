@@ -36,6 +36,9 @@ struct policy {
 	int (*begin)(struct server *s, const struct arrival *a);
 	/* How many run. */
 	uint64_t (*active)(const struct server *s);
+	/* Connections that are closed here, and not yet by the peer, elsewhere than on the
+	 * server's own engine.  NULL: none. */
+	size_t (*lingering)(const struct server *s);
 	/* The server has a new generation.  NULL: nothing to do. */
 	void (*adopted)(struct server *s);
 	/* The server has stopped accepting.  NULL: nothing to do. */

@@ -173,6 +173,13 @@ drop_job(struct inbox *in)
 	in->job = false;
 }
 
+/* Of something that there may be more of soon. */
+static bool
+is_short(int rc)
+{
+	return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -ENOSPC;
+}
+
 /* Makes the seat ready for the request in the inbox. */
 static int
 prepare(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t size)
@@ -183,7 +190,7 @@ prepare(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t s
 		crew_log_reload(s->crew, why);
 		rc = 0;
 	}
-	if (rc < 0) {
+	if (rc < 0 && !(is_short(rc) && !in->kill && !in->cancel)) {
 		count_add(&s->counters.accept_errors, 1);
 		drop_job(in);
 	}
@@ -208,20 +215,22 @@ begin(struct seat *s, struct inbox *in, char *why, size_t size)
 }
 
 int
-seat_run(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t size)
+seat_run(struct seat *s, struct inbox *in, struct buffers *b, bool *more, char *why,
+	 size_t size)
 {
 	int rc = in->job ? prepare(s, in, b, why, size) : 0;
 
+	*more = false;
 	if (!s->furnished)
 		return rc;
 	engine_swap(&s->engine, b);
-	if (in->job)
+	if (in->job && rc == 0)
 		rc = begin(s, in, why, size);
 	if (in->kill)
 		site_kill(&s->site);
 	else if (in->cancel)
 		site_cancel(&s->site, in->cancel);
-	loop_step(s->engine.loop);
+	*more = loop_step(s->engine.loop);
 	engine_swap(&s->engine, b);
 	count_set(&s->counters.bytes_in, count_get(&s->engine.io.bytes_in));
 	count_set(&s->counters.bytes_out, count_get(&s->engine.io.bytes_out));

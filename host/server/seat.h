@@ -43,6 +43,7 @@ struct seat {
 	int64_t began;       /* when; the mutex */
 	int64_t idle_since;  /* the mutex */
 	unsigned visit;      /* the last one; the mutex */
+	size_t lingering;    /* connections of its that linger; the mutex */
 	struct worker *runs; /* who has claimed it; the mutex */
 	bool furnished;      /* the fields below are in use */
 	struct engine engine;
@@ -56,10 +57,13 @@ bool seat_claim(struct seat *s);
 /* False: the caller still holds it, and must go round once more. */
 bool seat_release(struct seat *s);
 
-/* Does what the inbox says and all that is due, with the caller's buffers.  By who has
+/* Does what the inbox says and all that is due, with the caller's buffers.  *more: and
+ * there is more, for another round.  By who has
  * claimed it.  -errno: a job
- * could not begin, and its connection is closed; why says more. */
-int seat_run(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t size);
+ * could not begin.  It is still in the inbox if descriptors or memory were short, else its
+ * connection is closed; why says more. */
+int seat_run(struct seat *s, struct inbox *in, struct buffers *b, bool *more, char *why,
+	     size_t size);
 
 /* Frees the engine and the Lua state; requests that still run are ended. */
 void seat_empty(struct seat *s);

@@ -353,8 +353,7 @@ server_stats(const struct server *s, struct server_stats *out)
 				     .failed_reloads = count_get(&s->host->failed_reloads),
 				     .drops = listener_drops(s->site.port.fd)};
 	server_count(s, &out->counters);
-	out->active =
-	    count_get(&out->counters.requests) - count_get(&out->counters.ended);
+	out->active = count_get(&out->counters.requests) - count_get(&out->counters.ended);
 }
 
 void
@@ -581,7 +580,10 @@ server_drain(struct server *s)
 bool
 server_is_done(const struct server *s, bool hurry)
 {
-	return s->draining && s->policy->active(s) == 0 && (hurry || s->fd.fd < 0);
+	if (!s->draining || s->policy->active(s) > 0)
+		return false;
+	return hurry ||
+	       (s->fd.fd < 0 && !(s->policy->lingering && s->policy->lingering(s) > 0));
 }
 
 void

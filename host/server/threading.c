@@ -38,6 +38,12 @@ active(const struct server *s)
 	return s->mixin ? crew_busy(s->mixin) : 0;
 }
 
+static size_t
+lingering(const struct server *s)
+{
+	return s->mixin ? crew_lingering(s->mixin) : 0;
+}
+
 static void
 adopted(struct server *s)
 {
@@ -98,6 +104,7 @@ const struct policy policy_threading = {
     .open = open_crew,
     .begin = begin,
     .active = active,
+    .lingering = lingering,
     .adopted = adopted,
     .drained = drained,
     .cancel = cancel,

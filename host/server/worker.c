@@ -105,6 +105,12 @@ next_seat(struct worker *w)
 static void
 finished(struct crew *c, struct seat *s)
 {
+	size_t lingering = s->furnished ? s->engine.io.lingers.n : 0;
+
+	c->lingering += lingering - s->lingering;
+	if (c->draining && s->lingering > 0 && c->lingering == 0)
+		workers_tell(c);
+	s->lingering = lingering;
 	if (!s->busy || s->inbox.job || (s->furnished && s->site.nrequests > 0))
 		return;
 	s->busy = false;
@@ -118,6 +124,28 @@ finished(struct crew *c, struct seat *s)
 		workers_tell(c); /* it may have stopped accepting */
 }
 
+/* A request that could not begin: it is over, or waits for what there was too little of. */
+static void
+not_begun(struct crew *c, struct seat *s, const struct inbox *in, int rc, const char *why)
+{
+	struct log_field f[] = {log_str("server", c->view.name), log_str("why", why), {0}};
+
+	log_gated(c->log, &c->fail_gate, in->job ? LOG_WARN : LOG_ERROR,
+		  in->job ? "request waits" : "request not begun", f);
+	if (in->job) {
+		struct inbox later = s->inbox; /* what has come meanwhile */
+		s->inbox = *in;
+		s->inbox.kill |= later.kill;
+		s->inbox.cancel = later.cancel ? later.cancel : in->cancel;
+		list_remove(&s->queue);
+		list_append(&c->postponed, &s->queue);
+		if (later.kill || later.cancel)
+			workers_enqueue(c, s);
+	}
+	c->failed = rc;
+	workers_tell(c);
+}
+
 /* One run of a claimed seat. */
 static void
 round_of(struct worker *w, struct seat *s)
@@ -125,6 +153,7 @@ round_of(struct worker *w, struct seat *s)
 	struct crew *c = w->crew;
 	struct inbox in = s->inbox;
 	char why[SCRIPT_ERROR];
+	bool more;
 	int rc;
 
 	s->inbox = (struct inbox){.fd = -1};
@@ -136,7 +165,7 @@ round_of(struct worker *w, struct seat *s)
 		workers_tell(c);
 	}
 	pthread_mutex_unlock(&c->mutex);
-	rc = seat_run(s, &in, &w->buffers, why, sizeof(why));
+	rc = seat_run(s, &in, &w->buffers, &more, why, sizeof(why));
 	pthread_mutex_lock(&c->mutex);
 	w->seat = NULL;
 	s->runs = NULL;
@@ -144,13 +173,10 @@ round_of(struct worker *w, struct seat *s)
 		w->stuck = false;
 		c->nstuck--;
 	}
-	if (rc < 0) {
-		struct log_field f[] = {
-		    log_str("server", c->view.name), log_str("why", why), {0}};
-		log_gated(c->log, &c->fail_gate, LOG_ERROR, "request not begun", f);
-		c->failed = rc;
-		workers_tell(c);
-	}
+	if (rc < 0)
+		not_begun(c, s, &in, rc, why);
+	if (more)
+		workers_enqueue(c, s);
 	finished(c, s);
 }
 

@@ -132,7 +132,7 @@ function Server:fileno() end
 ---@field send_errors integer datagram replies that the kernel refused
 ---@field drops integer datagrams that the kernel dropped for want of room
 ---@field died integer children that a signal has ended
----@field bytes_in integer of the whole host
+---@field bytes_in integer under sync and async of the whole host
 ---@field bytes_out integer
 ---@field reloads integer
 ---@field failed_reloads integer
@@ -370,10 +370,9 @@ function moonport.connect(url, seconds) end
 -- ---------------------------------------------------------------- in a plain Lua only
 
 ---Runs f(...) where it may wait, to its end; sockets that are left open are closed then. Raises what f raises.
----@generic T
----@param f fun(...): T...
+---@param f function
 ---@param ... any
----@return T... results of f
+---@return any ... results of f
 function moonport.run(f, ...) end
 
 ---@class moonport.StartOptions

@@ -83,6 +83,7 @@ end
 ---@param poll_interval? number seconds that may pass between two calls of service_actions(); 0.5
 function BaseServer:serve_forever(poll_interval)
   local core, hooks = core_of(self), driver.hooks(self)
+  if self._serving then error("the server serves already", 2) end
   if self._stop then
     self._stop = nil
     return
