@@ -37,6 +37,12 @@ list_append(struct list *head, struct list *item)
 }
 
 static inline void
+list_prepend(struct list *head, struct list *item)
+{
+	list_append(head->next, item);
+}
+
+static inline void
 list_remove(struct list *item)
 {
 	item->prev->next = item->next;

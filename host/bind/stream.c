@@ -203,11 +203,27 @@ stream_give(struct stream *s)
 	return loop_release_fd(&s->fd);
 }
 
+/* The number of its descriptor may be anything by now. */
+static void
+forget(void *item)
+{
+	struct stream *s = item;
+
+	if (!s->open || s == s->io->kept)
+		return;
+	s->fd.fd = -1;
+	s->closed = true;
+	s->reader = s->writer = NULL;
+	s->in_op.fd = s->out_op.fd = NULL;
+}
+
 int
 io_reborn(struct io *io, struct stream *keep)
 {
 	int rc;
 
+	io->kept = keep;
+	pool_each(&io->streams, forget);
 	if (io->gatherer != keep)
 		io->gatherer = NULL;
 	if (!io->gatherer)
@@ -218,7 +234,6 @@ io_reborn(struct io *io, struct stream *keep)
 	count_set(&io->bytes_in, 0);
 	count_set(&io->bytes_out, 0);
 	lingers_init(&io->lingers, io->sched->loop);
-	io->streams.taken = keep ? 1 : 0;
 	if (!keep || keep->fd.fd < 0)
 		return 0;
 	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);

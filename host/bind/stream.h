@@ -47,6 +47,7 @@ struct io {
 	struct stream
 	    *borrower; /* whose unread bytes are in a receive buffer, not its own */
 	counter bytes_in, bytes_out;
+	struct stream *kept;    /* in a forked child: the only one that is its own */
 	struct lingers lingers; /* connections closed here, not yet by the peer */
 };
 

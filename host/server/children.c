@@ -199,6 +199,7 @@ children_fork(struct children *c, const struct addr *client, struct counters **s
 	pid = fork();
 	if (pid == 0) {
 		*slot = &c->shared->slots[child->slot];
+		free(child);
 		return 0;
 	}
 	if (pid < 0)

@@ -35,7 +35,8 @@ struct children {
 	/* Shared with the children: a set of counters for each, and one of all that is
 	 * over. */
 	struct shared {
-		_Atomic bool shutdown; /* a child's script has asked for it */
+		_Atomic unsigned newest; /* generation */
+		_Atomic bool shutdown;   /* a child's script has asked for it */
 		struct counters slots[];
 	} * shared;
 	unsigned *spare; /* slots that are free: nspare of them */

@@ -78,7 +78,6 @@ crew_new(struct server *server, struct crew **out, char *why, size_t size)
 	list_init(&c->seats);
 	list_init(&c->queue);
 	list_init(&c->idle);
-	list_init(&c->postponed);
 	list_init(&c->told);
 	init_locks(c);
 	rc = c->name && c->class_name ? open_descriptors(c) : -ENOMEM;
@@ -140,16 +139,10 @@ crew_adopt(struct crew *c)
 }
 
 static struct seat *
-take_seat(struct crew *c)
+new_seat(struct crew *c)
 {
-	struct seat *s;
+	struct seat *s = calloc(1, sizeof(*s));
 
-	if (!list_empty(&c->idle)) {
-		s = LIST_ENTRY(c->idle.next, struct seat, idle);
-		list_remove(&s->idle);
-		return s;
-	}
-	s = calloc(1, sizeof(*s));
 	if (!s)
 		return NULL;
 	s->crew = c;
@@ -159,6 +152,40 @@ take_seat(struct crew *c)
 	list_append(&c->seats, &s->link);
 	c->nseats++;
 	return s;
+}
+
+/* Open seats are the first in the list. */
+static int
+make_ready(struct crew *c)
+{
+	struct seat *s =
+	    list_empty(&c->idle) ? NULL : LIST_ENTRY(c->idle.next, struct seat, idle);
+	int rc;
+
+	if (s && s->open)
+		return 0;
+	if (!s && !(s = new_seat(c)))
+		return -ENOMEM;
+	rc = seat_open(s);
+	s->idle_since = clock_now();
+	list_remove(&s->idle);
+	if (rc < 0)
+		list_append(&c->idle, &s->idle);
+	else
+		list_prepend(&c->idle, &s->idle);
+	return rc;
+}
+
+int
+crew_ready(struct crew *c)
+{
+	int rc;
+
+	pthread_mutex_lock(&c->mutex);
+	rc = make_ready(c);
+	c->lacking = rc < 0;
+	pthread_mutex_unlock(&c->mutex);
+	return rc;
 }
 
 static int
@@ -188,13 +215,15 @@ hand_over(struct crew *c, const struct arrival *a)
 
 	if (rc < 0 && c->nworkers == 0)
 		return rc;
-	s = take_seat(c);
-	if (!s)
-		return -ENOMEM;
+	rc = make_ready(c); /* it is, but for a request that Lua has handed over */
+	if (rc < 0)
+		return rc;
+	s = LIST_ENTRY(c->idle.next, struct seat, idle);
+	list_remove(&s->idle);
 	rc = write_job(&s->inbox, a);
 	if (rc < 0) {
 		s->inbox.fd = -1;
-		list_append(&c->idle, &s->idle);
+		list_prepend(&c->idle, &s->idle);
 		return rc;
 	}
 	s->client = *a->client;

@@ -53,8 +53,6 @@ struct crew {
 
 	struct server *server; /* NULL: it is gone */
 	struct list workers, seats, queue, idle;
-	struct list postponed; /* seats whose requests wait for descriptors or memory */
-	int64_t retry;         /* when they are tried again */
 	unsigned nworkers, nstuck, nparked, npolling, nseats, started;
 	unsigned at_once;      /* how many threads may run */
 	unsigned max;          /* threads, and seats */
@@ -62,6 +60,7 @@ struct crew {
 	_Atomic unsigned busy; /* seats with a request */
 	struct crew_script script;
 	bool quit, watching;
+	bool lacking;     /* descriptors or memory: no seat could be opened */
 	bool draining;    /* the server wants to know whenever a seat becomes idle */
 	bool tell;        /* the next time */
 	bool shutdown;    /* a script has asked for it */
@@ -82,6 +81,10 @@ struct crew {
 
 /* Errors: -errno with one sentence in why. */
 int crew_new(struct server *server, struct crew **out, char *why, size_t size);
+
+/* Makes sure that there is a seat for the next request, before it is accepted: nothing that
+ * it needs of the system can be missing then.  Errors: -EMFILE, -ENFILE, -ENOMEM. */
+int crew_ready(struct crew *c);
 
 /* Has a seat run the request, which is taken over even on failure.  Errors: -EAGAIN (no
  * thread can be started), -ENOMEM. */

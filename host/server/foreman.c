@@ -43,22 +43,6 @@ foreman_watch(struct crew *c)
 		loop_timer_set(c->notice.loop, &c->sweep, sweep_period(c));
 }
 
-/* True: requests still wait for descriptors or memory. */
-static bool
-retry_postponed(struct crew *c)
-{
-	int64_t now = clock_now();
-
-	if (list_empty(&c->postponed))
-		return false;
-	if (now < c->retry)
-		return true;
-	c->retry = now + RETRY;
-	while (!list_empty(&c->postponed))
-		workers_enqueue(c, LIST_ENTRY(c->postponed.next, struct seat, queue));
-	return true;
-}
-
 /* Counts out the threads that have been in the same run since the last look. */
 static void
 on_watch(struct loop_timer *t)
@@ -80,7 +64,6 @@ on_watch(struct loop_timer *t)
 	}
 	if (c->nseats > c->nstuck && c->nworkers > 0)
 		wanting = workers_reinforce(c) < 0;
-	wanting |= retry_postponed(c);
 	c->quiet = progress ? 0 : c->quiet + 1;
 	if (c->quiet < QUIET)
 		loop_timer_set(c->notice.loop, t, clock_now() + WATCH);
@@ -147,7 +130,7 @@ take_stale(struct crew *c, int64_t now)
 {
 	for (struct list *l = c->idle.prev; l != &c->idle; l = l->prev) {
 		struct seat *s = LIST_ENTRY(l, struct seat, idle);
-		if (!s->furnished ||
+		if (!s->open ||
 		    clock_after(s->idle_since, c->given.thread_idle_timeout) > now)
 			continue;
 		if (!seat_claim(s))
@@ -183,7 +166,7 @@ on_sweep(struct loop_timer *t)
 	}
 	for (struct list *l = c->seats.next; l != &c->seats; l = l->next)
 		any |= LIST_ENTRY(l, struct seat, link)->busy ||
-		       LIST_ENTRY(l, struct seat, link)->furnished;
+		       LIST_ENTRY(l, struct seat, link)->open;
 	if (!any && c->nworkers > 0)
 		workers_dismiss(c);
 	workers_join_ended(c);
@@ -234,7 +217,7 @@ crew_log_requests(struct crew *c, const char *event)
 			continue;
 		}
 		pthread_mutex_unlock(&c->mutex);
-		if (s->furnished)
+		if (s->open)
 			report_tasks(&s->engine, event); /* enters Lua */
 		pthread_mutex_lock(&c->mutex);
 		if (!seat_release(s)) {

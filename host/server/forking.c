@@ -182,6 +182,7 @@ serve_many(struct server *s, int listener)
 
 	s->draining = s->closed = s->elsewhere = false;
 	s->shared = true;
+	s->newest = &self.family->children.shared->newest;
 	s->listener.fd = listener;
 	s->budget = (uint64_t)s->site.attrs.max_requests_per_child;
 	if (server_watch(s, why, sizeof(why)) < 0)
@@ -361,6 +362,7 @@ open_family(struct server *s, char *why, size_t size)
 		goto fail;
 	}
 	s->mixin = f;
+	f->children.shared->newest = s->site.script->number;
 	if (f->prefork)
 		want_fork(f);
 	else
@@ -392,9 +394,12 @@ adopted(struct server *s)
 {
 	struct family *f = s->mixin;
 
-	if (f && f->prefork)
+	if (!f)
+		return;
+	f->children.shared->newest = s->site.script->number;
+	if (f->prefork)
 		children_signal(&f->children, SIGQUIT);
-	else if (f)
+	else
 		(void)site_warm(&s->site);
 }
 

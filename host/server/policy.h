@@ -32,6 +32,8 @@ struct policy {
 	/* Before the server begins.  -errno with one sentence in why.  NULL: nothing to do.
 	 */
 	int (*open)(struct server *s, char *why, size_t size);
+	/* Before a request is accepted: 0 if it could run, else -errno.  NULL: always. */
+	int (*ready)(struct server *s);
 	/* Runs a request.  The connection is taken over even on failure: -errno. */
 	int (*begin)(struct server *s, const struct arrival *a);
 	/* How many run. */

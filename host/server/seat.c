@@ -105,18 +105,15 @@ load(struct seat *s, char *why, size_t size)
 	return rc < 0 ? rc : site_adopt(&s->site, sc, why, size);
 }
 
-static int
-furnish(struct seat *s, struct buffers *b, char *why, size_t size)
+int
+seat_open(struct seat *s)
 {
 	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.ptr = s};
 	struct buffers own = {0}; /* it takes turns at those of the threads */
-	int rc, fd;
+	int rc = engine_init(&s->engine, s->crew->log), fd;
 
-	rc = engine_init(&s->engine, s->crew->log);
-	if (rc < 0) {
-		snprintf(why, size, "%s", strerror(-rc));
+	if (rc < 0)
 		return rc;
-	}
 	engine_swap(&s->engine, &own);
 	buffers_free(&own);
 	s->site = (struct site){.engine = &s->engine,
@@ -130,21 +127,15 @@ furnish(struct seat *s, struct buffers *b, char *why, size_t size)
 	s->site.view.push_stats = view_stats;
 	s->site.view.push_attribute = view_attribute;
 	site_init(&s->site);
-	s->furnished = true;
-	engine_swap(&s->engine, b);
-	rc = load(s, why, size);
-	engine_swap(&s->engine, b);
-	if (rc < 0)
-		goto fail;
 	fd = loop_embed(s->engine.loop);
 	rc = fd < 0 ? fd : epoll_ctl(s->crew->ep, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
-	if (rc == 0)
-		return 0;
-	snprintf(why, size, "%s", strerror(-rc));
-
-fail:
-	seat_empty(s);
-	return rc;
+	if (rc < 0) {
+		site_free(&s->site);
+		engine_free(&s->engine);
+		return rc;
+	}
+	s->open = true;
+	return 0;
 }
 
 void
@@ -152,9 +143,9 @@ seat_empty(struct seat *s)
 {
 	struct buffers own = {0};
 
-	if (!s->furnished)
+	if (!s->open)
 		return;
-	s->furnished = false;
+	s->open = false;
 	while (!buffers_init(&own)) /* what ends may still write */
 		usleep(1000);
 	engine_swap(&s->engine, &own);
@@ -173,24 +164,20 @@ drop_job(struct inbox *in)
 	in->job = false;
 }
 
-/* Of something that there may be more of soon. */
-static bool
-is_short(int rc)
-{
-	return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -ENOSPC;
-}
-
-/* Makes the seat ready for the request in the inbox. */
+/* Makes the seat ready for the request in the inbox: its code is that of today. */
 static int
 prepare(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t size)
 {
-	int rc = s->furnished ? load(s, why, size) : furnish(s, b, why, size);
+	int rc;
 
-	if (rc < 0 && s->furnished) {
+	engine_swap(&s->engine, b);
+	rc = load(s, why, size);
+	engine_swap(&s->engine, b);
+	if (rc < 0 && s->site.script) {
 		crew_log_reload(s->crew, why);
 		rc = 0;
 	}
-	if (rc < 0 && !(is_short(rc) && !in->kill && !in->cancel)) {
+	if (rc < 0) {
 		count_add(&s->counters.accept_errors, 1);
 		drop_job(in);
 	}
@@ -205,7 +192,6 @@ begin(struct seat *s, struct inbox *in, char *why, size_t size)
 
 	if (in->fd < 0)
 		a.dgram = &in->dgram;
-	loop_refresh(s->engine.loop);
 	in->fd = -1; /* taken over */
 	rc = request_start(&s->site, &a);
 	if (rc < 0)
@@ -218,13 +204,16 @@ int
 seat_run(struct seat *s, struct inbox *in, struct buffers *b, bool *more, char *why,
 	 size_t size)
 {
-	int rc = in->job ? prepare(s, in, b, why, size) : 0;
+	int rc = 0;
 
 	*more = false;
-	if (!s->furnished)
-		return rc;
+	if (!s->open)
+		return 0; /* a late event */
+	loop_refresh(s->engine.loop);
+	if (in->job)
+		rc = prepare(s, in, b, why, size);
 	engine_swap(&s->engine, b);
-	if (in->job && rc == 0)
+	if (in->job)
 		rc = begin(s, in, why, size);
 	if (in->kill)
 		site_kill(&s->site);

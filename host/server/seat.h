@@ -45,11 +45,15 @@ struct seat {
 	unsigned visit;      /* the last one; the mutex */
 	size_t lingering;    /* connections of its that linger; the mutex */
 	struct worker *runs; /* who has claimed it; the mutex */
-	bool furnished;      /* the fields below are in use */
+	bool open;           /* the fields below are in use */
 	struct engine engine;
 	struct site site;
 	struct counters counters;
 };
+
+/* Gives the seat an engine, without a Lua state yet.  By the server's thread, for a seat
+ * that nobody else has.  Errors: -EMFILE, -ENFILE, -ENOMEM, -ENOSPC. */
+int seat_open(struct seat *s);
 
 /* Claims the seat, or has the one who holds it go round once more. */
 bool seat_claim(struct seat *s);
@@ -60,8 +64,7 @@ bool seat_release(struct seat *s);
 /* Does what the inbox says and all that is due, with the caller's buffers.  *more: and
  * there is more, for another round.  By who has
  * claimed it.  -errno: a job
- * could not begin.  It is still in the inbox if descriptors or memory were short, else its
- * connection is closed; why says more. */
+ * could not begin, and its connection is closed; why says more. */
 int seat_run(struct seat *s, struct inbox *in, struct buffers *b, bool *more, char *why,
 	     size_t size);
 

@@ -39,6 +39,9 @@ may_accept(const struct server *s)
 {
 	uint64_t active = s->policy->active(s);
 
+	if (s->newest && *s->newest != s->site.script->number)
+		return false; /* a child with old code */
+
 	if (s->policy->threads || s->policy->forks)
 		active += s->site.nrequests; /* on their way there */
 	return !s->closed && !s->paused.slot && !s->pulling && s->budget > 0 &&
@@ -82,6 +85,18 @@ server_pause(struct server *s, int err)
 			       loop_now(s->site.engine->loop) + PAUSE);
 }
 
+/* What a request needs of the system is got before it is accepted: at a shortage it waits
+ * in the kernel's queue. */
+static bool
+is_ready(struct server *s)
+{
+	int rc = s->policy->ready && s->fd.readable ? s->policy->ready(s) : 0;
+
+	if (rc < 0)
+		server_pause(s, -rc);
+	return rc == 0;
+}
+
 static void
 begin(struct server *s, const struct arrival *a)
 {
@@ -121,6 +136,8 @@ accept_some(struct server *s)
 
 	/* A handler that runs at once may stop the server. */
 	for (int i = 0; i < ACCEPT_BATCH && s->fd.fd >= 0 && may_accept(s); i++) {
+		if (!is_ready(s))
+			return;
 		fd = loop_accept(&s->fd, &s->accept_op, &peer);
 		if (fd == -EINPROGRESS)
 			return;
@@ -180,6 +197,8 @@ receive_some(struct server *s)
 	int n;
 
 	for (int i = 0; i < ACCEPT_BATCH && s->fd.fd >= 0 && may_accept(s); i++) {
+		if (!is_ready(s))
+			return;
 		if (d->at < d->n) {
 			begin_datagram(s, d->at++);
 			continue;
@@ -250,7 +269,7 @@ pull_some(struct server *s)
 		loop_poll(&s->fd, &s->accept_op, false);
 		return;
 	}
-	if (!may_accept(s))
+	if (!may_accept(s) || !is_ready(s))
 		return;
 	s->fd.readable = true;
 	s->pulling = true;

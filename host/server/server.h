@@ -64,6 +64,7 @@ struct server {
 	 */
 	struct counters *tally;
 	unsigned ntally;
+	const _Atomic unsigned *newest; /* of a pre-forked child: the parent's generation */
 	struct log_gate accept_gate, trunc_gate;
 };
 

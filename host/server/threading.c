@@ -32,6 +32,12 @@ begin(struct server *s, const struct arrival *a)
 	return crew_hand_over(s->mixin, a);
 }
 
+static int
+ready(struct server *s)
+{
+	return crew_ready(s->mixin);
+}
+
 static uint64_t
 active(const struct server *s)
 {
@@ -102,6 +108,7 @@ const struct policy policy_threading = {
     .threads = true,
     .ceiling = ceiling,
     .open = open_crew,
+    .ready = ready,
     .begin = begin,
     .active = active,
     .lingering = lingering,

@@ -105,43 +105,28 @@ next_seat(struct worker *w)
 static void
 finished(struct crew *c, struct seat *s)
 {
-	size_t lingering = s->furnished ? s->engine.io.lingers.n : 0;
+	size_t lingering = s->open ? s->engine.io.lingers.n : 0;
 
 	c->lingering += lingering - s->lingering;
 	if (c->draining && s->lingering > 0 && c->lingering == 0)
 		workers_tell(c);
 	s->lingering = lingering;
-	if (!s->busy || s->inbox.job || (s->furnished && s->site.nrequests > 0))
+	if (!s->busy || s->inbox.job || (s->open && s->site.nrequests > 0))
 		return;
 	s->busy = false;
 	c->busy--;
 	s->idle_since = clock_now();
-	s->idle.next = c->idle.next; /* the last one is the first to be used again */
-	s->idle.prev = &c->idle;
-	c->idle.next->prev = &s->idle;
-	c->idle.next = &s->idle;
-	if (c->draining || c->busy + 1 >= c->max)
+	list_prepend(&c->idle, &s->idle); /* the last one is the first to be used again */
+	if (c->draining || c->lacking || c->busy + 1 >= c->max)
 		workers_tell(c); /* it may have stopped accepting */
 }
 
-/* A request that could not begin: it is over, or waits for what there was too little of. */
 static void
-not_begun(struct crew *c, struct seat *s, const struct inbox *in, int rc, const char *why)
+not_begun(struct crew *c, int rc, const char *why)
 {
 	struct log_field f[] = {log_str("server", c->view.name), log_str("why", why), {0}};
 
-	log_gated(c->log, &c->fail_gate, in->job ? LOG_WARN : LOG_ERROR,
-		  in->job ? "request waits" : "request not begun", f);
-	if (in->job) {
-		struct inbox later = s->inbox; /* what has come meanwhile */
-		s->inbox = *in;
-		s->inbox.kill |= later.kill;
-		s->inbox.cancel = later.cancel ? later.cancel : in->cancel;
-		list_remove(&s->queue);
-		list_append(&c->postponed, &s->queue);
-		if (later.kill || later.cancel)
-			workers_enqueue(c, s);
-	}
+	log_gated(c->log, &c->fail_gate, LOG_ERROR, "request not begun", f);
 	c->failed = rc;
 	workers_tell(c);
 }
@@ -174,7 +159,7 @@ round_of(struct worker *w, struct seat *s)
 		c->nstuck--;
 	}
 	if (rc < 0)
-		not_begun(c, s, &in, rc, why);
+		not_begun(c, rc, why);
 	if (more)
 		workers_enqueue(c, s);
 	finished(c, s);
