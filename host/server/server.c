@@ -524,8 +524,10 @@ server_begin(struct server *s, char *why, size_t size)
 int
 server_watch(struct server *s, char *why, size_t size)
 {
+	/* What getting ready takes is not taken before there is a client. */
+	unsigned flags = s->policy->ready ? 0 : LOOP_LIKELY;
 	int rc = loop_add(s->site.engine->loop, &s->fd, s->listener.fd,
-			  s->shared ? LOOP_LIKELY | LOOP_SHARED : LOOP_LIKELY);
+			  s->shared ? flags | LOOP_SHARED : flags);
 
 	if (rc < 0)
 		snprintf(why, size, "%s", strerror(-rc));
