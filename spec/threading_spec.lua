@@ -390,7 +390,7 @@ describe("under load", function()
     stopping = true
     p:kill("TERM")
     repeat
-      local ok = pcall(h.begin, h)
+      local ok = h.nopen >= 16 or pcall(h.begin, h)
       h:listen(0)
     until not ok
     h:finish()

@@ -184,6 +184,7 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 	int rc;
 
 	raise_descriptor_limit();
+	signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how children end */
 	rc = host_init(&sv.host, log, lua_path);
 	if (rc < 0)
 		return complain(rc, strerror(-rc));

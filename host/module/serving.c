@@ -509,6 +509,7 @@ wait_for_mixin(lua_State *L, struct core *c)
 		s->policy->cancel(s, "the server stops");
 	while (s->policy->active(s) > 0)
 		loop_turn(h->engine.loop, CLOCK_NEVER);
+	loop_turn(h->engine.loop, 0); /* what the last ones have told */
 }
 
 /* core:close() */
@@ -583,9 +584,10 @@ core_collect_children(lua_State *L)
 
 	if (!set)
 		return 0;
-	children_reap(set);
-	while (lua_toboolean(L, 2) && set->n > 0)
-		loop_turn(c->host.engine.loop, CLOCK_NEVER);
+	if (lua_toboolean(L, 2))
+		children_wait(set);
+	else
+		children_reap(set);
 	return 0;
 }
 

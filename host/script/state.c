@@ -1,6 +1,7 @@
 #include "script/state.h"
 
 #include "script/coro.h"
+#include "script/files.h"
 #include "script/lerror.h"
 #include "script/sources.h"
 #include "script/task.h"
@@ -165,6 +166,7 @@ open_libraries(lua_State *L)
 	lua_getglobal(L, "load");
 	lua_pushcclosure(L, text_load, 1);
 	lua_setglobal(L, "load");
+	files_watch(L);
 	lua_register(L, "loadfile", text_loadfile);
 	lua_register(L, "dofile", text_dofile);
 	lua_getglobal(L, "package");

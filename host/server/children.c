@@ -70,7 +70,7 @@ gone(struct child *child, int status)
 	counters_add(over(c), slot);
 	*slot = (struct counters){0};
 	c->spare[c->nspare++] = child->slot;
-	if (status >= 0 && WIFSIGNALED(status)) {
+	if (status >= 0 && WIFSIGNALED(status) && !child->killed) {
 		count_add(&over(c)->died, 1);
 		log_death(c, child, WTERMSIG(status));
 	}
@@ -188,6 +188,7 @@ children_fork(struct children *c, const struct addr *client, struct counters **s
 		return -ENOMEM;
 	child->set = c;
 	child->began = clock_now();
+	child->killed = false;
 	child->client.len = 0;
 	child->client.ss.ss_family = AF_UNSPEC;
 	if (client)
@@ -231,6 +232,21 @@ children_reap(struct children *c)
 		next = l->next;
 		(void)reap(LIST_ENTRY(l, struct child, link), WNOHANG);
 	}
+}
+
+void
+children_wait(struct children *c)
+{
+	while (!list_empty(&c->list))
+		(void)reap(LIST_ENTRY(c->list.next, struct child, link), 0);
+}
+
+void
+children_kill(struct children *c)
+{
+	for (struct list *l = c->list.next; l != &c->list; l = l->next)
+		LIST_ENTRY(l, struct child, link)->killed = true;
+	children_signal(c, SIGKILL);
 }
 
 void
@@ -281,9 +297,8 @@ children_close(struct children *c)
 	struct server *s = c->server;
 
 	c->gone = NULL;
-	children_signal(c, SIGKILL);
-	while (!list_empty(&c->list))
-		reap(LIST_ENTRY(c->list.next, struct child, link), 0);
+	children_kill(c);
+	children_wait(c);
 	loop_timer_done(loop_of(c), &c->look);
 	loop_timer_done(loop_of(c), &c->give_up);
 	counters_add(&s->counters, over(c));

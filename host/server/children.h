@@ -25,6 +25,7 @@ struct child {
 	struct loop_op op;
 	struct addr client; /* len 0: it accepts for itself */
 	int64_t began;
+	bool killed; /* by the host, at once */
 	unsigned slot;
 };
 
@@ -64,8 +65,14 @@ void children_unblock(void);
 /* Reaps those that have ended, without waiting. */
 void children_reap(struct children *c);
 
+/* Waits for all. */
+void children_wait(struct children *c);
+
 /* Sends all of them a signal. */
 void children_signal(struct children *c, int signo);
+
+/* Ends all of them, which is no death to be told of. */
+void children_kill(struct children *c);
 
 /* Kills what is left after so many ns. */
 void children_give_up(struct children *c, int64_t after);

@@ -171,8 +171,10 @@ make_ready(struct crew *c)
 	list_remove(&s->idle);
 	if (rc < 0)
 		list_append(&c->idle, &s->idle);
-	else
+	else {
+		c->nopen++;
 		list_prepend(&c->idle, &s->idle);
+	}
 	return rc;
 }
 
@@ -347,6 +349,21 @@ crew_free(struct crew *c)
 	free(c);
 }
 
+/* A datagram's address is free, though threads may still try to reply from it. */
+static void
+free_address(struct crew *c)
+{
+	int null;
+
+	if (transport_is_stream(c->view.transport))
+		return;
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0)
+		return;
+	(void)dup3(null, c->port.fd, O_CLOEXEC);
+	close(null);
+}
+
 void
 crew_close(struct crew *c)
 {
@@ -368,6 +385,7 @@ crew_close(struct crew *c)
 	pthread_mutex_lock(&c->mutex);
 	for (struct list *l = c->workers.next; l != &c->workers; l = l->next)
 		pthread_detach(LIST_ENTRY(l, struct worker, link)->thread);
+	free_address(c);
 	c->orphan = true; /* the last thread frees it */
 	last = c->nworkers == 0;
 	pthread_mutex_unlock(&c->mutex);

@@ -56,6 +56,7 @@ struct crew {
 	unsigned nworkers, nstuck, nparked, npolling, nseats, started;
 	unsigned at_once;      /* how many threads may run */
 	unsigned max;          /* threads, and seats */
+	unsigned nopen;        /* seats that have an engine */
 	size_t lingering;      /* connections that are closed here, not yet by the peer */
 	_Atomic unsigned busy; /* seats with a request */
 	struct crew_script script;

@@ -124,53 +124,35 @@ on_notice(struct loop_op *op)
 		s->shutdown(s);
 }
 
-/* Takes a seat that has been idle for long, and claims it. */
-static struct seat *
-take_stale(struct crew *c, int64_t now)
+/* Seats that have been idle for long are emptied, by a thread: a state that is closed runs
+ * the script's finalizers. */
+static void
+empty_stale(struct crew *c, int64_t now)
 {
-	for (struct list *l = c->idle.prev; l != &c->idle; l = l->prev) {
+	for (struct list *l = c->idle.prev, *prev; l != &c->idle; l = prev) {
 		struct seat *s = LIST_ENTRY(l, struct seat, idle);
-		if (!s->open ||
+		prev = l->prev;
+		if (!s->open || s->lingering > 0 ||
 		    clock_after(s->idle_since, c->given.thread_idle_timeout) > now)
 			continue;
-		if (!seat_claim(s))
-			continue;
-		if (s->engine.io.lingers.n == 0) {
-			list_remove(&s->idle);
-			return s;
-		}
-		if (!seat_release(s)) {
-			atomic_store(&s->turn, SEAT_FREE);
-			workers_enqueue(c, s);
-		}
+		list_remove(&s->idle);
+		s->inbox.leave = true;
+		workers_enqueue(c, s);
 	}
-	return NULL;
 }
 
 static void
 on_sweep(struct loop_timer *t)
 {
 	struct crew *c = LIST_ENTRY(t, struct crew, sweep);
-	int64_t now = clock_now();
-	bool any = false;
-	struct seat *s;
 
 	pthread_mutex_lock(&c->mutex);
-	while ((s = take_stale(c, now))) {
-		pthread_mutex_unlock(&c->mutex);
-		seat_empty(s);
-		pthread_mutex_lock(&c->mutex);
-		list_append(&c->idle, &s->idle);
-		atomic_store(&s->turn,
-			     SEAT_FREE); /* whoever came meanwhile wants nothing */
-	}
-	for (struct list *l = c->seats.next; l != &c->seats; l = l->next)
-		any |= LIST_ENTRY(l, struct seat, link)->busy ||
-		       LIST_ENTRY(l, struct seat, link)->open;
-	if (!any && c->nworkers > 0)
+	if (c->nworkers > 0)
+		empty_stale(c, clock_now());
+	if (c->nopen == 0 && c->nworkers > 0)
 		workers_dismiss(c);
 	workers_join_ended(c);
-	if (any)
+	if (c->nopen > 0 && c->nworkers > 0)
 		loop_timer_set(c->notice.loop, t, sweep_period(c));
 	pthread_mutex_unlock(&c->mutex);
 }

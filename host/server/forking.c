@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "loop/signals.h"
+#include "script/files.h"
 #include "script/script.h"
 #include "server/children.h"
 #include "server/host.h"
@@ -146,6 +147,7 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	s->shutdown = shut_down;
 	s->policy = &policy_sync;
 	children_unblock();
+	files_forget(state->L);
 	if (self.family->prefork)
 		return;
 	lua_gc(state->L, LUA_GCSTEP, -GARBAGE);
@@ -419,7 +421,7 @@ kill_all(struct server *s)
 	struct family *f = s->mixin;
 
 	if (f)
-		children_signal(&f->children, SIGKILL);
+		children_kill(&f->children);
 }
 
 static void

@@ -194,8 +194,10 @@ begin(struct seat *s, struct inbox *in, char *why, size_t size)
 		a.dgram = &in->dgram;
 	in->fd = -1; /* taken over */
 	rc = request_start(&s->site, &a);
-	if (rc < 0)
+	if (rc < 0) {
+		count_add(&s->counters.accept_errors, 1);
 		snprintf(why, size, "%s", strerror(-rc));
+	}
 	drop_job(in);
 	return rc;
 }
@@ -207,6 +209,8 @@ seat_run(struct seat *s, struct inbox *in, struct buffers *b, bool *more, char *
 	int rc = 0;
 
 	*more = false;
+	if (in->leave)
+		seat_empty(s);
 	if (!s->open)
 		return 0; /* a late event */
 	loop_refresh(s->engine.loop);

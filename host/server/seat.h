@@ -28,6 +28,7 @@ struct inbox {
 	struct addr client;
 	struct dgram dgram; /* with data from malloc(), owned */
 	const char *cancel; /* a literal; NULL: no */
+	bool leave;         /* give the engine and the Lua state up */
 	bool kill;
 };
 

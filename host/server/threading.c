@@ -74,7 +74,7 @@ drained(struct server *s)
 {
 	crew_drained(s->mixin);
 	if (s->site.attrs.daemon_threads || !s->site.attrs.block_on_close)
-		cancel(s, "the server does not wait for its requests");
+		crew_cancel(s->mixin, "the server does not wait for its requests", MOMENT);
 }
 
 static void

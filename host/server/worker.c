@@ -162,6 +162,10 @@ round_of(struct worker *w, struct seat *s)
 		not_begun(c, rc, why);
 	if (more)
 		workers_enqueue(c, s);
+	if (in.leave) {
+		c->nopen--;
+		list_append(&c->idle, &s->idle);
+	}
 	finished(c, s);
 }
 
