@@ -1023,7 +1023,7 @@ describe("stats() in a child", function()
     assert.are.equal(1, ask_stats(p).requests)
     for i = 1, 5 do assert.are.equal(("x"):rep(1000), ask(p, ("x"):rep(1000)), i) end
     host.connect(p:url()):close()
-    until_childless(p)
+    host.eventually("seven ended", function() return #p:find("script") == 7 end)
     local c <close> = host.connect(p:url())
     local s = stats(c)
     assert.are.equal(8, s.requests)

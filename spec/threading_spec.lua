@@ -91,9 +91,10 @@ local function assert_paced(p, event, since)
   assert(lines <= seconds + 1, ("%d x '%s' in %.1f s"):format(lines, event, seconds))
 end
 
+-- Before its first request a server may hold a state in readiness; one that has rested for long does not.
 local function assert_at_rest(p, descriptors)
   host.eventually("one thread", function() return p:threads() == 1 end)
-  host.eventually("descriptors back at " .. descriptors, function() return p:descriptors() == descriptors end)
+  host.eventually("descriptors back at " .. descriptors, function() return p:descriptors() <= descriptors end)
 end
 
 describe("a blocking handler", function()
@@ -258,12 +259,13 @@ describe("thread_idle_timeout", function()
       local waiting = greet(p:url(), 24)
       local blocked = greet(p:url(), 8, "block", "blocking")
       assert(p:threads() >= 9)
-      assert(p:descriptors() > descriptors + 32)
+      assert(p:descriptors() >= descriptors + 32)
       gate:pass(8)
       for _, c in ipairs(blocked) do assert.are.equal("let through", c:line()) end
       close_all(blocked)
       close_all(waiting)
       assert_at_rest(p, descriptors)
+      descriptors = p:descriptors() -- from now on exactly
       if round == 3 then memory = p:memory() end
     end
     if not host.sanitizer() then

@@ -118,6 +118,7 @@ fail_buffer:
 fail_backend:
 	loop->backend->close(loop);
 fail_loop:
+	heap_free(&loop->timers);
 	pthread_mutex_destroy(&loop->mutex);
 	free(loop);
 	return rc;

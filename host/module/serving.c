@@ -458,7 +458,7 @@ serve_by(lua_State *L, lua_CFunction how)
 	lua_insert(L, 1);
 	lua_pushvalue(L, 2);
 	lua_insert(L, 1); /* the core, which must outlive the call */
-	status = lua_pcall(L, 3, 1, 0);
+	status = state_try(L, 3, 1);
 	leave(L, c, outer);
 	c->server->budget = UINT64_MAX;
 	if (c->close)

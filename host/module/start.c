@@ -5,6 +5,7 @@
 #include "bind/lhandle.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
+#include "script/state.h"
 #include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
@@ -456,7 +457,7 @@ module_start(lua_State *L)
 	lua_pushvalue(L, 1);
 	lua_pushvalue(L, 2);
 	lua_pushvalue(L, 3);
-	if (lua_pcall(L, 3, 0, 0) != LUA_OK) {
+	if (state_try(L, 3, 0) != LUA_OK) {
 		host_free(&st->host);
 		return lua_error(L);
 	}

@@ -193,7 +193,7 @@ script_borrow(lua_State *L, struct sched *s, const char *path)
 	lua_pushcfunction(L, anchor);
 	lua_insert(L, -2);
 	lua_pushlightuserdata(L, sc);
-	if (!sc->path || !sc->name || lua_pcall(L, 2, 0, 0) != LUA_OK) {
+	if (!sc->path || !sc->name || state_try(L, 2, 0) != LUA_OK) {
 		destroy(sc);
 		luaL_error(L, "not enough memory");
 	}

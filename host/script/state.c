@@ -64,6 +64,12 @@ state_call(lua_State *L, int nargs, int nresults)
 	return status;
 }
 
+int
+state_try(lua_State *L, int nargs, int nresults)
+{
+	return lua_pcall(L, nargs, nresults, 0);
+}
+
 /* load() as Lua's own, but for text only: bytecode can break out of any sandbox. */
 static int
 text_load(lua_State *L)

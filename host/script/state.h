@@ -33,6 +33,9 @@ void state_close(struct state *st);
  * the function was pushed. */
 int state_call(lua_State *L, int nargs, int nresults);
 
+/* The same in a state whose own caller is to get the error, as it is. */
+int state_try(lua_State *L, int nargs, int nresults);
+
 /* Fits the collector's pace to the live heap; to be called every few thousand runs. */
 void state_tune(struct state *st);
 
