@@ -97,6 +97,12 @@ local function until_childless(p, seconds)
   host.eventually("no child", function() return #p:children() == 0 end, seconds)
 end
 
+-- No child, zombies included, within a second, and no descriptor more than there were.
+local function until_at_rest(p, descriptors)
+  until_childless(p, 1)
+  host.eventually("descriptors back at " .. descriptors, function() return p:descriptors() == descriptors end, 1)
+end
+
 -- Stops it, and nothing of it is left.
 local function stop(p)
   local last = p:stop()
@@ -296,8 +302,7 @@ describe("many forked requests", function()
       p:kill("HUP")
     end)
     h:finish()
-    host.eventually("no child, zombies included", function() return #p:children() == 0 end, 1)
-    assert.are.equal(descriptors, p:descriptors())
+    until_at_rest(p, descriptors)
     if not host.sanitizer() then
       assert(p:memory() - memory <= 4096, ("%d KiB more"):format(p:memory() - memory))
     end
@@ -408,8 +413,7 @@ describe("a child that dies", function()
       end
       assert.are.equal("still here", held:ask("still here"))
       held:close()
-      until_childless(p, 1)
-      assert.are.equal(descriptors, p:descriptors())
+      until_at_rest(p, descriptors)
       stop(p)
       assert.are.equal(3, #p:find("child died"))
     end)
@@ -515,8 +519,7 @@ describe("without children to be had", function()
       assert.are.same({ "warn", why }, { paused[1].level, paused[1].why })
       assert(#paused <= sys.now() - began + 1, #paused .. " lines")
       served:close()
-      until_childless(p, 1)
-      assert.are.equal(descriptors, p:descriptors())
+      until_at_rest(p, descriptors)
       stop(p)
     end)
   end
@@ -555,8 +558,7 @@ describe("with few descriptors", function()
       end
       return left == 0
     end)
-    host.eventually("no child", function() return #p:children() == 0 end, 1)
-    assert.are.equal(descriptors, p:descriptors())
+    until_at_rest(p, descriptors)
     assert.are.equal(100, stop(p).requests)
   end)
 end)

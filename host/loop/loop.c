@@ -244,6 +244,7 @@ loop_embed(struct loop *loop)
 		close(fd);
 		return rc;
 	}
+	loop_close_fd(&loop->wake);
 	loop->alarm_op.done = on_alarm;
 	loop_poll(&loop->alarm, &loop->alarm_op, false);
 	return loop->backend->fd(loop);

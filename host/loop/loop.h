@@ -84,7 +84,8 @@ void loop_turn(struct loop *loop, int64_t until);
 int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 
 /* For a loop that is waited for from outside: the descriptor that becomes readable when
- * loop_step() has something to do; it is the loop's.  Errors: -EMFILE, -ENFILE, -ENOMEM. */
+ * loop_step() has something to do; it is the loop's.  It takes no posts any more.  Errors:
+ * -EMFILE, -ENFILE, -ENOMEM. */
 int loop_embed(struct loop *loop);
 
 /* Handles what is due, never waits, and has the descriptor tell when more is.  True: more

@@ -49,8 +49,11 @@ test_list(void)
 	CHECK(list_empty(&a) && digits(&b) == 134 && backwards(&b) == 431);
 	list_append(&a, &items[1].link);
 	CHECK(digits(&a) == 2);
-	list_remove(&items[0].link);
 	list_remove(&items[3].link);
+	list_prepend(&a, &items[3].link);
+	CHECK(digits(&a) == 42 && backwards(&a) == 24);
+	list_remove(&items[3].link);
+	list_remove(&items[0].link);
 	list_remove(&items[2].link);
 	CHECK(list_empty(&b));
 }

@@ -5,10 +5,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct loop *loop;
@@ -464,6 +466,76 @@ posting(void)
 	loop_post(loop, on_post, numbers[1]); /* never run: loop_free() forgets it */
 }
 
+static int rung;
+
+static void
+ring(struct loop_timer *t)
+{
+	(void)t;
+	rung++;
+}
+
+/* A loop that is waited for from outside: by its descriptor, and driven by steps. */
+static void
+embedding(void)
+{
+	struct loop *outer = loop;
+	struct loop_timer timer;
+	struct pollfd p = {.events = POLLIN};
+	struct end e;
+
+	CHECK(loop_new(&loop) == 0);
+	CHECK((p.fd = loop_embed(loop)) >= 0);
+	make(&e);
+	CHECK(loop_poll(&e.fd, &e.in, false) == -EINPROGRESS);
+	CHECK(!loop_step(loop));
+	CHECK(e.ins == 0 && poll(&p, 1, 0) == 0);
+	CHECK(write(e.other, "x", 1) == 1);
+	CHECK(poll(&p, 1, 1000) == 1);
+	CHECK(!loop_step(loop));
+	CHECK(e.ins == 1);
+	destroy(&e);
+	CHECK(loop_timer_init(loop, &timer, ring) == 0);
+	loop_timer_set(loop, &timer, clock_now() + 5 * CLOCK_MS);
+	CHECK(!loop_step(loop));
+	CHECK(rung == 0);
+	while (rung == 0) { /* an alarm may be early */
+		CHECK(poll(&p, 1, 1000) == 1);
+		(void)loop_step(loop);
+	}
+	loop_timer_done(loop, &timer);
+	CHECK(loop_live_fds(loop) == 0 && loop_live_timers(loop) == 0);
+	loop_free(loop);
+	loop = outer;
+}
+
+/* What a forked child does: the parent's registrations stay as they are. */
+static void
+reborn(void)
+{
+	struct end e;
+	int status = -1;
+	pid_t pid;
+
+	make(&e);
+	CHECK(loop_poll(&e.fd, &e.in, false) == -EINPROGRESS);
+	pid = fork();
+	if (pid == 0) {
+		bool good = loop_reborn(loop) == 0 && loop_live_fds(loop) == 0;
+		struct end own;
+		make(&own);
+		good = good && loop_poll(&own.fd, &own.in, false) == -EINPROGRESS &&
+		       write(own.other, "x", 1) == 1;
+		loop_turn(loop, clock_now() + CLOCK_SECOND);
+		_exit(good && own.ins == 1 && e.ins == 0 ? 0 : 1);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	CHECK(write(e.other, "x", 1) == 1);
+	loop_turn(loop, clock_now() + CLOCK_SECOND);
+	CHECK(e.ins == 1);
+	destroy(&e);
+}
+
 void
 test_loop(void)
 {
@@ -480,6 +552,8 @@ test_loop(void)
 	timing();
 	deferring();
 	CHECK(loop_live_fds(loop) == 0 && loop_live_timers(loop) == 0);
+	embedding();
+	reborn();
 	posting();
 	loop_free(loop);
 }
