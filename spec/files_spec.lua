@@ -1,4 +1,4 @@
--- What a script opened when it was loaded: a forked child has none of it, and must not write into what has its number now.
+-- What a script opened when it was loaded: a forked child must not write into what has the number now.
 
 local host = require("support.host")
 
