@@ -2,13 +2,11 @@
 
 local hammer = require("support.hammer")
 local host = require("support.host")
+local common = require("support.mixin")
 local sys = host.sys
 
--- A handler's script: `handle` runs `body`; `prelude` stands before it.
-local function script(body, prelude)
-  return ('local moonport = require("moonport")\nlocal H = {}\n%s\nfunction H:handle()\n%s\nend\nreturn H\n')
-    :format(prelude or "", body)
-end
+local script, stats, greet, close_all, has_answer =
+  common.script, common.stats, common.greet, common.close_all, common.has_answer
 
 local ECHO = script("for line in self.rfile:lines('L') do self.wfile:write(line) end")
 
@@ -59,12 +57,6 @@ local function start(text, ...)
   return host.start(host.write(text), { args = args })
 end
 
-local function stats(client)
-  local out = {}
-  for name, n in client:ask("stats"):gmatch("(%S+)=(%S+)") do out[name] = tonumber(n) end
-  return out
-end
-
 -- What a new client hears.
 local function ask(p, line)
   local c <close> = host.connect(p:url())
@@ -75,23 +67,6 @@ local function ask_stats(p)
   local c <close> = host.connect(p:url())
   return stats(c)
 end
-
--- n connected clients, each of which has had an answer to `word`.
-local function greet(url, n, word, answer)
-  local clients = {}
-  for i = 1, n do
-    clients[i] = host.connect(url)
-    assert(clients[i]:send((word or i) .. "\n"))
-  end
-  for i, c in ipairs(clients) do assert.are.equal(tostring(answer or word or i), c:line()) end
-  return clients
-end
-
-local function close_all(clients)
-  for _, c in ipairs(clients) do c:close() end
-end
-
-local function has_answer(client) return sys.poll(client.fd, "r", 0) end
 
 local function until_childless(p, seconds)
   host.eventually("no child", function() return #p:children() == 0 end, seconds)

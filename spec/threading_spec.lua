@@ -2,13 +2,11 @@
 
 local hammer = require("support.hammer")
 local host = require("support.host")
+local common = require("support.mixin")
 local sys = host.sys
 
--- A handler's script: `handle` runs `body`; `prelude` stands before it.
-local function script(body, prelude)
-  return ('local moonport = require("moonport")\nlocal H = {}\n%s\nfunction H:handle()\n%s\nend\nreturn H\n')
-    :format(prelude or "", body)
-end
+local script, stats, greet, close_all, has_answer =
+  common.script, common.stats, common.greet, common.close_all, common.has_answer
 
 local ECHO = script("for line in self.rfile:lines('L') do self.wfile:write(line) end")
 
@@ -51,29 +49,6 @@ local function obedient(gate)
       end
     end]], gate and gate:code() or "")
 end
-
-local function stats(client)
-  local out = {}
-  for name, n in client:ask("stats"):gmatch("(%S+)=(%S+)") do out[name] = tonumber(n) end
-  return out
-end
-
--- n connected clients, each of which has had an answer to `word`.
-local function greet(url, n, word, answer, options)
-  local clients = {}
-  for i = 1, n do
-    clients[i] = host.connect(url, options)
-    assert(clients[i]:send((word or i) .. "\n"))
-  end
-  for i, c in ipairs(clients) do assert.are.equal(tostring(answer or word or i), c:line()) end
-  return clients
-end
-
-local function close_all(clients)
-  for _, c in ipairs(clients) do c:close() end
-end
-
-local function has_answer(client) return sys.poll(client.fd, "r", 0) end
 
 -- It ends by itself, cleanly; the last event of its log.
 local function assert_ends(p)
@@ -477,6 +452,25 @@ describe("under load", function()
     close_all(blocked)
     p:stop()
   end)
+
+  for mixin, attribute in pairs { threading = "max_threads", async = "max_connections" } do
+    it("a reload that raises the ceiling lets in those who wait, " .. mixin, function()
+      local function text(n)
+        return (obedient():gsub("return H%s*$", ("H.%s = %d\nreturn H"):format(attribute, n)))
+      end
+      local path = host.write(text(2))
+      local p = host.start(path, { args = { "--mixin=" .. mixin } })
+      local held = greet(p:url(), 2)
+      local late <close> = host.connect(p:url())
+      assert(late:send("late\n"))
+      assert.is_false(sys.poll(late.fd, "r", 0.1))
+      reload(p, path, text(3))
+      assert.are.equal("late", late:line())
+      close_all(held)
+      late:close()
+      p:stop()
+    end)
+  end
 
   it("a change on disk that nobody asked for is no reload, in no thread", function()
     local path = host.write(version(1))
