@@ -37,7 +37,7 @@ describe("threads", function()
     })
     local null = assert(sys.open("/dev/null", "w"))
     for round = 1, 10 do
-      local pid = assert(sys.spawn({ host.build .. "/flood", p:url("script"), "16", "9500", "64" }, { stdout = null }))
+      local pid = assert(sys.spawn({ host.build .. "/flood", p:url("script"), "16", "9600", "64" }, { stdout = null }))
       for _ = 1, 3 do
         p:kill("HUP")
         p:kill("USR1")
