@@ -362,8 +362,11 @@ switch_unit(struct host *h, struct unit *u, struct script *next, char *why, size
 	script_release(old);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
-		if (s->site.script == next && s->policy->adopted)
+		if (s->site.script != next)
+			continue;
+		if (s->policy->adopted)
 			s->policy->adopted(s);
+		server_resume(s); /* the ceiling may be higher now */
 	}
 	return 0;
 }
