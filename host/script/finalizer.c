@@ -3,6 +3,7 @@
 #include "script/coro.h"
 #include "script/meter.h"
 #include "script/slice.h"
+#include "script/state.h"
 #include "script/task.h"
 
 #include <lauxlib.h>
@@ -85,6 +86,7 @@ finalize(lua_State *L)
 	end(s);
 	if (status != LUA_OK) {
 		lua_xmove(co, L, 1);
+		state_push_text(L, -1); /* a warning takes nothing else */
 		return lua_error(L);
 	}
 	lua_settop(co, 0);

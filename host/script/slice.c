@@ -16,6 +16,9 @@ static const int64_t LEAST_CLEANING = 20 * CLOCK_MS;
 /* A run is stuck when it goes on for so long after its limit. */
 static const int64_t STUCK = 100 * CLOCK_MS;
 
+/* After arming the hook, for so many times as long as that took, it is not done again. */
+enum { REST = 4 };
+
 static const struct allowance *
 allowance_of(const struct sched *s)
 {
@@ -230,19 +233,30 @@ tell_stuck(struct meter *m, struct sched *s, lua_State *L)
 	s->stuck(s, &what);
 }
 
+/* Lua walks the whole stack for that, and it may be deep: then it is done less often. */
+static void
+arm(struct meter *m, lua_State *L)
+{
+	int64_t began = meter_now();
+
+	if (began < m->rest || lua_gethook(L) == on_count)
+		return;
+	lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+	m->rest = began + REST * (meter_now() - began);
+}
+
 void
 slice_tick(struct meter *m, struct sched *s)
 {
 	const struct allowance *a = allowance_of(s);
 	int64_t limit = slice_limit(s), used = slice_used(s);
-	lua_State *L = s->running;
 
 	if (used < a->slice && used < limit &&
 	    (int64_t)m->ticks * SLICE_MS * CLOCK_MS / 2 < a->slice)
 		return;
 	s->overdue = s->runs;
-	lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+	arm(m, s->running);
 	if (s->stuck && !m->told && limit != CLOCK_NEVER &&
 	    used - limit > STUCK + limit / 10)
-		tell_stuck(m, s, L);
+		tell_stuck(m, s, s->running);
 }
