@@ -98,6 +98,17 @@ sources_module(lua_State *L, const char *name)
 	return NULL;
 }
 
+size_t
+sources_files(const struct sources *s, const char **files, size_t n)
+{
+	size_t i = 0;
+
+	for (const struct source *x = s->list; x; x = x->next, i++)
+		if (i < n)
+			files[i] = x->file;
+	return i;
+}
+
 /* A whole file; NULL: it cannot be read, which the loader will say better. */
 static char *
 read_whole(const char *file, size_t *len)
