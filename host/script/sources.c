@@ -180,6 +180,26 @@ load_text(lua_State *L, const struct source *x)
 	return status;
 }
 
+static uint64_t
+hash_bytes(uint64_t h, const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (unsigned char)p[i]) * UINT64_C(0x100000001b3);
+	return h;
+}
+
+uint64_t
+sources_hash(const struct sources *s)
+{
+	uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+	for (const struct source *x = s ? s->list : NULL; x; x = x->next) {
+		h = hash_bytes(h, x->file, strlen(x->file) + 1);
+		h = hash_bytes(h, x->text, x->len);
+	}
+	return h;
+}
+
 int
 sources_load(lua_State *L, const char *name, const char *file)
 {

@@ -9,6 +9,7 @@
 #include <lua.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct sources;
 
@@ -26,6 +27,9 @@ void sources_seal(struct sources *s);
 
 /* The file of a module that is in the state's set; NULL: it is not. */
 const char *sources_module(lua_State *L, const char *name);
+
+/* Of all texts and their files' names: FNV-1a, 64 bits. */
+uint64_t sources_hash(const struct sources *s);
 
 /* Puts the names of its first n files where files points to, borrowed from the set.
  * Returns how many it has. */
