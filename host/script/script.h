@@ -41,6 +41,8 @@ struct script_options {
 	lua_CFunction open;   /* adds the bindings */
 	unsigned number;
 	struct sources *sources; /* load from these, not from the files; or NULL */
+	bool sandbox;            /* see sandbox.h */
+	bool strict;             /* see text.h; with `sources` it is theirs that counts */
 };
 
 /* Loads and runs the script, text only, and finds its handler.  On failure returns

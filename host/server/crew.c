@@ -129,7 +129,8 @@ crew_adopt(struct crew *c)
 				 .sources = sc->sources ? sources_hold(sc->sources) : NULL,
 				 .lua_path = c->server->host->lua_path,
 				 .memory_limit = sc->state.alloc.limit,
-				 .number = sc->number};
+				 .number = sc->number,
+				 .sandbox = c->server->host->sandbox};
 	c->max = (unsigned)c->server->site.attrs.max_threads;
 	c->at_once = processors();
 	if (c->at_once > c->max)

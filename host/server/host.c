@@ -51,6 +51,8 @@ load(struct host *h, const char *path, const struct attrs *a, unsigned number,
 	struct script_options o = {.memory_limit = (size_t)a->memory_limit,
 				   .lua_path = h->lua_path,
 				   .open = preload_moonport,
+				   .sandbox = h->sandbox,
+				   .strict = h->strict,
 				   .number = number};
 
 	return script_load(&h->engine.sched, path, &o, out, why, size);

@@ -99,6 +99,7 @@ load(struct seat *s, char *why, size_t size)
 	o.lua_path = want.lua_path;
 	o.number = want.number;
 	o.sources = want.sources;
+	o.sandbox = want.sandbox;
 	rc = script_load(&s->engine.sched, want.path, &o, &sc, why, size);
 	sources_release(want.sources);
 	free(want.path);
