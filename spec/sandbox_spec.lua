@@ -136,6 +136,9 @@ describe("--sandbox", function()
     "return package.searchpath('outside', BASE .. '/?.lua')",
     "return package.searchpath('x/outside', FOLDER .. '/?.lua', 'x', '..')",
     "return package.searchpath('out', FOLDER .. '/?.lua')",
+    "return io.open((assert(package.searchpath('moonport.http', package.path))))",
+    "return loadfile((assert(package.searchpath('moonport.http', package.path))))",
+    "return package.searchpath('meta.moonport', package.path)",
     "return package.searchers[4]",
     "for _, s in ipairs(package.searchers) do\n"
       .. " local _, loader, extra = pcall(s, 'cjson')\n"
@@ -353,6 +356,23 @@ describe("--sandbox", function()
       two:close()
       p:stop()
     end
+  end)
+
+  it("opens files that a forked child does not take over", function()
+    local folder = places()
+    local path = host.write(([[
+      local name = %q
+      local open = { assert(io.open(name)), assert(io.input(name)), (select(4, io.lines(name))) }
+      local H = {}
+      function H:handle()
+        for i, f in ipairs(open) do self.wfile:write(io.type(f), i < #open and ", " or "\n") end
+      end
+      return H]]):format(folder .. "/inside.txt"), folder .. "/script.lua")
+    local p = host.start(path, { args = { "--sandbox", "--mixin=forking" } })
+    local c <close> = host.connect(p:url())
+    assert.are.equal("closed file, closed file, closed file", c:line())
+    c:close()
+    p:stop()
   end)
 
   it("holds where the kernel has no openat2", function()
