@@ -26,6 +26,7 @@ static const struct option long_options[] = {
     {"listen", required_argument, NULL, 'l'},
     {"mixin", required_argument, NULL, 'm'},
     {"option", required_argument, NULL, 'o'},
+    {"watch", no_argument, NULL, 'w'},
     {"drain-timeout", required_argument, NULL, DRAIN_TIMEOUT},
     {"ready-file", required_argument, NULL, READY_FILE},
     {"exit-with-parent", no_argument, NULL, EXIT_WITH_PARENT},
@@ -168,6 +169,9 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return set_mixin(e, optarg, why, size);
 	case 'o':
 		return set_attribute(&e->attrs, optarg, why, size);
+	case 'w':
+		o->watch = true;
+		return 0;
 	case DRAIN_TIMEOUT:
 		return attrs_set_text(&e->attrs, "drain_timeout", optarg, why, size);
 	case READY_FILE:
@@ -290,7 +294,7 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	opterr = 0;
 	optind = 1;
 	while (rc == 0 &&
-	       (c = getopt_long(argc, argv, "-:l:m:o:hV", long_options, NULL)) != -1)
+	       (c = getopt_long(argc, argv, "-:l:m:o:whV", long_options, NULL)) != -1)
 		rc = take_option(o, c, argv, why, size);
 	while (rc == 0 && optind < argc) /* behind "--" */
 		rc = add_script(o, argv[optind++], why, size);
@@ -342,6 +346,8 @@ options_help(void)
 	    "sync:\n"
 	    "                          one at a time (async)\n"
 	    "  -o, --option NAME=VALUE any attribute below\n"
+	    "  -w, --watch             reload when a script or a module of its folder "
+	    "changes\n"
 	    "      --drain-timeout S   as --option drain_timeout=S\n"
 	    "      --ready-file PATH   write one JSON line when every listener accepts; - "
 	    "is stdout\n"

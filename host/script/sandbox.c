@@ -223,6 +223,8 @@ close_modules(lua_State *L)
 	lua_setfield(L, -2, "searchpath");
 	lua_pushliteral(L, "");
 	lua_setfield(L, -2, "cpath");
+	lua_pushliteral(L, ""); /* the system's modules are outside */
+	lua_setfield(L, -2, "path");
 	lua_pop(L, 1);
 }
 
@@ -256,6 +258,14 @@ keep_only(lua_State *L, const char *library, const char *const *list)
 void
 sandbox_enter(lua_State *L, const char *script, const char *lua_path)
 {
+	attach(L, script, lua_path);
+	close_modules(L);
+	boxfiles_install(L);
+}
+
+void
+sandbox_strip(lua_State *L)
+{
 	static const char *const io[] = {"close",  "flush", "input",  "lines", "open",
 					 "output", "read",  "stderr", "stdin", "stdout",
 					 "type",   "write", NULL};
@@ -265,8 +275,6 @@ sandbox_enter(lua_State *L, const char *script, const char *lua_path)
 					      "preload", "searchers", "searchpath", NULL};
 	static const char *const debug[] = {"traceback", NULL};
 
-	attach(L, script, lua_path);
-	close_modules(L);
 	keep_only(L, "io", io);
 	keep_only(L, "os", os);
 	keep_only(L, "package", package);
@@ -275,5 +283,4 @@ sandbox_enter(lua_State *L, const char *script, const char *lua_path)
 	lua_pushnil(L);
 	lua_setfield(L, -2, "dump");
 	lua_pop(L, 1);
-	boxfiles_install(L);
 }

@@ -26,9 +26,12 @@ enum sandbox_use {
 	SANDBOX_MODULES, /* read only; the host's own may be opened as well */
 };
 
-/* Leaves in a state with the standard libraries only what a sandbox has.  Raises for want
- * of memory.  The strings may go away. */
+/* Gives a state with the standard libraries its rules, and the functions that follow them.
+ * Raises for want of memory.  The strings may go away. */
 void sandbox_enter(lua_State *L, const char *script, const char *lua_path);
+
+/* Once the libraries are complete: takes out what a sandbox has not. */
+void sandbox_strip(lua_State *L);
 
 /* open(2), close-on-exec, by the rules of the state, if it has any.  -errno; -EXDEV: they
  * forbid it.  Does not raise. */

@@ -113,6 +113,17 @@ sources_module(lua_State *L, const char *name)
 	return NULL;
 }
 
+size_t
+sources_files(const struct sources *s, const char **files, size_t n)
+{
+	size_t i = 0;
+
+	for (const struct source *x = s->list; x; x = x->next, i++)
+		if (i < n)
+			files[i] = x->file;
+	return i;
+}
+
 bool
 sources_put(struct sources *s, const char *name, const char *file, struct text *text)
 {

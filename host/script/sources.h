@@ -35,6 +35,10 @@ void sources_seal(struct sources *s);
 /* The file of a module that is in the state's set; NULL: it is not. */
 const char *sources_module(lua_State *L, const char *name);
 
+/* Puts the names of its first n files where files points to, borrowed from the set.
+ * Returns how many it has. */
+size_t sources_files(const struct sources *s, const char **files, size_t n);
+
 /* As luaL_loadfilex(L, file, "t"), by the state's set if it has the file.  name: of the
  * module, or NULL.  A file that the state's sandbox or strictness forbids is an error. */
 int sources_load(lua_State *L, const char *name, const char *file);
