@@ -12,15 +12,23 @@
 #include <stdint.h>
 
 struct sources;
+struct text;
 
-/* NULL: out of memory. */
-struct sources *sources_new(void);
+/* strict: what others could have changed is refused, see text.h.  NULL: out of memory. */
+struct sources *sources_new(bool strict);
 struct sources *sources_hold(struct sources *s);
 void sources_release(struct sources *s); /* NULL is fine */
 
 /* Has load and require in this state use the set; `record`: add what they read.  The
  * caller keeps the set until the state is closed.  May raise for want of memory. */
 void sources_attach(lua_State *L, struct sources *s, bool record);
+
+/* Whether the state's set is strict. */
+bool sources_strict(lua_State *L);
+
+/* Adds a file, and takes its text over: it is in the set, or freed.  name: of the module,
+ * or NULL.  False: out of memory. */
+bool sources_put(struct sources *s, const char *name, const char *file, struct text *text);
 
 /* From now on nothing is added. */
 void sources_seal(struct sources *s);
@@ -36,7 +44,10 @@ uint64_t sources_hash(const struct sources *s);
 size_t sources_files(const struct sources *s, const char **files, size_t n);
 
 /* As luaL_loadfilex(L, file, "t"), by the state's set if it has the file.  name: of the
- * module, or NULL. */
+ * module, or NULL.  A file that the state's sandbox or strictness forbids is an error. */
 int sources_load(lua_State *L, const char *name, const char *file);
+
+/* The same for what is no part of the generation: always the file as it is now. */
+int sources_loadfile(lua_State *L, const char *file);
 
 #endif

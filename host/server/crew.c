@@ -131,7 +131,8 @@ take_script(struct crew *c, struct crew_script *to, const struct script *sc)
 				 .sources = sc->sources ? sources_hold(sc->sources) : NULL,
 				 .lua_path = c->server->host->lua_path,
 				 .memory_limit = sc->state.alloc.limit,
-				 .number = sc->number};
+				 .number = sc->number,
+				 .sandbox = c->server->host->sandbox};
 	return true;
 }
 

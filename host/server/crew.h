@@ -38,6 +38,7 @@ struct crew_script {
 	const char *lua_path; /* of the host's own modules; borrowed */
 	size_t memory_limit;
 	unsigned number; /* of the generation */
+	bool sandbox;
 };
 
 struct crew {

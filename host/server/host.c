@@ -68,6 +68,8 @@ host_script_options(const struct host *h, size_t memory_limit, unsigned number)
 	return (struct script_options){.memory_limit = memory_limit,
 				       .lua_path = h->lua_path,
 				       .open = preload_moonport,
+				       .sandbox = h->sandbox,
+				       .strict = h->strict,
 				       .number = number};
 }
 

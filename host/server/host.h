@@ -25,6 +25,7 @@ struct host {
 	bool metered;       /* there are limits to computing */
 	struct list servers, units;
 	const char *lua_path; /* of the host's own modules; borrowed */
+	bool sandbox, strict; /* how scripts are loaded; to be set before the first one */
 	int64_t drain_until;  /* CLOCK_NEVER: not draining */
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */

@@ -96,6 +96,7 @@ build(struct seat *s, struct crew_script *want, struct script **out, char *why, 
 				   .memory_limit = want->memory_limit,
 				   .lua_path = want->lua_path,
 				   .number = want->number,
+				   .sandbox = want->sandbox,
 				   .sources = want->sources};
 	int rc = -ENOMEM;
 
