@@ -23,5 +23,6 @@ void test_nearest(void);
 void test_packsize(void);
 void test_plain(void);
 void test_pool(void);
+void test_signals(void);
 
 #endif
