@@ -242,6 +242,7 @@ try_command(const struct options *o, struct log *log, const char *lua_path)
 
 	if (rc < 0)
 		return complain(rc, strerror(-rc));
+	snprintf(why, sizeof(why), "out of memory");
 	t.chunk = malloc(CHUNK);
 	rc = t.chunk ? begin(&t, o, why, sizeof(why)) : -ENOMEM;
 	if (rc == 0) {
