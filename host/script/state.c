@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
+#include <malloc.h>
 #include <string.h>
 
 /* tostring() in protected mode: a throwing __tostring must not end the report.  The
@@ -158,7 +159,8 @@ text_searcher(lua_State *L)
 	return 2;
 }
 
-/* Argument 1: what to put before package.path, or nil; 2: the function that opens more. */
+/* Argument 1: what to put before package.path, as a light userdata, for outside of here
+ * making a string would be fatal without memory; 2: the function that opens more. */
 static int
 open_libraries(lua_State *L)
 {
@@ -180,8 +182,8 @@ open_libraries(lua_State *L)
 	lua_pushcfunction(L, text_searcher);
 	lua_rawseti(L, -2, 2);
 	lua_pop(L, 1);
-	if (lua_isstring(L, 1)) {
-		lua_pushvalue(L, 1);
+	if (lua_touserdata(L, 1)) {
+		lua_pushstring(L, lua_touserdata(L, 1));
 		lua_getfield(L, -2, "path");
 		lua_concat(L, 2);
 		lua_setfield(L, -2, "path");
@@ -221,8 +223,14 @@ state_tune(struct state *st)
 void
 state_relieve(struct state *st)
 {
+	size_t before;
+
 	st->alloc.refused = false;
-	lua_gc(st->L, LUA_GCCOLLECT);
+	do { /* each collection makes the table of all strings smaller by half */
+		before = st->alloc.used;
+		lua_gc(st->L, LUA_GCCOLLECT);
+	} while (st->alloc.used < before - before / 4);
+	malloc_trim(0); /* what is free lies below what lives: only this gives it back */
 }
 
 int
@@ -238,7 +246,7 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 	}
 	sched_attach(st->L, s);
 	lua_pushcfunction(st->L, open_libraries);
-	lua_pushstring(st->L, path);
+	lua_pushlightuserdata(st->L, (void *)path);
 	if (open)
 		lua_pushcfunction(st->L, open);
 	else
