@@ -223,6 +223,10 @@ verdict(const struct trial *t)
 			strerror(t->failed));
 		return EXIT_SYSTEM;
 	}
+	if (count_get(&c->accept_errors) > 0) {
+		fprintf(stderr, "moonport: the request could not begin\n");
+		return EXIT_SYSTEM;
+	}
 	if (count_get(&c->timeouts) > 0 || count_get(&c->cancelled) > 0)
 		fprintf(stderr, "moonport: the request was %s\n",
 			count_get(&c->timeouts) > 0 ? "ended by a timeout" : "cancelled");

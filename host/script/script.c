@@ -59,12 +59,12 @@ inspect(const char *path, char *why, size_t size)
 	return rc;
 }
 
-/* Runs protected.  Arguments: the path, the sources, whether to add to them.  Returns the
- * handler, or raises. */
+/* Runs protected.  Arguments: the path (a C string), the sources, whether to add to them.
+ * Returns the handler, or raises. */
 static int
 load_handler(lua_State *L)
 {
-	const char *path = lua_tostring(L, 1);
+	const char *path = lua_touserdata(L, 1);
 
 	sources_attach(L, lua_touserdata(L, 2), lua_toboolean(L, 3));
 	if (sources_load(L, NULL, path) != LUA_OK)
@@ -200,13 +200,25 @@ script_borrow(lua_State *L, struct sched *s, const char *path)
 	return sc;
 }
 
+/* Runs protected. */
+static int
+error_text(lua_State *L)
+{
+	state_push_text(L, 1);
+	return 1;
+}
+
 void
 script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 {
 	const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
 	size_t n, at = 0;
-	const char *text = luaL_tolstring(L, -1, &n), *end;
+	const char *text, *end;
 
+	lua_pushcfunction(L, error_text);
+	lua_insert(L, -2);
+	(void)state_try(L, 1, 1); /* else the text is that there is not enough memory */
+	text = lua_tolstring(L, -1, &n);
 	end = memmem(text, n, "\nstack traceback:", 17);
 	n = end ? (size_t)(end - text) : n;
 	end = memmem(text, n, " not found:\n", 12); /* a long list of places follows */
@@ -224,7 +236,7 @@ script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 			why[at++] = '?';
 	}
 	why[at < size ? at : size - 1] = 0;
-	lua_pop(L, 2);
+	lua_pop(L, 1);
 }
 
 int
@@ -257,7 +269,7 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	}
 	L = sc->state.L;
 	lua_pushcfunction(L, load_handler);
-	lua_pushstring(L, path);
+	lua_pushlightuserdata(L, (void *)path);
 	lua_pushlightuserdata(L, sc->sources);
 	lua_pushboolean(L, !o->sources);
 	rc = state_call(L, 3, 1);
