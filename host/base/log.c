@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FIELDS = 24, CHUNK = 4096 };
+enum { MAX_FIELDS = 24, CHUNK = 4096, URGENT = 4096 };
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
@@ -197,6 +197,24 @@ log_event(struct log *log, enum log_level level, const char *event,
 	pthread_mutex_lock(&log->mutex);
 	write_event(log, level, event, fields);
 	pthread_mutex_unlock(&log->mutex);
+}
+
+void
+log_urgent(struct log *log, enum log_level level, const char *event,
+	   const struct log_field *fields)
+{
+	char room[URGENT];
+	struct line l = {.buf = {.base = room, .cap = sizeof(room)}};
+	size_t n = 64;
+
+	for (const struct log_field *f = fields; f->name; f++)
+		n += strlen(f->name) + 24 + 6 * f->len; /* at worst, all is escaped */
+	if (level < log->level)
+		return;
+	if (n > sizeof(room)) /* then it must do without them */
+		fields = NULL;
+	compose(log, &l, level, event, fields);
+	deliver(log, buf_data(&l.buf), buf_len(&l.buf));
 }
 
 uint64_t
