@@ -3,6 +3,8 @@
 #include "script/coro.h"
 #include "script/files.h"
 #include "script/lerror.h"
+#include "script/lstring.h"
+#include "script/ltable.h"
 #include "script/sources.h"
 #include "script/task.h"
 
@@ -163,6 +165,8 @@ static int
 open_libraries(lua_State *L)
 {
 	luaL_openlibs(L);
+	lstring_install(L);
+	ltable_install(L);
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 	luaopen_moonport_coroutine(L);
 	lua_pushvalue(L, -1);
