@@ -12,12 +12,32 @@
 /* Bytes that are looked through at a time for a plain string. */
 enum { WINDOW = 256 * 1024 };
 
+/* In fewer bytes no search can take long. */
+enum { NEAR = 256 };
+
 static int find_plain(lua_State *L, size_t at);
 
 static int
 plain_k(lua_State *L, int status, lua_KContext at)
 {
 	return status == LUA_OK ? LMATCH_GO_ON : find_plain(L, (size_t)at);
+}
+
+/* memmem() for little things: it has to prepare itself. */
+static const char *
+find_near(const char *s, size_t n, const char *p, size_t lp)
+{
+	const char *end = s + n, *at = s;
+
+	while ((size_t)(end - at) >= lp) {
+		at = memchr(at, *p, (size_t)(end - at) - lp + 1);
+		if (!at)
+			return NULL;
+		if (memcmp(at + 1, p + 1, lp - 1) == 0)
+			return at;
+		at++;
+	}
+	return NULL;
 }
 
 /* Looks for argument 2 in argument 1, from there on. */
@@ -30,7 +50,8 @@ find_plain(lua_State *L, size_t at)
 	for (;;) {
 		size_t left = ls - at;
 		size_t n = left < WINDOW + 4 * lp ? left : WINDOW + 4 * lp;
-		found = memmem(s + at, n, p, lp);
+		found = n < NEAR && lp > 0 ? find_near(s + at, n, p, lp)
+					   : memmem(s + at, n, p, lp);
 		if (found) {
 			lua_pushinteger(L, found - s + 1);
 			lua_pushinteger(L, found - s + (lua_Integer)lp);

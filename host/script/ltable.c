@@ -30,11 +30,12 @@ has_metamethod(lua_State *L, int metatable, const char *name)
 static void
 check_table(lua_State *L, int arg, int does)
 {
-	int top = lua_gettop(L);
+	int top;
 	bool passes;
 
 	if (lua_istable(L, arg))
 		return;
+	top = lua_gettop(L);
 	passes = lua_getmetatable(L, arg) &&
 		 (!(does & READS) || has_metamethod(L, top + 1, "__index")) &&
 		 (!(does & WRITES) || has_metamethod(L, top + 1, "__newindex")) &&

@@ -9,6 +9,9 @@ enum next { START, ITEM, GROW, BALANCE, RETRY, MATCHED, FAILED, BROKEN };
 
 enum { ESCAPE = '%' };
 
+/* Of a choice's rest. */
+enum { NOT_KNOWN = -2, ANY = -1 };
+
 static enum next
 broken(struct match *m, const char *why)
 {
@@ -181,6 +184,7 @@ push(struct match *m, const char *p, const char *after)
 	c->ncaptures = m->ncaptures;
 	c->at = c->least = m->at;
 	c->lazy = false;
+	c->next = NOT_KNOWN;
 	return c;
 }
 
@@ -211,7 +215,8 @@ grow(struct match *m)
 static enum next
 byte_item(struct match *m)
 {
-	const char *p = m->item, *end = item_end(p, m->pattern_end);
+	const char *p = m->item;
+	const char *end = p == m->first ? m->first_end : item_end(p, m->pattern_end);
 	struct choice *c;
 	bool fit;
 
@@ -391,6 +396,60 @@ next_start(struct match *m)
 	return START;
 }
 
+/* The byte that must follow a choice, if the rest begins with one, be it behind a
+ * parenthesis; else ANY. */
+static int
+must_follow(const struct match *m, const struct choice *c)
+{
+	const char *p = c->after + 1;
+
+	if (*p == ')' && c->open)
+		p++;
+	else if (*p == '(' && p[1] != ')' && c->ncaptures < PATTERN_CAPTURES)
+		p++;
+	if (p == m->pattern_end || memchr("().%[$", *p, 6))
+		return ANY;
+	return p[1] == '*' || p[1] == '?' || p[1] == '-' ? ANY : (unsigned char)*p;
+}
+
+/* A greedy item gives back a byte, or more. */
+static enum next
+give_back(struct match *m, struct choice *c)
+{
+	const char *at = c->at, *limit = c->least;
+
+	at--;
+	if (c->next != ANY) {
+		if (m->steps < at - limit)
+			limit = at - (m->steps > 0 ? m->steps : 0);
+		while (at > limit && *at != (char)c->next)
+			at--;
+		m->steps -= c->at - at;
+	}
+	c->at = at;
+	if (at == c->least)
+		m->nchoices--;
+	return go_on(m, at, c->after + 1);
+}
+
+/* A lazy item takes a byte, or more. */
+static enum next
+take_more(struct match *m, struct choice *c)
+{
+	long cost = *c->item == '[' ? c->after - c->item : 1;
+
+	do {
+		if (c->at == m->subject_end || !fits(c->at, c->item, c->after)) {
+			m->nchoices--;
+			return RETRY;
+		}
+		c->at++;
+		m->steps -= cost;
+	} while (c->next != ANY && m->steps > 0 && c->at < m->subject_end &&
+		 *c->at != (char)c->next);
+	return go_on(m, c->at, c->after + 1);
+}
+
 /* Back to the last choice. */
 static enum next
 retry(struct match *m)
@@ -402,18 +461,9 @@ retry(struct match *m)
 	c = &m->choices[m->nchoices - 1];
 	m->ncaptures = c->ncaptures;
 	m->open = c->open;
-	if (!c->lazy) {
-		if (--c->at == c->least)
-			m->nchoices--;
-		return go_on(m, c->at, c->after + 1);
-	}
-	if (*c->item == '[')
-		m->steps -= c->after - c->item;
-	if (c->at == m->subject_end || !fits(c->at, c->item, c->after)) {
-		m->nchoices--;
-		return RETRY;
-	}
-	return go_on(m, ++c->at, c->after + 1);
+	if (c->next == NOT_KNOWN)
+		c->next = (int16_t)must_follow(m, c);
+	return c->lazy ? take_more(m, c) : give_back(m, c);
 }
 
 static enum next

@@ -35,6 +35,7 @@ struct choice {
 	uint32_t open;
 	uint8_t ncaptures;
 	bool lazy;
+	int16_t next; /* the byte that the rest begins with: see must_follow() */
 };
 
 struct capture {
