@@ -168,6 +168,7 @@ started_stats(lua_State *L)
 		n++;
 		sum.active += one.active;
 		sum.drops += one.drops;
+		sum.generations = one.generations;
 		sum.reloads = one.reloads;
 		sum.failed_reloads = one.failed_reloads;
 	}
