@@ -299,14 +299,15 @@ balance(struct match *m)
 {
 	char open = m->item[2], close = m->item[3];
 
-	for (; m->at < m->subject_end; m->at++) {
-		if (m->steps-- <= 0)
-			return BALANCE;
-		if (*m->at == close) {
+	while (m->at < m->subject_end) {
+		char c = *m->at++;
+		if (c == close) {
 			if (--m->depth == 0)
-				return go_on(m, m->at + 1, m->item + 4);
-		} else if (*m->at == open)
+				return go_on(m, m->at, m->item + 4);
+		} else if (c == open)
 			m->depth++;
+		if (--m->steps <= 0)
+			return BALANCE;
 	}
 	return RETRY;
 }

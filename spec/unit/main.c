@@ -14,8 +14,8 @@ static const struct {
     {"addr", test_addr},       {"beneath", test_beneath},   {"buf", test_buf},
     {"heap", test_heap},       {"json", test_json},         {"list", test_list},
     {"listen", test_listen},   {"log", test_log},           {"loop", test_loop},
-    {"nearest", test_nearest}, {"packsize", test_packsize}, {"plain", test_plain},
-    {"pool", test_pool},
+    {"nearest", test_nearest}, {"packsize", test_packsize}, {"pattern", test_pattern},
+    {"plain", test_plain},     {"pool", test_pool},
 };
 
 static unsigned checks, failures;
