@@ -71,6 +71,7 @@ struct sched {
 	lua_State
 	    *barrier; /* an outer coroutine that stands in a C call which cannot yield */
 	const char *barrier_name; /* that call, where the stack does not show it */
+	unsigned closing;         /* coroutines that are being closed, one inside the other */
 	bool parked;              /* a wait is on its way outward */
 	struct list tasks, ready;
 	struct list slow; /* those that compute: one has a slice each turn of the loop */
@@ -89,6 +90,7 @@ struct sched {
 	} final; /* finalizers */
 	/* In a signal handler: a run that cannot be ended.  NULL: nothing to do. */
 	void (*stuck)(struct sched *s, const struct stuck *what);
+	void *watchdog;               /* who hears of it */
 	struct log *log;              /* for warnings; NULL: none */
 	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
 	void *io;                     /* the bindings' own */

@@ -12,6 +12,7 @@
 #include "net/addr.h"
 #include "script/script.h"
 #include "server/counters.h"
+#include "server/watchdog.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -44,6 +45,7 @@ struct children {
 		_Atomic unsigned reloads;
 		unsigned number; /* of the generation; 0: see why */
 		char why[SCRIPT_ERROR];
+		struct stuck_report stuck[WATCHDOG_REPORTS];
 		struct counters slots[];
 	} * shared;
 	unsigned *spare; /* slots that are free: nspare of them */

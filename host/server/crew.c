@@ -66,6 +66,7 @@ crew_new(struct server *server, struct crew **out, char *why, size_t size)
 		return rc;
 	c->server = server;
 	c->log = server->site.engine->log;
+	c->watchdog = &server->host->watchdog;
 	c->given = server->site.given;
 	c->given.thread_idle_timeout = server->site.attrs.thread_idle_timeout;
 	c->port = server->site.port;

@@ -30,6 +30,7 @@ struct seat;
 struct sources;
 struct server;
 struct server_stats;
+struct watchdog;
 
 /* What a seat loads. */
 struct crew_script {
@@ -48,6 +49,7 @@ struct crew {
 	/* Constant. */
 	int ep, bell;
 	struct log *log;
+	struct watchdog *watchdog;
 	struct attrs given;
 	struct datagram_port port;
 	struct server_view view;

@@ -284,10 +284,24 @@ watch_drain(struct host *h)
 		h->drain_until = clock_after(clock_now(), longest);
 }
 
+/* A process that forks has no other threads; its children are watched by themselves. */
+static void
+open_watchdog(struct host *h)
+{
+	if (!h->metered || h->watchdog.shared)
+		return;
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
+		if (LIST_ENTRY(l, struct server, link)->policy->forks)
+			return;
+	if (watchdog_open(&h->watchdog, h->engine.log) == 0)
+		watchdog_watch(&h->watchdog, &h->engine.sched);
+}
+
 void
 host_run(struct host *h)
 {
 	measure(h);
+	open_watchdog(h);
 	while (!is_done(h)) {
 		watch_drain(h);
 		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
@@ -299,6 +313,7 @@ host_run(struct host *h)
 	h->collected = 0;
 	host_collect(h); /* connections that scripts have made and forgotten */
 	lingers_drop(&h->engine.io.lingers);
+	watchdog_close(&h->watchdog);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_end_drain(LIST_ENTRY(l, struct server, link));
 }

@@ -9,6 +9,7 @@
 #include "script/meter.h"
 #include "server/attrs.h"
 #include "server/engine.h"
+#include "server/watchdog.h"
 
 #include <sys/types.h>
 
@@ -23,6 +24,7 @@ struct host {
 	struct engine engine;
 	struct meter meter; /* of the thread that runs it */
 	bool metered;       /* there are limits to computing */
+	struct watchdog watchdog;
 	struct list servers, units;
 	const char *lua_path; /* of the host's own modules; borrowed */
 	bool sandbox, strict; /* how scripts are loaded; to be set before the first one */

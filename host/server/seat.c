@@ -6,6 +6,7 @@
 #include "script/sources.h"
 #include "server/ask.h"
 #include "server/crew.h"
+#include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
 
@@ -187,6 +188,7 @@ seat_open(struct seat *s)
 	engine_swap(&s->engine, &own);
 	buffers_free(&own);
 	s->engine.sched.allowance = site_allowance(&s->crew->given);
+	watchdog_watch(s->crew->watchdog, &s->engine.sched);
 	s->site = (struct site){.engine = &s->engine,
 				.counters = &s->counters,
 				.given = s->crew->given,

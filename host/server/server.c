@@ -400,6 +400,7 @@ server_push_stats(lua_State *L, const struct server_stats *stats)
 	put_count(L, "unanswered", count_get(&c->unanswered));
 	put_count(L, "send_errors", count_get(&c->send_errors));
 	put_count(L, "died", count_get(&c->died));
+	put_count(L, "stuck", count_get(&c->stuck));
 	put_count(L, "bytes_in", count_get(&c->bytes_in));
 	put_count(L, "bytes_out", count_get(&c->bytes_out));
 	put_count(L, "reloads", stats->reloads);
