@@ -5,6 +5,8 @@
 #include "script/files.h"
 #include "script/finalizer.h"
 #include "script/lerror.h"
+#include "script/lstring.h"
+#include "script/ltable.h"
 #include "script/require.h"
 #include "script/sandbox.h"
 #include "script/slice.h"
@@ -165,6 +167,8 @@ open_libraries(lua_State *L)
 	const char *boxed = lua_touserdata(L, 3);
 
 	luaL_openlibs(L);
+	lstring_install(L);
+	ltable_install(L);
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 	luaopen_moonport_coroutine(L);
 	lua_pushvalue(L, -1);
