@@ -132,6 +132,8 @@ compose(struct log *log, struct buf *b, enum log_level level, const char *event,
 		put(b, level_names[level]);
 		put(b, "\",\"event\":");
 		json_quote(b, event, strlen(event));
+		if (log->own.name)
+			put_json_field(b, &log->own);
 		for (; fields && fields->name; fields++)
 			put_json_field(b, fields);
 		put(b, "}\n");
@@ -142,6 +144,8 @@ compose(struct log *log, struct buf *b, enum log_level level, const char *event,
 	put(b, level_names[level]);
 	put(b, " ");
 	put(b, event);
+	if (log->own.name)
+		put_text_field(b, &log->own, log->multiline);
 	for (; fields && fields->name; fields++)
 		put_text_field(b, fields, log->multiline);
 	put(b, "\n");

@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include "base/nearest.h"
+#include "server/master.h"
 #include "server/policy.h"
 
 #include <errno.h>
@@ -12,7 +13,14 @@
 /* No --log-level yet. */
 enum { UNSET = -1 };
 
-enum { DRAIN_TIMEOUT = 300, READY_FILE = 256, EXIT_WITH_PARENT, LOG_FORMAT, LOG_LEVEL };
+enum {
+	DRAIN_TIMEOUT = 300,
+	READY_FILE = 256,
+	EXIT_WITH_PARENT,
+	WORKERS,
+	LOG_FORMAT,
+	LOG_LEVEL
+};
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, 'l'},
@@ -21,6 +29,7 @@ static const struct option long_options[] = {
     {"drain-timeout", required_argument, NULL, DRAIN_TIMEOUT},
     {"ready-file", required_argument, NULL, READY_FILE},
     {"exit-with-parent", no_argument, NULL, EXIT_WITH_PARENT},
+    {"workers", required_argument, NULL, WORKERS},
     {"log-format", required_argument, NULL, LOG_FORMAT},
     {"log-level", required_argument, NULL, LOG_LEVEL},
     {"version", no_argument, NULL, 'V'},
@@ -129,6 +138,21 @@ set_log(struct options *o, int option, const char *value, char *why, size_t size
 }
 
 static int
+set_workers(struct options *o, const char *value, char *why, size_t size)
+{
+	char *end;
+	long n = strtol(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || n < 1 || n > MAX_WORKERS) {
+		snprintf(why, size, "--workers %s: it must be a number from 1 to %d", value,
+			 MAX_WORKERS);
+		return -EINVAL;
+	}
+	o->workers = (int)n;
+	return 0;
+}
+
+static int
 add_script(struct options *o, const char *path, char *why, size_t size)
 {
 	struct entry *e;
@@ -166,6 +190,8 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 	case EXIT_WITH_PARENT:
 		o->exit_with_parent = true;
 		return 0;
+	case WORKERS:
+		return set_workers(o, optarg, why, size);
 	case LOG_FORMAT:
 	case LOG_LEVEL:
 		return set_log(o, c, optarg, why, size);
@@ -326,6 +352,8 @@ options_help(void)
 	    "sync:\n"
 	    "                          one at a time (async)\n"
 	    "  -o, --option NAME=VALUE any attribute below\n"
+	    "      --workers N         N processes that share the listeners; one that dies "
+	    "is replaced\n"
 	    "      --drain-timeout S   as --option drain_timeout=S\n"
 	    "      --ready-file PATH   write one JSON line when every listener accepts; - "
 	    "is stdout\n"

@@ -39,6 +39,7 @@ struct options {
 	int nentries;
 	const char *ready_file; /* NULL: none; "-": standard output */
 	bool exit_with_parent;
+	int workers; /* 0: the program serves by itself */
 	enum log_format log_format;
 	enum log_level log_level;
 };

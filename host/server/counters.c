@@ -1,20 +1,34 @@
 #include "server/counters.h"
 
+typedef void change(counter *c, uint64_t n);
+
+static inline void
+each(struct counters *to, const struct counters *from, change *f)
+{
+	f(&to->requests, count_get(&from->requests));
+	f(&to->ended, count_get(&from->ended));
+	f(&to->errors, count_get(&from->errors));
+	f(&to->peers_gone, count_get(&from->peers_gone));
+	f(&to->timeouts, count_get(&from->timeouts));
+	f(&to->cancelled, count_get(&from->cancelled));
+	f(&to->refused, count_get(&from->refused));
+	f(&to->accept_errors, count_get(&from->accept_errors));
+	f(&to->truncated, count_get(&from->truncated));
+	f(&to->unanswered, count_get(&from->unanswered));
+	f(&to->send_errors, count_get(&from->send_errors));
+	f(&to->died, count_get(&from->died));
+	f(&to->bytes_in, count_get(&from->bytes_in));
+	f(&to->bytes_out, count_get(&from->bytes_out));
+}
+
 void
 counters_add(struct counters *to, const struct counters *from)
 {
-	count_add(&to->requests, count_get(&from->requests));
-	count_add(&to->ended, count_get(&from->ended));
-	count_add(&to->errors, count_get(&from->errors));
-	count_add(&to->peers_gone, count_get(&from->peers_gone));
-	count_add(&to->timeouts, count_get(&from->timeouts));
-	count_add(&to->cancelled, count_get(&from->cancelled));
-	count_add(&to->refused, count_get(&from->refused));
-	count_add(&to->accept_errors, count_get(&from->accept_errors));
-	count_add(&to->truncated, count_get(&from->truncated));
-	count_add(&to->unanswered, count_get(&from->unanswered));
-	count_add(&to->send_errors, count_get(&from->send_errors));
-	count_add(&to->died, count_get(&from->died));
-	count_add(&to->bytes_in, count_get(&from->bytes_in));
-	count_add(&to->bytes_out, count_get(&from->bytes_out));
+	each(to, from, count_add);
+}
+
+void
+counters_copy(struct counters *to, const struct counters *from)
+{
+	each(to, from, count_set);
 }

@@ -289,6 +289,24 @@ host_reborn(struct host *h, struct stream *keep)
 	return engine_reborn(&h->engine, keep);
 }
 
+int
+host_share(struct host *h)
+{
+	int rc = engine_reborn(&h->engine, NULL);
+
+	h->pid = getpid();
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		script_reseed(LIST_ENTRY(l, struct unit, link)->script);
+	for (struct list *l = h->servers.next, *next; l != &h->servers; l = next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		next = l->next;
+		server_share(s);
+		if (s->draining && rc == 0)
+			server_close(s);
+	}
+	return rc;
+}
+
 void
 host_run_child(struct host *h)
 {

@@ -11,6 +11,7 @@
 
 #include <sys/types.h>
 
+struct member;
 struct policy;
 struct stream;
 struct server;
@@ -24,9 +25,10 @@ struct host {
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */
 	counter reloads, failed_reloads;
-	pid_t pid;        /* whose host this is: a forked child's copy is not to be freed */
-	bool child;       /* this is a forked copy: see host_reborn() */
-	bool left_behind; /* threads still run that could not be ended */
+	pid_t pid;  /* whose host this is: a forked child's copy is not to be freed */
+	bool child; /* this is a forked copy: see host_reborn() */
+	struct member *member; /* of a worker: its line to the master; else NULL */
+	bool left_behind;      /* threads still run that could not be ended */
 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
@@ -54,6 +56,11 @@ void host_run(struct host *h);
 /* In a forked child: nothing of the parent's goes on here but, if `keep` is not NULL, the
  * running task and that stream.  Errors: as engine_reborn(). */
 int host_reborn(struct host *h, struct stream *keep);
+
+/* In a forked copy of a host that has not begun: a worker, which may host_begin() and
+ * accepts on the same listeners as the others.  Servers that had been stopped are closed.
+ * Errors: as engine_reborn(). */
+int host_share(struct host *h);
 
 /* The child's own host_run(): returns when its servers are done, and tidies up nothing. */
 void host_run_child(struct host *h);

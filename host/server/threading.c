@@ -53,7 +53,8 @@ lingering(const struct server *s)
 static void
 adopted(struct server *s)
 {
-	(void)crew_adopt(s->mixin); /* without memory the old generation stays */
+	if (s->mixin)
+		(void)crew_adopt(s->mixin); /* without memory the old generation stays */
 }
 
 static void
