@@ -1,19 +1,15 @@
 #include "script/script.h"
 
-#include "base/clock.h"
 #include "script/lerror.h"
 #include "script/sources.h"
 #include "script/task.h"
 
 #include <errno.h>
 #include <lauxlib.h>
-#include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static char *
 base_name(const char *path)
@@ -280,34 +276,6 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	script_keep_error(L, path, why, size);
 	destroy(sc);
 	return -EINVAL;
-}
-
-/* Runs protected. */
-static int
-reseed(lua_State *L)
-{
-	lua_Integer seed[2] = {0};
-
-	if (getrandom(seed, sizeof(seed), GRND_NONBLOCK) < 0) {
-		seed[0] = getpid();
-		seed[1] = clock_now();
-	}
-	lua_getglobal(L, LUA_MATHLIBNAME);
-	lua_getfield(L, -1, "randomseed");
-	lua_pushinteger(L, seed[0]);
-	lua_pushinteger(L, seed[1]);
-	lua_call(L, 2, 0);
-	return 0;
-}
-
-void
-script_reseed(struct script *sc)
-{
-	lua_State *L = sc->state.L;
-
-	lua_pushcfunction(L, reseed);
-	if (state_call(L, 0, 0) != LUA_OK) /* the script has taken the library away */
-		lua_pop(L, 1);
 }
 
 void

@@ -59,10 +59,6 @@ void script_keep_error(lua_State *L, const char *path, char *why, size_t size);
 /* A Lua function that does nothing: `setup` and `finish` of base classes. */
 int script_base_step(lua_State *L);
 
-/* In a forked process that will live: its math.random() is to be another one than the
- * parent's. */
-void script_reseed(struct script *sc);
-
 void script_hold(struct script *sc);
 
 /* Gives a reference back; the last one frees the state. */

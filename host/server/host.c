@@ -296,7 +296,7 @@ host_share(struct host *h)
 
 	h->pid = getpid();
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
-		script_reseed(LIST_ENTRY(l, struct unit, link)->script);
+		state_reseed(&LIST_ENTRY(l, struct unit, link)->script->state);
 	for (struct list *l = h->servers.next, *next; l != &h->servers; l = next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
 		next = l->next;

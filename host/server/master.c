@@ -68,6 +68,7 @@ kill_all(struct master *m)
 
 /* ---- the end of a worker ---- */
 
+/* One that dies again and again is worth an event a second. */
 static void
 log_worker(struct process *p, int gate, enum log_level level, const char *event,
 	   const struct log_field *more)
@@ -76,7 +77,10 @@ log_worker(struct process *p, int gate, enum log_level level, const char *event,
 
 	for (int n = 2; more && more->name && n < 5; n++)
 		f[n] = *more++;
-	log_gated(p->master->host->engine.log, &p->gates[gate], level, event, f);
+	if (p->backoff <= FIRST_PAUSE)
+		log_event(p->master->host->engine.log, level, event, f);
+	else
+		log_gated(p->master->host->engine.log, &p->gates[gate], level, event, f);
 }
 
 /* status: of waitpid(2), or -1 when somebody else has taken it. */
