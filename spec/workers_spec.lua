@@ -97,9 +97,11 @@ local function until_stats(p, what, condition)
   error(message .. "\n" .. table.concat(parts, " ") .. "\n" .. host.read(p.log_path), 2)
 end
 
-local function until_full(p, n)
-  host.eventually(n .. " workers", function() return #workers(p) == n end)
-  return until_stats(p, n .. " workers that accept", function(s) return s.workers == n end)
+-- n workers accept, after so many have died.
+local function until_full(p, n, died)
+  local s = until_stats(p, n .. " workers", function(s) return s.workers == n and s.workers_died == died end)
+  assert.are.equal(n, #workers(p))
+  return s
 end
 
 describe("workers", function()
@@ -185,8 +187,7 @@ describe("workers", function()
     assert.are.equal("SIGKILL", died.signal)
     assert.are.equal("error", died.level)
     assert(died.age_ms >= 0)
-    local s = until_full(p, 3)
-    assert.are.equal(1, s.workers_died)
+    until_full(p, 3, 1)
     for pid, c in pairs(clients) do assert.are.equal(tostring(pid), c:ask("worker")) end
     local s2 = until_stats(p, "no request of the dead", function(now) return now.active == 3 end)
     assert(s2.requests >= 3)
@@ -207,7 +208,7 @@ describe("workers", function()
       local now = workers(p)
       return #now == 2 and now[1] ~= leaver and now[2] ~= leaver
     end)
-    assert.are.equal(0, until_full(p, 2).workers_died)
+    until_full(p, 2, 0)
     assert.are.equal(0, #p:find("worker died"))
     close_each(clients)
     p:stop()
@@ -222,7 +223,7 @@ describe("workers", function()
         if reply == tag then good = good + 1 else lost = lost + 1 end
       end })
     -- each says its line and leaves when it has the answer
-    local began, killed, next_kill = sys.now(), 0, sys.now()
+    local began, killed, dead, next_kill = sys.now(), 0, {}, sys.now()
     local ended, tails = false, {}
     while not ended do
       ended = sys.now() - began > 4
@@ -237,8 +238,10 @@ describe("workers", function()
       if sys.now() >= next_kill then
         next_kill = sys.now() + 0.1
         local now = workers(p)
-        if #now > 0 then
-          sys.kill(now[math.random(#now)], "KILL")
+        local victim = now[math.random(math.max(#now, 1))]
+        if victim and not dead[victim] then
+          dead[victim] = true
+          sys.kill(victim, "KILL")
           killed = killed + 1
         end
       end
@@ -246,8 +249,7 @@ describe("workers", function()
     h:finish()
     assert(killed >= 10, "killed " .. killed)
     assert(good > 100, "good " .. good .. ", lost " .. lost)
-    local s = until_full(p, 4)
-    assert.are.equal(killed, s.workers_died)
+    until_full(p, 4, killed)
     assert.are.equal("alive", ask(p, "alive"))
     for _, child in ipairs(p:children()) do assert.are_not.equal("Z", child.state) end
     p:stop()
@@ -275,7 +277,7 @@ describe("workers", function()
       return n, own
     end
     sys.kill(workers(p)[1], "KILL")
-    until_full(p, 3)
+    until_full(p, 3, 1)
     local seen = {}
     host.eventually("no client's connection", function()
       seen = {}

@@ -229,7 +229,7 @@ begin_end(struct master *m, bool at_once)
 		m->processes[i].due = false;
 		loop_timer_set(loop_of(m), &m->processes[i].retry, CLOCK_NEVER);
 	}
-	set_give_up(m, at_once ? MOMENT : clock_after(MOMENT, drain + grace));
+	set_give_up(m, at_once ? MOMENT / 2 : clock_after(MOMENT, drain + grace));
 }
 
 /* A script has stopped a server; replacements will not have it any more. */
