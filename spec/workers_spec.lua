@@ -158,15 +158,26 @@ describe("workers", function()
 
     it("are replaced with the " .. mixin .. " mixin, and a dead one's figures stay", function()
       local p = start(obedient(), { mixin = mixin })
-      for i = 1, 10 do assert.are.equal("n" .. i, ask(p, "n" .. i)) end
-      until_stats(p, "the sum", function(s) return s.requests >= 10 end)
-      local before = workers(p)
-      sys.kill(before[1], "KILL")
-      local s = until_stats(p, "the replacement", function(s) return s.workers_died == 1 and s.workers == 2 end)
-      assert(s.requests >= 10, s.requests)
-      local after = workers(p)
-      assert.are.equal(2, #after)
-      assert.are_not.same(before, after)
+      for i = 1, 60 do assert.are.equal("n" .. i, ask(p, "n" .. i)) end
+      local clients = one_of_each(p, 2)
+      local victim, c = next(clients)
+      local survivor, other = next(clients, victim)
+      host.eventually("the sum", function() return stats(other).requests >= 62 end)
+      sys.kill(victim, "KILL")
+      c:close()
+      host.eventually("the replacement", function()
+        local s = stats(other)
+        return s.workers_died == 1 and s.workers == 2
+      end)
+      repeat -- sync: the other one is taken
+        c = host.connect(p:url())
+        local pid = math.tointeger(c:ask("worker"))
+        if pid == survivor then c:close() end
+      until pid ~= survivor
+      assert.are_not.equal(victim, survivor)
+      host.eventually("the sum with the dead one's", function() return stats(c).requests >= 62 end)
+      c:close()
+      other:close()
       p:stop()
     end)
   end
