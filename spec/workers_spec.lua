@@ -174,13 +174,27 @@ describe("workers", function()
         local pid = math.tointeger(c:ask("worker"))
         if pid == survivor then c:close() end
       until pid ~= survivor
-      assert.are_not.equal(victim, survivor)
       host.eventually("the sum with the dead one's", function() return stats(c).requests >= 62 end)
       c:close()
       other:close()
       p:stop()
     end)
   end
+
+  it("may keep children of their own ready", function()
+    local p = start(obedient(), { mixin = "forking",
+      args = { "--option=max_children=3", "--option=max_requests_per_child=4" } })
+    for i = 1, 40 do
+      assert.are.equal("n" .. i, ask(p, "n" .. i))
+    end
+    until_stats(p, "the sum", function(s) return s.requests >= 40 end)
+    local victim = workers(p)[1]
+    sys.kill(victim, "KILL")
+    until_full(p, 2, 1)
+    for i = 1, 20 do assert.are.equal("n" .. i, ask(p, "n" .. i)) end
+    p:stop()
+    p:gone()
+  end)
 
   -- torture list 77
   it("that die take along their own clients and nobody else's", function()
