@@ -127,6 +127,8 @@ compose(struct log *log, struct line *t, enum log_level level, const char *event
 		line_put(t, level_names[level]);
 		line_put(t, "\",\"event\":");
 		json_quote(t, event, strlen(event));
+		if (log->own.name)
+			put_json_field(t, &log->own);
 		for (; fields && fields->name; fields++)
 			put_json_field(t, fields);
 		line_put(t, "}\n");
@@ -137,6 +139,8 @@ compose(struct log *log, struct line *t, enum log_level level, const char *event
 	line_put(t, level_names[level]);
 	line_put(t, " ");
 	line_put(t, event);
+	if (log->own.name)
+		put_text_field(t, &log->own, log->multiline);
 	for (; fields && fields->name; fields++)
 		put_text_field(t, fields, log->multiline);
 	line_put(t, "\n");

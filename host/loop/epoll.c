@@ -280,6 +280,11 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 		if (!sure && list_empty(&f->doubts))
 			doubt(f);
 	} else if (f->shared) {
+		/* The kernel wakes who has been in the set for the longest: what has taken
+		 * its share goes to the end of the queue. */
+		if (f->armed && sure)
+			ep_stand_back(f);
+		f->readable = false;
 		if (!f->armed)
 			(void)ep_add(f);
 	} else if (f->armed & EPOLLET)

@@ -1,5 +1,6 @@
 #include "script/state.h"
 
+#include "base/clock.h"
 #include "script/clibs.h"
 #include "script/coro.h"
 #include "script/files.h"
@@ -18,6 +19,8 @@
 #include <lualib.h>
 #include <malloc.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 /* tostring() in protected mode: a throwing __tostring must not end the report.  The
  * address of an object would tell nobody anything. */
@@ -236,6 +239,34 @@ state_relieve(struct state *st)
 	malloc_trim(0); /* what is free lies below what lives: only this gives it back */
 }
 
+/* Runs protected. */
+static int
+reseed(lua_State *L)
+{
+	lua_Integer seed[2] = {0};
+
+	if (getrandom(seed, sizeof(seed), GRND_NONBLOCK) < 0) {
+		seed[0] = getpid();
+		seed[1] = clock_now();
+	}
+	lua_getglobal(L, LUA_MATHLIBNAME);
+	lua_getfield(L, -1, "randomseed");
+	lua_pushinteger(L, seed[0]);
+	lua_pushinteger(L, seed[1]);
+	lua_call(L, 2, 0);
+	return 0;
+}
+
+void
+state_reseed(struct state *st)
+{
+	lua_State *L = st->L;
+
+	lua_pushcfunction(L, reseed);
+	if (state_call(L, 0, 0) != LUA_OK) /* the script has taken the library away */
+		lua_pop(L, 1);
+}
+
 int
 state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 	   lua_CFunction open, const struct sandbox_options *box)
@@ -260,6 +291,7 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 		state_close(st);
 		return -ENOMEM;
 	}
+	state_reseed(st);
 	st->alloc.low = st->alloc.used;
 	state_tune(st);
 	return 0;

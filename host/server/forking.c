@@ -159,6 +159,8 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	s->policy = &policy_sync;
 	children_unblock();
 	files_forget(state->L);
+	if (!s->site.script->borrowed)
+		state_reseed(state);
 	if (self.family->prefork)
 		return;
 	lua_gc(state->L, LUA_GCSTEP, -GARBAGE);

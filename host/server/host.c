@@ -325,6 +325,27 @@ host_reborn(struct host *h, struct stream *keep)
 	return engine_reborn(&h->engine, keep);
 }
 
+int
+host_share(struct host *h)
+{
+	int rc = engine_reborn(&h->engine, NULL);
+
+	h->pid = getpid();
+	meter_reborn(&h->meter);
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		unit_reborn(LIST_ENTRY(l, struct unit, link));
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		state_reseed(&LIST_ENTRY(l, struct unit, link)->script->state);
+	for (struct list *l = h->servers.next, *next; l != &h->servers; l = next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		next = l->next;
+		server_share(s);
+		if (s->draining && rc == 0)
+			server_close(s);
+	}
+	return rc;
+}
+
 void
 host_run_child(struct host *h)
 {
@@ -352,6 +373,25 @@ host_stop(struct host *h)
 	h->cancelled = true;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_kill(LIST_ENTRY(l, struct server, link));
+}
+
+struct unit *
+host_unit(const struct host *h, int number)
+{
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		if (number-- == 0)
+			return LIST_ENTRY(l, struct unit, link);
+	return NULL;
+}
+
+int
+host_unit_number(const struct host *h, const struct unit *u)
+{
+	int n = 0;
+
+	for (struct list *l = h->units.next; l != &u->link; l = l->next)
+		n++;
+	return n;
 }
 
 void
