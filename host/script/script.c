@@ -1,5 +1,6 @@
 #include "script/script.h"
 
+#include "script/coro.h"
 #include "script/lerror.h"
 #include "script/sandbox.h"
 #include "script/sources.h"
@@ -446,7 +447,7 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (sc->nspare < sc->room || more_room(sc)) {
+	if (!coro_is_known(co) && (sc->nspare < sc->room || more_room(sc))) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else
