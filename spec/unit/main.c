@@ -14,7 +14,7 @@ static const struct {
     {"addr", test_addr},         {"buf", test_buf},   {"heap", test_heap},
     {"json", test_json},         {"list", test_list}, {"listen", test_listen},
     {"log", test_log},           {"loop", test_loop}, {"nearest", test_nearest},
-    {"packsize", test_packsize}, {"pool", test_pool},
+    {"packsize", test_packsize}, {"pool", test_pool}, {"watch", test_watch},
 };
 
 static unsigned checks, failures;
@@ -44,11 +44,11 @@ main(int argc, char **argv)
 	unsigned failed = 0;
 
 	signal(SIGPIPE, SIG_IGN);
-	alarm(30); /* a test that hangs ends here */
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
 		if (!wanted(tests[i].name, argc, argv))
 			continue;
 		checks = failures = 0;
+		alarm(30); /* a test that hangs ends here */
 		tests[i].run();
 		printf("%s %s %u\n", failures ? "FAILED" : "ok", tests[i].name,
 		       failures ? failures : checks);
