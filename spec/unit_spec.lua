@@ -2,8 +2,10 @@
 local host = require("support.host")
 
 describe("the C unit", function()
-  local tests = { "addr", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "pool",
-    "watch" }
+  local tests = {
+    "addr", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "plain", "pool",
+    "watch",
+  }
 
   local function run(arguments)
     local p = assert(io.popen(host.build .. "/unit " .. arguments .. " 2>&1"))

@@ -90,7 +90,7 @@ static int co_wrapped(lua_State *L);
 static int
 yields(lua_State *L, int func)
 {
-	static const char *const can[] = {"pcall", "xpcall", "dofile"};
+	static const char *const can[] = {"pcall", "xpcall", "dofile", "require"};
 	lua_CFunction f = lua_tocfunction(L, func);
 	int known = f == co_resume || f == co_wrapped;
 
@@ -349,6 +349,78 @@ co_wrap(lua_State *L)
 	co_create(L);
 	lua_pushcclosure(L, co_wrapped, 1);
 	return 1;
+}
+
+int
+coro_apart(lua_State *L, lua_State *co, int nargs, const char *name)
+{
+	struct sched *s = sched_of(L);
+	lua_State *running = s->running, *barrier = s->barrier;
+	const char *barrier_name = s->barrier_name;
+	int status, nres;
+
+	if (!barrier) {
+		s->barrier = L;
+		s->barrier_name = name;
+	}
+	s->running = co;
+	status = lua_resume(co, L, nargs, &nres);
+	s->running = running;
+	s->barrier = barrier;
+	s->barrier_name = barrier_name;
+	if (status == LUA_YIELD) {
+		lua_settop(co, 0);
+		lua_pushfstring(co, "attempt to yield inside %s", name);
+		status = LUA_ERRRUN;
+	}
+	return status;
+}
+
+lua_State *
+coro_inner(lua_State *L, lua_State *co)
+{
+	lua_CFunction f;
+	lua_Debug ar;
+
+	if (lua_status(co) != LUA_YIELD || !lua_getstack(co, 0, &ar))
+		return NULL;
+	lua_getinfo(L, "f", &ar);
+	f = lua_tocfunction(L, -1);
+	lua_pop(L, 1);
+	/* A C function that has yielded still has its arguments there. */
+	if (f == co_resume)
+		return lua_tothread(co, 1);
+	return f == co_wrapped ? lua_tothread(co, lua_upvalueindex(1)) : NULL;
+}
+
+void
+coro_push_traceback(lua_State *L, lua_State *co)
+{
+	lua_State *inner = L == co ? NULL : coro_inner(L, co);
+
+	luaL_checkstack(L, 4, "traceback");
+	if (inner) {
+		coro_push_traceback(L, inner);
+		lua_pushliteral(L, "\n");
+	}
+	luaL_traceback(L, co, NULL, 0);
+	if (inner)
+		lua_concat(L, 3);
+}
+
+void
+coro_close(lua_State *L, lua_State *co)
+{
+	struct sched *s = sched_of(L);
+	lua_State *inner = coro_inner(L, co);
+
+	if (inner)
+		coro_close(L, inner);
+	coro_mark_waiting(co, 0);
+	lua_sethook(co, NULL, 0, 0);
+	s->running = co;
+	lua_resetthread(co);
+	lua_settop(co, 0);
 }
 
 /* The coroutine that a task began in is its main one: a value yielded there has no taker.

@@ -14,6 +14,9 @@ struct counters {
 	counter peers_gone;    /* ended by a peer that went away */
 	counter timeouts;      /* ended by a timeout */
 	counter cancelled;     /* ended by the host */
+	counter cpu_limit;     /* errors: ended for computing too long */
+	counter out_of_memory; /* errors: for want of memory */
+	counter preempted;     /* slices that were over before the handler waited */
 	counter refused;       /* by verify_request */
 	counter accept_errors; /* accept failed, or no thread or child could be had */
 	counter truncated;     /* datagrams longer than max_packet_size */

@@ -137,7 +137,7 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 		_exit(1);         /* it has ended meanwhile */
 	signal(SIGALRM, SIG_DFL); /* they may have been ignored since before exec(2) */
 	signal(SIGCHLD, SIG_DFL);
-	s->site.counters = slot;
+	site_count_in(&s->site, slot);
 	self.family = s->mixin;
 	if (host_reborn(s->host, keep) < 0 ||
 	    signals_open(&self.signals, s->site.engine->loop, signos,

@@ -41,7 +41,35 @@ host_free(struct host *h)
 		script_release(u->script);
 		free(u);
 	}
+	meter_close(&h->meter);
 	engine_free(&h->engine);
+}
+
+/* Limits what this thread computes, for the engine. */
+static void
+measure(struct host *h)
+{
+	int rc = h->metered ? meter_claim(&h->meter) : 0;
+
+	if (rc < 0) {
+		struct log_field f[] = {log_str("why", strerror(-rc)), {0}};
+		log_event(h->engine.log, LOG_WARN, "no limits of CPU time", f);
+		h->metered = false;
+		return;
+	}
+	if (h->metered)
+		meter_watch(&h->meter, &h->engine.sched);
+}
+
+/* The attributes of a script that is to be loaded. */
+static void
+limit(struct host *h, const struct attrs *a)
+{
+	if (a->cpu_limit == ATTR_NONE && a->time_slice == ATTR_NONE)
+		return;
+	h->metered = true;
+	h->engine.sched.allowance = site_allowance(a);
+	measure(h);
 }
 
 static int
@@ -53,6 +81,7 @@ load(struct host *h, const char *path, const struct attrs *a, unsigned number,
 				   .open = preload_moonport,
 				   .number = number};
 
+	limit(h, a);
 	return script_load(&h->engine.sched, path, &o, out, why, size);
 }
 
@@ -263,6 +292,7 @@ watch_drain(struct host *h)
 void
 host_run(struct host *h)
 {
+	measure(h);
 	while (!is_done(h)) {
 		watch_drain(h);
 		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
@@ -284,6 +314,8 @@ host_reborn(struct host *h, struct stream *keep)
 	h->cancelled = false;
 	if (!keep)
 		h->engine.sched.current = NULL;
+	meter_reborn(&h->meter);
+	measure(h);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_forget(LIST_ENTRY(l, struct server, link));
 	return engine_reborn(&h->engine, keep);

@@ -6,6 +6,7 @@
 
 #include "base/count.h"
 #include "base/list.h"
+#include "script/meter.h"
 #include "server/attrs.h"
 #include "server/engine.h"
 
@@ -18,6 +19,8 @@ struct url;
 
 struct host {
 	struct engine engine;
+	struct meter meter; /* of the thread that runs it */
+	bool metered;       /* there are limits to computing */
 	struct list servers, units;
 	const char *lua_path; /* of the host's own modules; borrowed */
 	int64_t drain_until;  /* CLOCK_NEVER: not draining */

@@ -116,6 +116,7 @@ seat_open(struct seat *s)
 		return rc;
 	engine_swap(&s->engine, &own);
 	buffers_free(&own);
+	s->engine.sched.allowance = site_allowance(&s->crew->given);
 	s->site = (struct site){.engine = &s->engine,
 				.counters = &s->counters,
 				.given = s->crew->given,

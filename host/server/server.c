@@ -387,6 +387,9 @@ server_push_stats(lua_State *L, const struct server_stats *stats)
 	put_count(L, "peers_gone", count_get(&c->peers_gone));
 	put_count(L, "timeouts", count_get(&c->timeouts));
 	put_count(L, "cancelled", count_get(&c->cancelled));
+	put_count(L, "cpu_limit", count_get(&c->cpu_limit));
+	put_count(L, "out_of_memory", count_get(&c->out_of_memory));
+	put_count(L, "preempted", count_get(&c->preempted));
 	put_count(L, "refused", count_get(&c->refused));
 	put_count(L, "accept_errors", count_get(&c->accept_errors));
 	put_count(L, "truncated", count_get(&c->truncated));

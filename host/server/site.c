@@ -1,7 +1,9 @@
 #include "server/site.h"
 
+#include "base/clock.h"
 #include "script/script.h"
 #include "script/task.h"
+#include "server/counters.h"
 #include "server/engine.h"
 
 #include <errno.h>
@@ -12,6 +14,28 @@ site_init(struct site *s)
 {
 	list_init(&s->requests);
 	pool_init(&s->pool, sizeof(struct request));
+	s->allowance = site_allowance(&s->given);
+	s->allowance.preempted = &s->counters->preempted;
+}
+
+void
+site_count_in(struct site *s, struct counters *counters)
+{
+	s->counters = counters;
+	s->allowance.preempted = &counters->preempted;
+}
+
+static int64_t
+nanoseconds(double seconds)
+{
+	return seconds == ATTR_NONE ? CLOCK_NEVER : clock_after(0, seconds);
+}
+
+struct allowance
+site_allowance(const struct attrs *a)
+{
+	return (struct allowance){.slice = nanoseconds(a->time_slice),
+				  .limit = nanoseconds(a->cpu_limit)};
 }
 
 void
@@ -139,6 +163,8 @@ site_adopt(struct site *s, struct script *script, char *why, size_t size)
 	if (!script->borrowed)
 		script->state.alloc.limit = (size_t)next.memory_limit;
 	s->attrs = next;
+	s->allowance = site_allowance(&next);
+	s->allowance.preempted = &s->counters->preempted;
 	s->generation = generation;
 	s->script = script;
 	return 0;

@@ -11,6 +11,7 @@
 #include "base/pool.h"
 #include "bind/ldatagram.h"
 #include "bind/lserver.h"
+#include "script/slice.h"
 #include "server/attrs.h"
 #include "server/request.h"
 
@@ -36,6 +37,7 @@ struct site {
 	int self_ref;  /* self.server */
 
 	struct attrs attrs;           /* and what the script says */
+	struct allowance allowance;   /* of that, what limits computing */
 	struct script *script;        /* the current generation; holds a reference */
 	struct generation generation; /* what that holds for this site */
 	struct list requests;
@@ -45,6 +47,12 @@ struct site {
 };
 
 void site_init(struct site *s);
+
+/* Has it count there from now on. */
+void site_count_in(struct site *s, struct counters *counters);
+
+/* The limits of computing that these attributes set. */
+struct allowance site_allowance(const struct attrs *a);
 
 /* No request may be left. */
 void site_free(struct site *s);

@@ -150,7 +150,9 @@ round_of(struct worker *w, struct seat *s)
 		workers_tell(c);
 	}
 	pthread_mutex_unlock(&c->mutex);
+	meter_watch(&w->meter, &s->engine.sched);
 	rc = seat_run(s, &in, &w->buffers, &more, why, sizeof(why));
+	meter_watch(&w->meter, NULL);
 	pthread_mutex_lock(&c->mutex);
 	w->seat = NULL;
 	s->runs = NULL;
@@ -177,12 +179,18 @@ work(void *arg)
 	struct seat *s;
 	bool last;
 
+	if (c->given.cpu_limit != ATTR_NONE || c->given.time_slice != ATTR_NONE)
+		(void)meter_open(
+		    &w->meter); /* the server's thread has said so if it fails */
 	pthread_mutex_lock(&c->mutex);
 	while ((s = next_seat(w)))
 		if (seat_claim(s))
 			do
 				round_of(w, s);
 			while (!seat_release(s));
+	pthread_mutex_unlock(&c->mutex);
+	meter_close(&w->meter);
+	pthread_mutex_lock(&c->mutex);
 	c->nworkers--;
 	w->ended = true;
 	last = c->orphan && c->nworkers == 0;

@@ -20,6 +20,7 @@ void test_log(void);
 void test_loop(void);
 void test_nearest(void);
 void test_packsize(void);
+void test_plain(void);
 void test_pool(void);
 void test_watch(void);
 
