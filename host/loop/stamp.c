@@ -1,9 +1,14 @@
 #include "loop/stamp.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Longer than any kernel's clock for file times stands still. */
+static const int64_t STEP = 20 * CLOCK_MS;
 
 static bool
 same_time(struct timespec a, struct timespec b)
@@ -33,6 +38,30 @@ try_to_read(const char *path)
 	return err;
 }
 
+static bool
+is_young(struct timespec changed)
+{
+	struct timespec now;
+	int64_t age;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	age = (int64_t)(now.tv_sec - changed.tv_sec) * CLOCK_SECOND + now.tv_nsec -
+	      changed.tv_nsec;
+	return age >= 0 && age < STEP; /* another machine's clock may be ahead */
+}
+
+static struct stamp
+make(const struct stat *st, int err)
+{
+	return (struct stamp){.err = err,
+			      .young = is_young(st->st_ctim),
+			      .dev = st->st_dev,
+			      .ino = st->st_ino,
+			      .size = st->st_size,
+			      .mtime = st->st_mtim,
+			      .ctime = st->st_ctim};
+}
+
 struct stamp
 stamp_of(const char *path)
 {
@@ -40,10 +69,15 @@ stamp_of(const char *path)
 
 	if (stat(path, &st) < 0)
 		return (struct stamp){.err = errno};
-	return (struct stamp){.err = try_to_read(path),
-			      .dev = st.st_dev,
-			      .ino = st.st_ino,
-			      .size = st.st_size,
-			      .mtime = st.st_mtim,
-			      .ctime = st.st_ctim};
+	return make(&st, try_to_read(path));
+}
+
+struct stamp
+stamp_of_fd(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return (struct stamp){.err = errno};
+	return make(&st, 0);
 }

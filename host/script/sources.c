@@ -12,6 +12,7 @@ struct source {
 	char *file;
 	char *text;
 	size_t len;
+	struct stamp stamp;
 };
 
 struct sources {
@@ -99,19 +100,19 @@ sources_module(lua_State *L, const char *name)
 }
 
 size_t
-sources_files(const struct sources *s, const char **files, size_t n)
+sources_files(const struct sources *s, struct stamped *files, size_t n)
 {
 	size_t i = 0;
 
 	for (const struct source *x = s->list; x; x = x->next, i++)
 		if (i < n)
-			files[i] = x->file;
+			files[i] = (struct stamped){.path = x->file, .stamp = x->stamp};
 	return i;
 }
 
 /* A whole file; NULL: it cannot be read, which the loader will say better. */
 static char *
-read_whole(const char *file, size_t *len)
+read_whole(const char *file, size_t *len, struct stamp *stamp)
 {
 	FILE *f = fopen(file, "re");
 	char *text = NULL, *more;
@@ -119,6 +120,7 @@ read_whole(const char *file, size_t *len)
 
 	if (!f)
 		return NULL;
+	*stamp = stamp_of_fd(fileno(f)); /* before it is read: later changes count */
 	do {
 		if (n == room) {
 			room = room ? room * 2 : 8192;
@@ -146,7 +148,7 @@ add(struct sources *s, const char *name, const char *file)
 
 	if (!x)
 		return NULL;
-	x->text = read_whole(file, &x->len);
+	x->text = read_whole(file, &x->len, &x->stamp);
 	x->file = strdup(file);
 	x->name = name ? strdup(name) : NULL;
 	if (!x->text || !x->file || (name && !x->name)) {
