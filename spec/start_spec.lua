@@ -498,7 +498,7 @@ requests 5
     assert.is_true(#threads >= 3)
     for _, thread in ipairs(threads) do
       local blocked = host.read(("/proc/%d/task/%s/status"):format(p.pid, thread)):match("SigBlk:%s+(%x+)")
-      -- All but KILL and STOP, which cannot be, the C library's own two, which must not, and the one of a thread's timer.
+      -- All but KILL and STOP, which cannot be, the C library's own two, which must not, and the timer's.
       local expected = tonumber(thread) == p.pid and 0 or ~(1 << 8 | 1 << 18 | 3 << 31 | 1 << 40)
       assert.are.equal(expected, tonumber(blocked, 16) & ~(3 << 31))
     end

@@ -3,7 +3,7 @@ local host = require("support.host")
 
 describe("the C unit", function()
   local tests = {
-    "addr", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "plain", "pool",
+    "addr", "beneath", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "plain", "pool",
     "watch",
   }
 

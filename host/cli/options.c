@@ -12,7 +12,15 @@
 /* No --log-level yet. */
 enum { UNSET = -1 };
 
-enum { DRAIN_TIMEOUT = 300, READY_FILE = 256, EXIT_WITH_PARENT, LOG_FORMAT, LOG_LEVEL };
+enum {
+	DRAIN_TIMEOUT = 300,
+	READY_FILE = 256,
+	EXIT_WITH_PARENT,
+	LOG_FORMAT,
+	LOG_LEVEL,
+	SANDBOX,
+	STRICT
+};
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, 'l'},
@@ -24,6 +32,8 @@ static const struct option long_options[] = {
     {"exit-with-parent", no_argument, NULL, EXIT_WITH_PARENT},
     {"log-format", required_argument, NULL, LOG_FORMAT},
     {"log-level", required_argument, NULL, LOG_LEVEL},
+    {"sandbox", no_argument, NULL, SANDBOX},
+    {"strict", no_argument, NULL, STRICT},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -169,6 +179,12 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return 0;
 	case EXIT_WITH_PARENT:
 		o->exit_with_parent = true;
+		return 0;
+	case SANDBOX:
+		o->sandbox = true;
+		return 0;
+	case STRICT:
+		o->strict = true;
 		return 0;
 	case LOG_FORMAT:
 	case LOG_LEVEL:
@@ -338,6 +354,12 @@ options_help(void)
 	    "      --exit-with-parent  stop when standard input reaches its end\n"
 	    "      --log-format FORMAT text or json (text)\n"
 	    "      --log-level LEVEL   debug, info, warn or error (info)\n"
+	    "      --sandbox           no script runs programs, loads C libraries or opens "
+	    "files\n"
+	    "                          outside its folder\n"
+	    "      --strict            refuse scripts and modules that other users could "
+	    "have\n"
+	    "                          changed\n"
 	    "      --version, --help\n"
 	    "\n"
 	    "An option before the first script is for all scripts, one behind a script for "

@@ -9,8 +9,8 @@
 /* The one thing that a signal handler can see: where to write. */
 static volatile sig_atomic_t signal_fd = -1;
 
-/* After which signal the process may live no longer than so many seconds. */
-static volatile sig_atomic_t last_signo, last_seconds;
+/* After which signals the process may live no longer than so many seconds. */
+static volatile sig_atomic_t last_signo, last_other, last_seconds;
 
 static void
 on_signal(int signo)
@@ -18,7 +18,7 @@ on_signal(int signo)
 	int saved = errno;
 	unsigned char c = (unsigned char)signo;
 
-	if (signo == last_signo && last_seconds > 0)
+	if ((signo == last_signo || signo == last_other) && last_seconds > 0)
 		alarm((unsigned)last_seconds);
 	if (signal_fd >= 0 && signo != SIGPIPE)
 		(void)!write(signal_fd, &c, 1); /* full: the signal is in it already */
@@ -77,9 +77,10 @@ signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
 }
 
 void
-signals_last_word(int signo, unsigned seconds)
+signals_last_word(int signo, int other, unsigned seconds)
 {
 	last_signo = signo;
+	last_other = other;
 	last_seconds = (sig_atomic_t)seconds;
 }
 

@@ -24,13 +24,17 @@ stamp_same(const struct stamp *a, const struct stamp *b)
 	       same_time(a->ctime, b->ctime);
 }
 
-/* Out of descriptors, nothing can be said of the file. */
+/* Why the file cannot be read.  What is not a file is not touched.  Out of descriptors,
+ * nothing can be said. */
 static int
-try_to_read(const char *path)
+try_to_read(const char *path, mode_t mode)
 {
+	int fd, err;
 	char c;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), err;
 
+	if (!S_ISREG(mode))
+		return S_ISDIR(mode) ? EISDIR : 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return errno == EMFILE || errno == ENFILE ? 0 : errno;
 	err = pread(fd, &c, 1, 0) < 0 ? errno : 0;
@@ -69,7 +73,7 @@ stamp_of(const char *path)
 
 	if (stat(path, &st) < 0)
 		return (struct stamp){.err = errno};
-	return make(&st, try_to_read(path));
+	return make(&st, try_to_read(path, st.st_mode));
 }
 
 struct stamp

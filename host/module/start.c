@@ -9,6 +9,7 @@
 #include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
+#include "server/unit.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -168,6 +169,7 @@ started_stats(lua_State *L)
 		n++;
 		sum.active += one.active;
 		sum.drops += one.drops;
+		sum.generations = one.generations;
 		sum.reloads = one.reloads;
 		sum.failed_reloads = one.failed_reloads;
 	}
@@ -178,6 +180,67 @@ started_stats(lua_State *L)
 		  count_get(&sum.counters.bytes_out) - (n - 1) * count_get(&io->bytes_out));
 	server_push_stats(L, &sum);
 	return 1;
+}
+
+/* A reload that another thread waits for. */
+struct awaited {
+	struct started *started;
+	struct reload_ask ask;
+	pthread_mutex_t mutex;
+	pthread_cond_t over;
+	bool done;
+	unsigned number;
+	char why[SCRIPT_ERROR];
+};
+
+static void
+reload_told(struct reload_ask *a, unsigned number, const char *why)
+{
+	struct awaited *w = LIST_ENTRY(a, struct awaited, ask);
+
+	pthread_mutex_lock(&w->mutex);
+	w->number = number;
+	snprintf(w->why, sizeof(w->why), "%s", why ? why : "");
+	w->done = true;
+	pthread_cond_signal(&w->over);
+	pthread_mutex_unlock(&w->mutex);
+}
+
+/* On the server's thread. */
+static void
+reload(void *arg)
+{
+	struct awaited *w = arg;
+	struct host *h = &w->started->host;
+
+	reload_ask(LIST_ENTRY(h->units.next, struct unit, link), &w->ask);
+}
+
+/* server:reload() -> the new generation's number, or nil and why the old one stays */
+static int
+started_reload(lua_State *L)
+{
+	struct awaited w = {.started = check(L),
+			    .ask.told = reload_told,
+			    .mutex = PTHREAD_MUTEX_INITIALIZER,
+			    .over = PTHREAD_COND_INITIALIZER};
+
+	if (!w.started->runs)
+		return luaL_error(L, "the server is stopped");
+	list_init(&w.ask.link);
+	if (loop_post(w.started->host.engine.loop, reload, &w) < 0)
+		return luaL_error(L, "not enough memory");
+	pthread_mutex_lock(&w.mutex);
+	while (!w.done)
+		pthread_cond_wait(&w.over, &w.mutex);
+	pthread_mutex_unlock(&w.mutex);
+	if (w.number > 0) {
+		lua_pushinteger(L, w.number);
+		return 1;
+	}
+	lua_pushnil(L);
+	lua_pushstring(L, w.why);
+	return 2;
 }
 
 /* Fields that say where it listens are in the object's table. */
@@ -210,8 +273,10 @@ started_tostring(lua_State *L)
 static void
 push_class(lua_State *L)
 {
-	static const luaL_Reg methods[] = {
-	    {"shutdown", started_shutdown}, {"stats", started_stats}, {NULL, NULL}};
+	static const luaL_Reg methods[] = {{"reload", started_reload},
+					   {"shutdown", started_shutdown},
+					   {"stats", started_stats},
+					   {NULL, NULL}};
 	static const luaL_Reg meta[] = {{"__index", started_index},
 					{"__tostring", started_tostring},
 					{"__close", started_shutdown},

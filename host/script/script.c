@@ -1,15 +1,17 @@
 #include "script/script.h"
 
 #include "script/lerror.h"
+#include "script/sandbox.h"
 #include "script/sources.h"
 #include "script/task.h"
+#include "script/text.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static char *
 base_name(const char *path)
@@ -22,40 +24,29 @@ base_name(const char *path)
 	return strndup(base, n);
 }
 
-/* Looks at the file before Lua does, for clearer sentences than the compiler's. */
+/* Reads the script into its sources, with clearer sentences than Lua's loader has. */
 static int
-inspect(const char *path, char *why, size_t size)
+read_script(struct sources *s, const char *path, bool strict, char *why, size_t size)
 {
-	char head = 0;
-	struct stat st;
-	FILE *f;
-	size_t n;
-	int rc;
+	struct text text = {0};
+	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+	int rc = fd < 0 ? -errno : 0;
 
-	/* What can be read only once is left to the loader. */
-	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
-		return 0;
-	f = fopen(path, "re");
-	if (!f) {
-		rc = -errno;
-		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));
-		return rc;
-	}
-	if (fstat(fileno(f), &st) == 0 && S_ISDIR(st.st_mode)) {
-		fclose(f);
-		snprintf(why, size, "cannot read the script %s: it is a folder", path);
-		return -EISDIR;
-	}
-	n = fread(&head, 1, 1, f);
-	rc = ferror(f) ? -EIO : 0;
-	fclose(f);
-	if (rc < 0)
-		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));
-	else if (n == 1 && head == LUA_SIGNATURE[0]) {
+	*why = 0;
+	if (rc == 0)
+		rc = text_read(fd, path, strict, &text, why, size);
+	if (rc < 0 && !*why)
+		snprintf(why, size, "cannot read the script %s: %s", path,
+			 rc == -EISDIR ? "it is a folder" : strerror(-rc));
+	else if (text.len > 0 && *text.p == LUA_SIGNATURE[0]) {
 		snprintf(why, size,
 			 "%s is precompiled Lua; scripts are loaded as text only", path);
+		free(text.p);
 		rc = -EINVAL;
-	}
+	} else if (rc == 0 && !sources_put(s, NULL, path, &text))
+		rc = -ENOMEM;
+	if (rc == 0 || rc == -ENOMEM)
+		snprintf(why, size, "cannot load %s: out of memory", path);
 	return rc;
 }
 
@@ -268,49 +259,64 @@ loaded(struct chore *c, lua_State *co, int status)
 	l->done(l, -EINVAL);
 }
 
-/* A generation without its code yet.  NULL: out of memory. */
+/* A generation without its code and its state yet.  NULL: out of memory. */
 static struct script *
 new_script(struct sched *s, const char *path, const struct script_options *o)
 {
 	struct script *sc = calloc(1, sizeof(*sc));
-	char *search;
-	int rc;
 
 	if (!sc)
 		return NULL;
 	*sc = (struct script){.sched = s, .refs = 1, .number = o->number};
 	sc->path = strdup(path);
 	sc->name = base_name(path);
-	sc->sources = o->sources ? sources_hold(o->sources) : sources_new();
-	search = search_path(path, o->lua_path);
-	rc = sc->path && sc->name && search && sc->sources
-		 ? state_open(&sc->state, s, o->memory_limit, search, o->open)
-		 : -ENOMEM;
-	free(search);
-	if (rc == 0) {
-		warn_open(sc->state.L, &sc->warnings, s->log, sc->path);
+	sc->sources = o->sources ? sources_hold(o->sources) : sources_new(o->strict);
+	if (sc->path && sc->name && sc->sources)
 		return sc;
-	}
 	destroy(sc);
 	return NULL;
+}
+
+/* Reads the text and opens a state for it.  why: what to say if memory is short. */
+static int
+open_script(struct script *sc, const struct script_options *o, char *why, size_t size)
+{
+	const struct sandbox_options box = {.script = sc->path, .lua_path = o->lua_path};
+	char *search;
+	int rc = 0;
+
+	if (!o->sources)
+		rc = read_script(sc->sources, sc->path, o->strict, why, size);
+	if (rc < 0)
+		return rc;
+	search = search_path(sc->path, o->lua_path);
+	rc = search ? state_open(&sc->state, sc->sched, o->memory_limit, search, o->open,
+				 o->sandbox ? &box : NULL)
+		    : -ENOMEM;
+	free(search);
+	if (rc == 0)
+		warn_open(sc->state.L, &sc->warnings, sc->sched->log, sc->path);
+	return rc;
 }
 
 int
 script_begin(struct sched *s, const char *path, const struct script_options *o,
 	     struct loading *l)
 {
-	int rc = o->sources ? 0 : inspect(path, l->why, sizeof(l->why));
-	struct script *sc;
+	struct script *sc = new_script(s, path, o);
 	lua_State *L;
+	int rc;
 
 	l->chore.task = NULL;
 	l->script = NULL;
-	if (rc < 0)
-		return rc;
 	snprintf(l->why, sizeof(l->why), "cannot load %s: out of memory", path);
-	sc = new_script(s, path, o);
 	if (!sc)
 		return -ENOMEM;
+	rc = open_script(sc, o, l->why, sizeof(l->why));
+	if (rc < 0) {
+		destroy(sc);
+		return rc;
+	}
 	L = sc->state.L;
 	lua_pushcfunction(L, load);
 	lua_pushlightuserdata(L, sc);

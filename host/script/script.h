@@ -46,6 +46,8 @@ struct script_options {
 	unsigned number;
 	struct sources *sources; /* load from these, not from the files; or NULL */
 	const struct allowance *allowance; /* to load under; NULL: the scheduler's */
+	bool sandbox;                      /* see sandbox.h */
+	bool strict; /* see text.h; with `sources` it is theirs that counts */
 };
 
 /* A script on its way.  The caller owns the struct and keeps it in place. */

@@ -213,7 +213,8 @@ append_number(char *out, size_t size, size_t at, int n)
 static void
 tell_stuck(struct meter *m, struct sched *s, lua_State *L)
 {
-	struct stuck what = {.owner = s->current ? s->current->owner : NULL,
+	const struct task *t = s->current;
+	struct stuck what = {.owner = t && !t->chore ? t->owner : NULL,
 			     .used = slice_used(s)};
 	lua_Debug ar;
 

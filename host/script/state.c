@@ -1,11 +1,14 @@
 #include "script/state.h"
 
+#include "script/clibs.h"
 #include "script/coro.h"
 #include "script/files.h"
 #include "script/finalizer.h"
 #include "script/lerror.h"
 #include "script/require.h"
+#include "script/sandbox.h"
 #include "script/slice.h"
+#include "script/sources.h"
 #include "script/task.h"
 
 #include <errno.h>
@@ -110,7 +113,7 @@ text_loadfile(lua_State *L)
 	const char *name = luaL_checkstring(L, 1);
 	int has_env = lua_gettop(L) >= 3;
 
-	if (luaL_loadfilex(L, name, "t") != LUA_OK) {
+	if (sources_loadfile(L, name) != LUA_OK) {
 		luaL_pushfail(L);
 		lua_insert(L, -2);
 		return 2;
@@ -136,7 +139,7 @@ text_dofile(lua_State *L)
 	const char *name = luaL_checkstring(L, 1);
 
 	lua_settop(L, 1);
-	if (luaL_loadfilex(L, name, "t") != LUA_OK)
+	if (sources_loadfile(L, name) != LUA_OK)
 		return lua_error(L);
 	lua_callk(L, 0, LUA_MULTRET, 0, dofile_k);
 	return dofile_k(L, LUA_OK, 0);
@@ -150,10 +153,13 @@ refuse_sethook(lua_State *L)
 			  "code that computes too long");
 }
 
-/* Argument 1: what to put before package.path, or nil; 2: the function that opens more. */
+/* Argument 1: what to put before package.path, or nil; 2: the function that opens more;
+ * 3: the script's path if it has a sandbox, or nil; 4: where the host's own modules are. */
 static int
 open_libraries(lua_State *L)
 {
+	const char *boxed = lua_tostring(L, 3);
+
 	luaL_openlibs(L);
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 	luaopen_moonport_coroutine(L);
@@ -164,6 +170,9 @@ open_libraries(lua_State *L)
 	lua_getglobal(L, "load");
 	lua_pushcclosure(L, text_load, 1);
 	lua_setglobal(L, "load");
+	clibs_watch(L);
+	if (boxed)
+		sandbox_enter(L, boxed, lua_tostring(L, 4));
 	files_watch(L);
 	finalizer_guard(L);
 	lua_getglobal(L, "debug");
@@ -173,6 +182,8 @@ open_libraries(lua_State *L)
 	lua_register(L, "loadfile", text_loadfile);
 	lua_register(L, "dofile", text_dofile);
 	require_install(L, lua_tostring(L, 1));
+	if (boxed)
+		sandbox_strip(L);
 	if (!lua_isnil(L, 2)) {
 		lua_pushvalue(L, 2);
 		lua_call(L, 0, 0);
@@ -213,7 +224,7 @@ state_relieve(struct state *st)
 
 int
 state_open(struct state *st, struct sched *s, size_t limit, const char *path,
-	   lua_CFunction open)
+	   lua_CFunction open, const struct sandbox_options *box)
 {
 	*st = (struct state){0};
 	alloc_init(&st->alloc, limit);
@@ -229,7 +240,9 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 		lua_pushcfunction(st->L, open);
 	else
 		lua_pushnil(st->L);
-	if (state_call(st->L, 2, 0) != LUA_OK) {
+	lua_pushstring(st->L, box ? box->script : NULL);
+	lua_pushstring(st->L, box ? box->lua_path : NULL);
+	if (state_call(st->L, 4, 0) != LUA_OK) {
 		state_close(st);
 		return -ENOMEM;
 	}

@@ -89,6 +89,7 @@ struct sched {
 	} final; /* finalizers */
 	/* In a signal handler: a run that cannot be ended.  NULL: nothing to do. */
 	void (*stuck)(struct sched *s, const struct stuck *what);
+	void *watchdog;               /* who hears of it */
 	struct log *log;              /* for warnings; NULL: none */
 	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
 	void *io;                     /* the bindings' own */

@@ -17,6 +17,7 @@ counters_add(struct counters *to, const struct counters *from)
 	count_add(&to->truncated, count_get(&from->truncated));
 	count_add(&to->unanswered, count_get(&from->unanswered));
 	count_add(&to->send_errors, count_get(&from->send_errors));
+	count_add(&to->stuck, count_get(&from->stuck));
 	count_add(&to->died, count_get(&from->died));
 	count_add(&to->bytes_in, count_get(&from->bytes_in));
 	count_add(&to->bytes_out, count_get(&from->bytes_out));

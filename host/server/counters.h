@@ -23,6 +23,7 @@ struct counters {
 	counter unanswered;    /* replies to senders without an address */
 	counter send_errors;   /* replies that the kernel refused */
 	counter died;          /* children that ended by a signal */
+	counter stuck;         /* of these, in C code that nothing else could end */
 	counter bytes_in, bytes_out;
 };
 

@@ -11,6 +11,7 @@ void unit_check(bool ok, const char *text, const char *file, int line);
 #define CHECK(condition) unit_check((condition), #condition, __FILE__, __LINE__)
 
 void test_addr(void);
+void test_beneath(void);
 void test_buf(void);
 void test_heap(void);
 void test_json(void);
