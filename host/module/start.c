@@ -1,5 +1,6 @@
 #include "module/start.h"
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "bind/lhandle.h"
@@ -30,6 +31,7 @@ struct started {
 	char *lua_path;
 	pthread_t thread;
 	bool runs;
+	_Atomic bool over; /* the thread has nothing more to do */
 };
 
 static const char META[] = "moonport.started";
@@ -50,6 +52,7 @@ run(void *arg)
 	struct started *st = arg;
 
 	host_run(&st->host);
+	st->over = true;
 	return NULL;
 }
 
@@ -216,6 +219,25 @@ reload(void *arg)
 	reload_ask(LIST_ENTRY(h->units.next, struct unit, link), &w->ask);
 }
 
+/* Until it is told; or until the server has stopped by itself before it was asked. */
+static void
+wait_for(struct awaited *w)
+{
+	struct timespec t;
+	int64_t until;
+
+	pthread_mutex_lock(&w->mutex);
+	while (!w->done && !w->started->over) {
+		clock_gettime(CLOCK_REALTIME, &t);
+		until = t.tv_sec * CLOCK_SECOND + t.tv_nsec + 20 * CLOCK_MS;
+		t = (struct timespec){until / CLOCK_SECOND, until % CLOCK_SECOND};
+		pthread_cond_timedwait(&w->over, &w->mutex, &t);
+	}
+	if (!w->done)
+		snprintf(w->why, sizeof(w->why), "the server is stopped");
+	pthread_mutex_unlock(&w->mutex);
+}
+
 /* server:reload() -> the new generation's number, or nil and why the old one stays */
 static int
 started_reload(lua_State *L)
@@ -230,10 +252,7 @@ started_reload(lua_State *L)
 	list_init(&w.ask.link);
 	if (loop_post(w.started->host.engine.loop, reload, &w) < 0)
 		return luaL_error(L, "not enough memory");
-	pthread_mutex_lock(&w.mutex);
-	while (!w.done)
-		pthread_cond_wait(&w.over, &w.mutex);
-	pthread_mutex_unlock(&w.mutex);
+	wait_for(&w);
 	if (w.number > 0) {
 		lua_pushinteger(L, w.number);
 		return 1;

@@ -83,6 +83,9 @@ push_global_name(lua_State *L, int func)
 	return 0;
 }
 
+/* Coroutines that may close one another, one inside the other. */
+enum { CLOSING = 150 };
+
 static int co_resume(lua_State *L);
 static int co_wrapped(lua_State *L);
 
@@ -231,6 +234,19 @@ resume_k(lua_State *L, int status, lua_KContext ctx)
 	return drive(L, co, 0, ctx);
 }
 
+/* As lua_resetthread(), which counts no C levels: one that closes the next, and so on,
+ * would use up the stack. */
+static int
+reset(struct sched *s, lua_State *co)
+{
+	int status;
+
+	s->closing++;
+	status = lua_resetthread(co);
+	s->closing--;
+	return status;
+}
+
 /* Runs what co still has to close; there it cannot wait. */
 static int
 close_variables(lua_State *L, lua_State *co, const char *name)
@@ -241,6 +257,10 @@ close_variables(lua_State *L, lua_State *co, const char *name)
 
 	if (!s)
 		return lua_resetthread(co);
+	if (s->closing >= CLOSING) {
+		lua_pushliteral(co, "C stack overflow");
+		return LUA_ERRRUN;
+	}
 	running = s->running;
 	barrier = s->barrier;
 	if (!barrier) {
@@ -248,7 +268,7 @@ close_variables(lua_State *L, lua_State *co, const char *name)
 		s->barrier_name = name;
 	}
 	s->running = co;
-	status = lua_resetthread(co);
+	status = reset(s, co);
 	s->running = running;
 	s->barrier = barrier;
 	if (!barrier)
@@ -419,7 +439,7 @@ coro_close(lua_State *L, lua_State *co)
 	coro_mark_waiting(co, 0);
 	lua_sethook(co, NULL, 0, 0);
 	s->running = co;
-	lua_resetthread(co);
+	reset(s, co);
 	lua_settop(co, 0);
 }
 
