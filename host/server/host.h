@@ -15,6 +15,7 @@
 
 struct policy;
 struct script_options;
+struct sources;
 struct stream;
 struct server;
 struct unit;
@@ -36,6 +37,9 @@ struct host {
 	 * others have a say as well.  True: reload_verdict() comes later.  NULL: nobody
 	 * has. */
 	bool (*vote)(struct host *h, struct unit *u, const char *why);
+	/* A reload is over; tried: what one that failed has read, as far as it came, or
+	 * NULL. NULL: nobody wants to know. */
+	void (*reloaded)(struct host *h, struct unit *u, const struct sources *tried);
 	pid_t pid;        /* whose host this is: a forked child's copy is not to be freed */
 	bool child;       /* this is a forked copy: see host_reborn() */
 	bool left_behind; /* threads still run that could not be ended */
