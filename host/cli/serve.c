@@ -2,6 +2,7 @@
 
 #include "cli/options.h"
 #include "cli/ready.h"
+#include "cli/watching.h"
 #include "loop/signals.h"
 #include "script/script.h"
 #include "server/host.h"
@@ -20,6 +21,7 @@ struct serving {
 	struct signals signals;
 	struct loop_fd parent; /* standard input, for --exit-with-parent */
 	struct loop_op parent_op;
+	struct watching *watching; /* NULL: not asked for */
 };
 
 int
@@ -145,14 +147,47 @@ add_all(struct host *h, const struct options *o, char *why, size_t size)
 	return 0;
 }
 
+static void
+on_reloaded(struct host *h, struct unit *u, const struct sources *tried)
+{
+	watching_reloaded(LIST_ENTRY(h, struct serving, host)->watching, u, tried);
+}
+
+static int
+tell_ready(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	int rc = o->ready_file ? ready_write(&sv->host, o->ready_file) : 0;
+
+	if (rc < 0) {
+		snprintf(why, size, "cannot write the ready file %s: %s", o->ready_file,
+			 strerror(-rc));
+		return -EIO;
+	}
+	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !o->ready_file)
+		ready_greet(&sv->host);
+	return 0;
+}
+
+static void
+stop_watching(struct serving *sv)
+{
+	sv->host.reloaded = NULL;
+	watching_end(sv->watching);
+	sv->watching = NULL;
+}
+
 static int
 begin(struct serving *sv, const struct options *o, char *why, size_t size)
 {
 	static const int signos[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
 	int rc = host_begin(&sv->host, why, size);
 
+	if (rc == 0 && o->watch)
+		rc = watching_begin(&sv->watching, &sv->host, why, size);
 	if (rc < 0)
 		return rc;
+	if (o->watch)
+		sv->host.reloaded = on_reloaded;
 	rc = signals_open(&sv->signals, sv->host.engine.loop, signos,
 			  sizeof(signos) / sizeof(*signos), on_signal, sv);
 	if (rc < 0) {
@@ -160,17 +195,11 @@ begin(struct serving *sv, const struct options *o, char *why, size_t size)
 		return rc;
 	}
 	log_listening(&sv->host);
-	if (o->ready_file) {
-		rc = ready_write(&sv->host, o->ready_file);
-		if (rc < 0) {
-			snprintf(why, size, "cannot write the ready file %s: %s",
-				 o->ready_file, strerror(-rc));
-			signals_close(&sv->signals);
-			return -EIO;
-		}
+	rc = tell_ready(sv, o, why, size);
+	if (rc < 0) {
+		signals_close(&sv->signals);
+		return rc;
 	}
-	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !o->ready_file)
-		ready_greet(&sv->host);
 	if (o->exit_with_parent)
 		watch_parent(sv);
 	return 0;
@@ -195,10 +224,12 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 		rc = begin(&sv, o, why, sizeof(why));
 	if (rc == 0) {
 		host_run(&sv.host);
+		stop_watching(&sv);
 		loop_release_fd(&sv.parent);
 		signals_close(&sv.signals);
 		log_stopped(&sv.host);
 	}
+	stop_watching(&sv);
 	host_free(&sv.host);
 	if (sv.host.left_behind) /* nothing that they use may go away */
 		_exit(EXIT_DONE);
