@@ -317,6 +317,41 @@ describe("--watch", function()
     p:stop()
   end)
 
+  it("reloads the script that has changed, and no other", function()
+    local top = host.folder()
+    local a = host.write(version("one"), folder(top .. "/a") .. "/a.lua")
+    local b = host.write(version("one"), folder(top .. "/b") .. "/b.lua")
+    local p = watched({ a, b }, { listen = { "tcp://127.0.0.1:0", "tcp://127.0.0.1:0" } })
+    save(version("two"), b)
+    local e = p:find("reloaded", true)[1]
+    assert.are.same({ b, 2 }, { e.script, e.generation })
+    quiet(p, 1)
+    for name, word in pairs { a = "one", b = "two" } do
+      local c <close> = host.connect(p:url(name))
+      assert.are.equal(word .. " x", c:ask("x"))
+    end
+    p:stop()
+  end)
+
+  it("knows the modules of code that came by a signal", function()
+    local top = host.folder()
+    host.write("return 'one'", folder(top .. "/lib") .. "/word.lua")
+    local path = host.write(version("one"), top .. "/script.lua")
+    local p = watched(path)
+    save("local word = require('lib.word')\n" .. version("one"):gsub('"one ",', "word, ' ',"), path)
+    p:kill("HUP")
+    p:find("reloaded", true)
+    -- by the signal, and perhaps once more by the watch
+    host.eventually("no more reloads", function()
+      local n = #p:find("reloaded")
+      sys.poll(-1, "r", 0.3)
+      return #p:find("reloaded") == n
+    end)
+    save("return 'two'", top .. "/lib/word.lua")
+    live(p, "two")
+    p:stop()
+  end)
+
   it("leaves alone what does not concern it", function()
     local top = host.folder()
     host.write("return 1", top .. "/other.lua")
