@@ -321,7 +321,7 @@ describe("--watch", function()
     local top = host.folder()
     local a = host.write(version("one"), folder(top .. "/a") .. "/a.lua")
     local b = host.write(version("one"), folder(top .. "/b") .. "/b.lua")
-    local p = watched({ a, b }, { listen = { "tcp://127.0.0.1:0", "tcp://127.0.0.1:0" } })
+    local p = watched({ a, "--listen=tcp://127.0.0.1:0", b, "--listen=tcp://127.0.0.1:0" }, { listen = "" })
     save(version("two"), b)
     local e = p:find("reloaded", true)[1]
     assert.are.same({ b, 2 }, { e.script, e.generation })
