@@ -266,6 +266,7 @@ loaded(struct chore *c, lua_State *co, int status)
 	lua_xmove(co, sc->state.L, 1);
 	script_keep_error(sc->state.L, sc->path, l->why, sizeof(l->why));
 	l->script = NULL;
+	l->tried = sources_hold(sc->sources);
 	script_release(sc); /* it lives until its task is gone, too */
 	l->done(l, -EINVAL);
 }
@@ -320,6 +321,7 @@ script_begin(struct sched *s, const char *path, const struct script_options *o,
 
 	l->chore.task = NULL;
 	l->script = NULL;
+	l->tried = NULL;
 	snprintf(l->why, sizeof(l->why), "cannot load %s: out of memory", path);
 	if (!sc)
 		return -ENOMEM;
@@ -376,6 +378,7 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	}
 	if (rc == 0)
 		*out = a.loading.script;
+	sources_release(a.loading.tried);
 	snprintf(why, size, "%s", rc < 0 ? a.loading.why : "");
 	return rc;
 }
