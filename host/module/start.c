@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/stack.h"
 #include "bind/lhandle.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
@@ -499,12 +500,16 @@ set_up(lua_State *L)
 static int
 start_thread(struct started *st)
 {
+	pthread_attr_t attr;
 	sigset_t all, old;
 	int rc;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&st->thread, NULL, run, st);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_NEEDED); /* not what `ulimit -s` says */
+	rc = pthread_create(&st->thread, &attr, run, st);
+	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return rc;
 }

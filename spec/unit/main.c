@@ -11,11 +11,21 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } tests[] = {
-    {"addr", test_addr},       {"beneath", test_beneath},   {"buf", test_buf},
-    {"heap", test_heap},       {"json", test_json},         {"list", test_list},
-    {"listen", test_listen},   {"log", test_log},           {"loop", test_loop},
-    {"nearest", test_nearest}, {"packsize", test_packsize}, {"pattern", test_pattern},
-    {"plain", test_plain},     {"pool", test_pool},
+    {"addr", test_addr},
+    {"beneath", test_beneath},
+    {"buf", test_buf},
+    {"heap", test_heap},
+    {"json", test_json},
+    {"list", test_list},
+    {"listen", test_listen},
+    {"log", test_log},
+    {"loop", test_loop},
+    {"nearest", test_nearest},
+    {"packsize", test_packsize},
+    {"pattern", test_pattern},
+    {"plain", test_plain},
+    {"pool", test_pool},
+    {"signals", test_signals},
 };
 
 static unsigned checks, failures;

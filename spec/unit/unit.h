@@ -24,5 +24,6 @@ void test_packsize(void);
 void test_plain(void);
 void test_pattern(void);
 void test_pool(void);
+void test_signals(void);
 
 #endif
