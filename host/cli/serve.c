@@ -288,6 +288,8 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 	rc = host_init(&sv.host, log, lua_path);
 	if (rc < 0)
 		return complain(rc, strerror(-rc));
+	sv.host.sandbox = o->sandbox;
+	sv.host.strict = o->strict;
 	rc = add_all(&sv.host, o, why, sizeof(why));
 	if (rc == 0)
 		rc = o->workers ? serve_by_workers(&sv, o, why, sizeof(why))

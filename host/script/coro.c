@@ -83,6 +83,9 @@ push_global_name(lua_State *L, int func)
 	return 0;
 }
 
+/* Coroutines that may close one another, one inside the other. */
+enum { CLOSING = 150 };
+
 static int co_resume(lua_State *L);
 static int co_wrapped(lua_State *L);
 
@@ -90,7 +93,7 @@ static int co_wrapped(lua_State *L);
 static int
 yields(lua_State *L, int func)
 {
-	static const char *const can[] = {"pcall", "xpcall", "dofile"};
+	static const char *const can[] = {"pcall", "xpcall", "dofile", "require"};
 	lua_CFunction f = lua_tocfunction(L, func);
 	int known = f == co_resume || f == co_wrapped;
 
@@ -231,6 +234,19 @@ resume_k(lua_State *L, int status, lua_KContext ctx)
 	return drive(L, co, 0, ctx);
 }
 
+/* As lua_resetthread(), which counts no C levels: one that closes the next, and so on,
+ * would use up the stack. */
+static int
+reset(struct sched *s, lua_State *co)
+{
+	int status;
+
+	s->closing++;
+	status = lua_resetthread(co);
+	s->closing--;
+	return status;
+}
+
 /* Runs what co still has to close; there it cannot wait. */
 static int
 close_variables(lua_State *L, lua_State *co, const char *name)
@@ -241,6 +257,10 @@ close_variables(lua_State *L, lua_State *co, const char *name)
 
 	if (!s)
 		return lua_resetthread(co);
+	if (s->closing >= CLOSING) {
+		lua_pushliteral(co, "C stack overflow");
+		return LUA_ERRRUN;
+	}
 	running = s->running;
 	barrier = s->barrier;
 	if (!barrier) {
@@ -248,7 +268,7 @@ close_variables(lua_State *L, lua_State *co, const char *name)
 		s->barrier_name = name;
 	}
 	s->running = co;
-	status = lua_resetthread(co);
+	status = reset(s, co);
 	s->running = running;
 	s->barrier = barrier;
 	if (!barrier)
@@ -349,6 +369,78 @@ co_wrap(lua_State *L)
 	co_create(L);
 	lua_pushcclosure(L, co_wrapped, 1);
 	return 1;
+}
+
+int
+coro_apart(lua_State *L, lua_State *co, int nargs, const char *name)
+{
+	struct sched *s = sched_of(L);
+	lua_State *running = s->running, *barrier = s->barrier;
+	const char *barrier_name = s->barrier_name;
+	int status, nres;
+
+	if (!barrier) {
+		s->barrier = L;
+		s->barrier_name = name;
+	}
+	s->running = co;
+	status = lua_resume(co, L, nargs, &nres);
+	s->running = running;
+	s->barrier = barrier;
+	s->barrier_name = barrier_name;
+	if (status == LUA_YIELD) {
+		lua_settop(co, 0);
+		lua_pushfstring(co, "attempt to yield inside %s", name);
+		status = LUA_ERRRUN;
+	}
+	return status;
+}
+
+lua_State *
+coro_inner(lua_State *L, lua_State *co)
+{
+	lua_CFunction f;
+	lua_Debug ar;
+
+	if (lua_status(co) != LUA_YIELD || !lua_getstack(co, 0, &ar))
+		return NULL;
+	lua_getinfo(L, "f", &ar);
+	f = lua_tocfunction(L, -1);
+	lua_pop(L, 1);
+	/* A C function that has yielded still has its arguments there. */
+	if (f == co_resume)
+		return lua_tothread(co, 1);
+	return f == co_wrapped ? lua_tothread(co, lua_upvalueindex(1)) : NULL;
+}
+
+void
+coro_push_traceback(lua_State *L, lua_State *co)
+{
+	lua_State *inner = L == co ? NULL : coro_inner(L, co);
+
+	luaL_checkstack(L, 4, "traceback");
+	if (inner) {
+		coro_push_traceback(L, inner);
+		lua_pushliteral(L, "\n");
+	}
+	luaL_traceback(L, co, NULL, 0);
+	if (inner)
+		lua_concat(L, 3);
+}
+
+void
+coro_close(lua_State *L, lua_State *co)
+{
+	struct sched *s = sched_of(L);
+	lua_State *inner = coro_inner(L, co);
+
+	if (inner)
+		coro_close(L, inner);
+	coro_mark_waiting(co, 0);
+	lua_sethook(co, NULL, 0, 0);
+	s->running = co;
+	reset(s, co);
+	lua_settop(co, 0);
 }
 
 /* The coroutine that a task began in is its main one: a value yielded there has no taker.

@@ -1,9 +1,14 @@
 #include "script/state.h"
 
 #include "base/clock.h"
+#include "script/clibs.h"
 #include "script/coro.h"
 #include "script/files.h"
+#include "script/finalizer.h"
 #include "script/lerror.h"
+#include "script/require.h"
+#include "script/sandbox.h"
+#include "script/slice.h"
 #include "script/sources.h"
 #include "script/task.h"
 
@@ -30,10 +35,19 @@ protected_tostring(lua_State *L)
 void
 state_push_text(lua_State *L, int idx)
 {
+	struct sched *s = sched_of(L);
+	struct section section;
+	int status;
+
 	idx = lua_absindex(L, idx);
 	lua_pushcfunction(L, protected_tostring);
 	lua_pushvalue(L, idx);
-	if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+	if (s)
+		slice_enter(s, L, &section);
+	status = lua_pcall(L, 1, 1, 0);
+	if (s)
+		slice_leave(s, L, &section);
+	if (status == LUA_OK)
 		return;
 	lua_pop(L, 1);
 	lua_pushfstring(L, "(error value: a %s whose __tostring failed)",
@@ -59,10 +73,16 @@ int
 state_call(lua_State *L, int nargs, int nresults)
 {
 	int at = lua_gettop(L) - nargs, status;
+	struct sched *s = sched_of(L);
+	struct section section;
 
 	lua_pushcfunction(L, state_traceback);
 	lua_insert(L, at);
+	if (s)
+		slice_enter(s, L, &section);
 	status = lua_pcall(L, nargs, nresults, at);
+	if (s)
+		slice_leave(s, L, &section);
 	lua_remove(L, at);
 	return status;
 }
@@ -96,7 +116,7 @@ text_loadfile(lua_State *L)
 	const char *name = luaL_checkstring(L, 1);
 	int has_env = lua_gettop(L) >= 3;
 
-	if (luaL_loadfilex(L, name, "t") != LUA_OK) {
+	if (sources_loadfile(L, name) != LUA_OK) {
 		luaL_pushfail(L);
 		lua_insert(L, -2);
 		return 2;
@@ -122,49 +142,27 @@ text_dofile(lua_State *L)
 	const char *name = luaL_checkstring(L, 1);
 
 	lua_settop(L, 1);
-	if (luaL_loadfilex(L, name, "t") != LUA_OK)
+	if (sources_loadfile(L, name) != LUA_OK)
 		return lua_error(L);
 	lua_callk(L, 0, LUA_MULTRET, 0, dofile_k);
 	return dofile_k(L, LUA_OK, 0);
 }
 
-/* The searcher for Lua modules, text only. */
 static int
-text_searcher(lua_State *L)
+refuse_sethook(lua_State *L)
 {
-	const char *name = luaL_checkstring(L, 1), *file;
-
-	file = sources_module(L, name);
-	if (file)
-		lua_pushstring(L, file);
-	else {
-		lua_getglobal(L, "package");
-		lua_getfield(L, -1, "searchpath");
-		lua_pushstring(L, name);
-		lua_getfield(L, -3, "path");
-		lua_call(L, 2, 2);
-		if (lua_isnil(L, -2))
-			return 1; /* what was tried */
-		lua_pop(L, 1);
-	}
-	file = lua_tostring(L, -1);
-	if (sources_load(L, name, file) != LUA_OK &&
-	    strstr(lua_tostring(L, -1), "binary chunk"))
-		return luaL_error(
-		    L,
-		    "module '%s' (%s) is precompiled Lua; modules are loaded as text only",
-		    name, file);
-	if (lua_isstring(L, -1))
-		return luaL_error(L, "error loading module '%s' from file '%s':\n\t%s",
-				  name, file, lua_tostring(L, -1));
-	lua_insert(L, -2);
-	return 2;
+	return luaL_error(L,
+			  "debug.sethook is not for handlers: by its hook the host stops "
+			  "code that computes too long");
 }
 
-/* Argument 1: what to put before package.path, or nil; 2: the function that opens more. */
+/* Argument 1: what to put before package.path, or nil; 2: the function that opens more;
+ * 3: the script's path if it has a sandbox, or nil; 4: where the host's own modules are. */
 static int
 open_libraries(lua_State *L)
 {
+	const char *boxed = lua_tostring(L, 3);
+
 	luaL_openlibs(L);
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 	luaopen_moonport_coroutine(L);
@@ -175,21 +173,20 @@ open_libraries(lua_State *L)
 	lua_getglobal(L, "load");
 	lua_pushcclosure(L, text_load, 1);
 	lua_setglobal(L, "load");
+	clibs_watch(L);
+	if (boxed)
+		sandbox_enter(L, boxed, lua_tostring(L, 4));
 	files_watch(L);
+	finalizer_guard(L);
+	lua_getglobal(L, "debug");
+	lua_pushcfunction(L, refuse_sethook);
+	lua_setfield(L, -2, "sethook");
+	lua_pop(L, 1);
 	lua_register(L, "loadfile", text_loadfile);
 	lua_register(L, "dofile", text_dofile);
-	lua_getglobal(L, "package");
-	lua_getfield(L, -1, "searchers");
-	lua_pushcfunction(L, text_searcher);
-	lua_rawseti(L, -2, 2);
-	lua_pop(L, 1);
-	if (lua_isstring(L, 1)) {
-		lua_pushvalue(L, 1);
-		lua_getfield(L, -2, "path");
-		lua_concat(L, 2);
-		lua_setfield(L, -2, "path");
-	}
-	lua_pop(L, 1);
+	require_install(L, lua_tostring(L, 1));
+	if (boxed)
+		sandbox_strip(L);
 	if (!lua_isnil(L, 2)) {
 		lua_pushvalue(L, 2);
 		lua_call(L, 0, 0);
@@ -258,7 +255,7 @@ state_reseed(struct state *st)
 
 int
 state_open(struct state *st, struct sched *s, size_t limit, const char *path,
-	   lua_CFunction open)
+	   lua_CFunction open, const struct sandbox_options *box)
 {
 	*st = (struct state){0};
 	alloc_init(&st->alloc, limit);
@@ -274,7 +271,9 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 		lua_pushcfunction(st->L, open);
 	else
 		lua_pushnil(st->L);
-	if (state_call(st->L, 2, 0) != LUA_OK) {
+	lua_pushstring(st->L, box ? box->script : NULL);
+	lua_pushstring(st->L, box ? box->lua_path : NULL);
+	if (state_call(st->L, 4, 0) != LUA_OK) {
 		state_close(st);
 		return -ENOMEM;
 	}
@@ -287,8 +286,15 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 void
 state_close(struct state *st)
 {
+	struct sched *s = st->L ? sched_of(st->L) : NULL;
+	struct section section;
+
+	if (s) /* finalizers have one allowance for all of it */
+		slice_enter(s, NULL, &section);
 	if (st->L)
 		lua_close(st->L);
+	if (s)
+		slice_leave(s, NULL, &section);
 	st->L = NULL;
 	alloc_free(&st->alloc);
 }

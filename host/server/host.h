@@ -6,29 +6,43 @@
 
 #include "base/count.h"
 #include "base/list.h"
+#include "script/meter.h"
 #include "server/attrs.h"
 #include "server/engine.h"
+#include "server/watchdog.h"
 
 #include <sys/types.h>
 
+struct ballots;
 struct member;
 struct policy;
+struct script_options;
 struct stream;
 struct server;
+struct unit;
 struct url;
 
 struct host {
 	struct engine engine;
+	struct meter meter; /* of the thread that runs it */
+	bool metered;       /* there are limits to computing */
+	struct watchdog watchdog;
 	struct list servers, units;
 	const char *lua_path; /* of the host's own modules; borrowed */
+	bool sandbox, strict; /* how scripts are loaded; to be set before the first one */
 	int64_t drain_until;  /* CLOCK_NEVER: not draining */
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */
 	counter reloads, failed_reloads;
+	/* Whether a reload that would do here is to be (why NULL), or why it would not:
+	 * others have a say as well.  True: reload_verdict() comes later.  NULL: nobody
+	 * has. */
+	bool (*vote)(struct host *h, struct unit *u, const char *why);
 	pid_t pid;  /* whose host this is: a forked child's copy is not to be freed */
 	bool child; /* this is a forked copy: see host_reborn() */
-	struct member *member; /* of a worker: its line to the master; else NULL */
-	bool left_behind;      /* threads still run that could not be ended */
+	struct ballots *ballots; /* of a master; else NULL */
+	struct member *member;   /* of a worker: its line to the master; else NULL */
+	bool left_behind;        /* threads still run that could not be ended */
 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
@@ -71,9 +85,15 @@ void host_drain(struct host *h);
 /* Ends everything now: host_run() returns. */
 void host_stop(struct host *h);
 
-/* Loads every script again; one that fails keeps its old generation.  Each outcome is
- * one event in the log.  Returns how many failed. */
-int host_reload(struct host *h);
+/* Has every script loaded again (reload.h); each outcome is one event in the log. */
+void host_reload(struct host *h);
+
+/* The script that was added as number 0 and up; NULL past the last. */
+struct unit *host_unit(const struct host *h, unsigned number);
+
+/* What a script of this host is loaded with. */
+struct script_options host_script_options(const struct host *h, size_t memory_limit,
+					  unsigned number);
 
 /* Has the collectors of all states close what scripts have forgotten; at most once a
  * second. */

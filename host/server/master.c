@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "server/host.h"
 #include "server/server.h"
-
+#include "server/unit.h"
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -45,7 +45,7 @@ static void
 tell(struct process *p, enum message_kind kind, int number)
 {
 	if (p->pid)
-		(void)channel_send(&p->channel, kind, number, NULL);
+		(void)channel_send(&p->channel, kind, number);
 }
 
 static void
@@ -153,7 +153,7 @@ gone(struct process *p, int status)
 	channel_close(&p->channel);
 	if (p->accepts)
 		m->boards.memory->accepting--;
-	boards_fold(&m->boards, p->number - 1);
+	boards_fold(&m->boards, p->number - 1, m->host->engine.log);
 	if (died) {
 		note_failure(p, -EIO, NULL);
 		count_add(&m->boards.memory->died, 1);
@@ -161,6 +161,7 @@ gone(struct process *p, int status)
 	}
 	p->pid = 0;
 	p->accepts = p->killed = false;
+	ballots_leave(&m->ballots, p->number - 1);
 	if (!m->draining)
 		replace(p);
 }
@@ -277,6 +278,9 @@ heard(struct channel *c, const struct message *message)
 	case MESSAGE_SHUTDOWN:
 		shut_down(p->master, message->number);
 		break;
+	case MESSAGE_VOTE:
+		ballot_cast(&p->master->ballots, p->number - 1, message);
+		break;
 	}
 }
 
@@ -358,10 +362,13 @@ fork_process(struct process *p)
 	return rc;
 }
 
-/* A fork that fails is tried again, as if the worker had died at once. */
+/* A fork that fails is tried again, as if the worker had died at once.  Nothing is forked
+ * from the middle of a reload. */
 static int
 fork_due(struct master *m)
 {
+	if (ballots_busy(&m->ballots))
+		return 0;
 	for (unsigned i = 0; i < m->n; i++) {
 		struct process *p = &m->processes[i];
 		int rc;
@@ -396,6 +403,7 @@ master_init(struct master *m, struct host *h, unsigned n, char *why, size_t size
 	*m = (struct master){.host = h, .n = n};
 	m->processes = calloc(n, sizeof(*m->processes));
 	if (!m->processes || boards_init(&m->boards, h, n) < 0 ||
+	    ballots_init(&m->ballots, m) < 0 ||
 	    loop_timer_init(h->engine.loop, &m->give_up, on_give_up) < 0)
 		return -ENOMEM;
 	for (unsigned i = 0; i < n; i++) {
@@ -456,8 +464,12 @@ master_run(struct master *m)
 		loop_turn(loop_of(m), CLOCK_NEVER);
 		rc = fork_due(m);
 	}
+	if (rc == MASTER_FORKED)
+		return rc;
 	loop_timer_set(loop_of(m), &m->give_up, CLOCK_NEVER);
-	return rc;
+	for (unsigned i = 0; i < m->ballots.n; i++)
+		unit_stop(m->ballots.all[i].unit);
+	return 0;
 }
 
 static void
@@ -492,17 +504,12 @@ master_stop(struct master *m)
 	tell_all(m, MESSAGE_STOP, 0);
 }
 
-/* Its own copy first: replacements are made of it. */
 void
 master_reload(struct master *m)
 {
-	uint64_t before = count_get(&m->host->reloads);
-
-	(void)host_reload(m->host);
-	if (count_get(&m->host->reloads) != before)
-		tell_all(m, MESSAGE_RELOAD, 0);
+	if (!m->draining)
+		host_reload(m->host);
 }
-
 void
 master_log_tasks(struct master *m)
 {
@@ -528,5 +535,6 @@ master_free(struct master *m)
 	if (m->give_up.fire)
 		loop_timer_done(loop, &m->give_up);
 	boards_free(&m->boards);
+	ballots_free(&m->ballots);
 	free(m->processes);
 }

@@ -13,6 +13,7 @@
 #define HOST_SERVER_MASTER_H
 
 #include "base/log.h"
+#include "server/ballot.h"
 #include "server/board.h"
 #include "server/channel.h"
 #include "server/member.h"
@@ -41,6 +42,7 @@ struct process {
 struct master {
 	struct host *host;
 	struct boards boards;
+	struct ballots ballots;
 	unsigned n;
 	struct process *processes;
 	struct loop_timer give_up; /* then what is left is killed */
@@ -66,7 +68,7 @@ void master_drain(struct master *m);
 /* The same at once. */
 void master_stop(struct master *m);
 
-/* Loads every script again, in the master and then in all workers. */
+/* Has every script loaded again, here and in all workers; see ballot.h. */
 void master_reload(struct master *m);
 
 void master_log_tasks(struct master *m);

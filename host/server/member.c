@@ -1,10 +1,11 @@
 #include "server/member.h"
 
-#include "base/clock.h"
+#include "script/script.h"
+#include "script/sources.h"
 #include "server/board.h"
 #include "server/host.h"
 #include "server/server.h"
-
+#include "server/unit.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -68,6 +69,48 @@ drain_server(struct member *m, int number)
 		server_drain(s);
 }
 
+/* ---- reloads: see ballot.h ---- */
+
+/* The host's vote(): what this worker's copy says of it.  What it wanted by itself, and
+ * cannot do, concerns nobody else. */
+static bool
+vote(struct host *h, struct unit *u, const char *why)
+{
+	struct member *m = h->member;
+	unsigned number = 0;
+	uint64_t hash;
+
+	while (host_unit(h, number) != u)
+		number++;
+	if (why && !(m->asked >> number & 1))
+		return false;
+	m->asked &= ~(UINT64_C(1) << number);
+	hash = why ? 0 : sources_hash(u->reload.next->sources);
+	return channel_write(m->channel.fd.fd, MESSAGE_VOTE, (int)number, hash, why) == 0;
+}
+
+/* One that is under way here will do, if it has not been voted on. */
+static void
+prepare(struct member *m, unsigned number)
+{
+	struct unit *u = host_unit(m->host, number);
+
+	if (!u || u->reload.votes)
+		return;
+	m->asked |= UINT64_C(1) << number;
+	if (!u->reload.runs)
+		reload_ask(u, NULL);
+}
+
+static void
+switch_or_not(struct member *m, unsigned number, const char *why)
+{
+	struct unit *u = host_unit(m->host, number);
+
+	if (u)
+		reload_verdict(u, *why ? why : NULL);
+}
+
 static void
 heard(struct channel *c, const struct message *message)
 {
@@ -83,8 +126,11 @@ heard(struct channel *c, const struct message *message)
 	case MESSAGE_LOG_TASKS:
 		host_log_tasks(m->host);
 		break;
-	case MESSAGE_RELOAD:
-		host_reload(m->host);
+	case MESSAGE_PREPARE:
+		prepare(m, (unsigned)message->number);
+		break;
+	case MESSAGE_VERDICT:
+		switch_or_not(m, (unsigned)message->number, message->text);
 		break;
 	case MESSAGE_SHUTDOWN:
 		drain_server(m, message->number);
@@ -99,8 +145,8 @@ ended(struct channel *c)
 	host_drain(LIST_ENTRY(c, struct member, channel)->host);
 }
 
-/* TERM also comes from the kernel when the master is killed.  What a terminal sends to the
- * whole group is for the master to act upon. */
+/* TERM also comes from the kernel when the master is killed, HUP from a child whose script
+ * wants a reload.  INT, which a terminal sends to the whole group, is for the master. */
 static void
 on_signal(void *arg, int signo)
 {
@@ -108,6 +154,8 @@ on_signal(void *arg, int signo)
 
 	if (signo == SIGTERM)
 		host_drain(m->host);
+	else if (signo == SIGHUP)
+		host_reload(m->host);
 	else if (signo == SIGUSR1)
 		host_log_tasks(m->host);
 }
@@ -118,9 +166,8 @@ shut_down(struct server *s)
 {
 	struct member *m = s->host->member;
 	int number = (int)(s->board - m->boards->all);
-
 	if (!s->draining)
-		(void)channel_send(&m->channel, MESSAGE_SHUTDOWN, number, NULL);
+		(void)channel_send(&m->channel, MESSAGE_SHUTDOWN, number);
 	server_drain(s);
 }
 
@@ -137,7 +184,8 @@ limit_life(const struct host *h)
 		drain = a->drain_timeout > drain ? a->drain_timeout : drain;
 		grace = a->cancel_grace > grace ? a->cancel_grace : grace;
 	}
-	signals_last_word(SIGTERM, drain + grace < 1e6 ? (unsigned)(drain + grace) + 2 : 0);
+	signals_last_word(SIGTERM, SIGTERM,
+			  drain + grace < 1e6 ? (unsigned)(drain + grace) + 2 : 0);
 }
 
 static int
@@ -174,6 +222,21 @@ settle(struct member *m)
 	return rc < 0 ? rc : catch_signals(m);
 }
 
+/* A request that cannot be ended stands in the way of all others: the process ends, and
+ * another takes its place.  Under threading it stands in nobody's way. */
+static void
+sacrifice(struct member *m)
+{
+	struct host *h = m->host;
+
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
+		if (LIST_ENTRY(l, struct server, link)->policy->threads)
+			return;
+	watchdog_sacrifice(&h->watchdog,
+			   &m->boards->stuck[(m->number - 1) * WATCHDOG_REPORTS]);
+	watchdog_watch(&h->watchdog, &h->engine.sched);
+}
+
 static void
 count_leftovers(struct member *m)
 {
@@ -206,6 +269,8 @@ member_run(struct member *m)
 	int rc;
 
 	h->member = m;
+	h->vote = vote;
+	boards_settle(m->boards);
 	rc = settle(m);
 	if (rc < 0)
 		snprintf(why, sizeof(why), "cannot start: %s", strerror(-rc));
@@ -214,11 +279,12 @@ member_run(struct member *m)
 	if (rc == 0)
 		rc = host_begin(h, why, sizeof(why));
 	if (rc < 0) {
-		(void)channel_write(m->fd, MESSAGE_FAILED, rc, why);
+		(void)channel_write(m->fd, MESSAGE_FAILED, rc, 0, why);
 		return rc;
 	}
 	boards_claim(m->boards, m->number - 1);
-	(void)channel_send(&m->channel, MESSAGE_READY, 0, NULL);
+	(void)channel_send(&m->channel, MESSAGE_READY, 0);
+	sacrifice(m);
 	host_run(h);
 	leave(m);
 	return 0;

@@ -22,6 +22,7 @@ struct member {
 	pid_t master;
 	sigset_t mask; /* the signals that were blocked before the fork, where all are */
 	struct channel channel;
+	uint64_t asked; /* bit i: the master wants a vote on script number i */
 	struct signals signals;
 };
 

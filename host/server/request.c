@@ -192,6 +192,7 @@ tell(lua_State *L, struct request *r)
 	count_add(&s->counters->errors, 1);
 	n = push_hook(L, r, r->generation.error_ref);
 	lua_pushvalue(L, FAILURE);
+	r->stage = TOLD;
 	return lua_pcallk(L, n + 1, 0, MESSAGE_HANDLER, TOLD, steps);
 }
 
@@ -310,6 +311,7 @@ steps(lua_State *L, int status, lua_KContext step)
 		if (finishes) {
 			lua_getfield(L, SELF, "finish");
 			lua_pushvalue(L, SELF);
+			r->stage = FINISHED;
 			status = lua_pcallk(L, 1, 0, MESSAGE_HANDLER, FINISHED, steps);
 		}
 		step = FINISHED;
@@ -344,6 +346,50 @@ main_function(lua_State *L)
 	}
 	lua_pushcfunction(L, state_traceback);
 	return steps(L, LUA_OK, 0);
+}
+
+/* ---- past the limit of CPU time ---- */
+
+/* Pushes onto L what the suspended co has at this index of its outermost function. */
+static void
+push_kept(lua_State *L, lua_State *co, int idx)
+{
+	lua_Debug ar;
+	int level = 0;
+
+	while (lua_getstack(co, level, &ar))
+		level++;
+	if (level == 0 || !lua_getstack(co, level - 1, &ar) || !lua_getlocal(co, &ar, idx))
+		lua_pushnil(L);
+	else
+		lua_xmove(co, L, 1);
+}
+
+/* Runs in place of the request's course that has gone on for too long, and does what is
+ * still to be done.  Arguments: the instance, the handler's failure, the error. */
+static int
+last_steps(lua_State *L)
+{
+	struct request *r = running_request(L);
+	enum step stage = r->stage ? r->stage : RAN;
+
+	if (stage == RAN) /* it was the handler: this is its failure */
+		lua_remove(L, FAILURE - 1);
+	lua_pushcfunction(L, state_traceback);
+	lua_insert(L, MESSAGE_HANDLER);
+	return steps(L, LUA_ERRRUN, stage);
+}
+
+static int
+overran(struct task *t, lua_State *L)
+{
+	lua_pushcfunction(L, last_steps);
+	push_kept(L, t->co, SELF);
+	if (!lua_istable(L, -1))
+		return -1;
+	push_kept(L, t->co, FAILURE);
+	slice_push_error(L, t->co, t->cpu);
+	return 3;
 }
 
 /* ---- begin and end ---- */
@@ -447,6 +493,8 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 		goto fail_timer;
 	r->task->owner = r;
 	r->task->ended = task_ended;
+	r->task->overran = overran;
+	r->task->allowance = &s->allowance;
 	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
 	r->task->stream = st;

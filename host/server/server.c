@@ -5,11 +5,13 @@
 #include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
+#include "server/ask.h"
 #include "server/board.h"
 #include "server/engine.h"
 #include "server/host.h"
 #include "server/replies.h"
 #include "server/request.h"
+#include "server/unit.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -381,9 +383,11 @@ server_count(const struct server *s, struct counters *sum)
 void
 server_stats(const struct server *s, struct server_stats *out)
 {
-	*out = (struct server_stats){.reloads = count_get(&s->host->reloads),
-				     .failed_reloads = count_get(&s->host->failed_reloads),
-				     .drops = listener_drops(s->site.port.fd)};
+	*out =
+	    (struct server_stats){.reloads = count_get(&s->host->reloads),
+				  .failed_reloads = count_get(&s->host->failed_reloads),
+				  .drops = listener_drops(s->site.port.fd),
+				  .generations = s->unit ? count_get(&s->unit->alive) : 1};
 	server_count(s, &out->counters);
 	out->active = count_get(&out->counters.requests) - count_get(&out->counters.ended);
 	if (s->board) {
@@ -404,16 +408,21 @@ server_push_stats(lua_State *L, const struct server_stats *stats)
 	put_count(L, "peers_gone", count_get(&c->peers_gone));
 	put_count(L, "timeouts", count_get(&c->timeouts));
 	put_count(L, "cancelled", count_get(&c->cancelled));
+	put_count(L, "cpu_limit", count_get(&c->cpu_limit));
+	put_count(L, "out_of_memory", count_get(&c->out_of_memory));
+	put_count(L, "preempted", count_get(&c->preempted));
 	put_count(L, "refused", count_get(&c->refused));
 	put_count(L, "accept_errors", count_get(&c->accept_errors));
 	put_count(L, "truncated", count_get(&c->truncated));
 	put_count(L, "unanswered", count_get(&c->unanswered));
 	put_count(L, "send_errors", count_get(&c->send_errors));
 	put_count(L, "died", count_get(&c->died));
+	put_count(L, "stuck", count_get(&c->stuck));
 	put_count(L, "bytes_in", count_get(&c->bytes_in));
 	put_count(L, "bytes_out", count_get(&c->bytes_out));
 	put_count(L, "reloads", stats->reloads);
 	put_count(L, "failed_reloads", stats->failed_reloads);
+	put_count(L, "generations", stats->generations);
 	put_count(L, "drops", stats->drops);
 	put_count(L, "workers", stats->workers);
 	put_count(L, "workers_died", stats->workers_died);
@@ -430,6 +439,12 @@ view_stats(struct server_view *v, lua_State *L)
 	server_push_stats(L, &stats);
 	engine_push_stats(s->site.engine, L);
 	put_count(L, "generation", s->site.script->number);
+}
+
+static int
+view_reload(struct server_view *v, lua_State *L)
+{
+	return ask_here(L, LIST_ENTRY(v, struct server, site.view));
 }
 
 int
@@ -496,7 +511,8 @@ server_new(struct host *host, const struct policy *policy, const struct attrs *a
 				.view = {.fd = -1,
 					 .shutdown = view_shutdown,
 					 .push_stats = view_stats,
-					 .push_attribute = view_attribute}};
+					 .push_attribute = view_attribute,
+					 .reload = view_reload}};
 	site_init(&s->site);
 	if (loop_timer_init(loop, &s->paused, on_pause_over) < 0)
 		goto fail_server;

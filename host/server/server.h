@@ -19,6 +19,7 @@ struct board;
 struct dgram;
 struct engine;
 struct host;
+struct unit;
 struct url;
 
 /* The part of a datagram server that a stream server does not need. */
@@ -36,7 +37,8 @@ struct datagrams {
 struct server {
 	struct list link; /* in the host's servers */
 	struct host *host;
-	struct site site; /* the server on its own engine */
+	struct unit *unit; /* whose script it runs; NULL: a class's, in Lua */
+	struct site site;  /* the server on its own engine */
 	const struct policy *policy;
 	void *mixin; /* the policy's own */
 	struct listener listener;
@@ -138,6 +140,7 @@ struct server_stats {
 	struct counters counters;
 	uint64_t active, reloads, failed_reloads, drops;
 	uint64_t workers, workers_died; /* that accept; that were replaced */
+	uint64_t generations;           /* alive */
 };
 
 /* Any thread, while the server is there. */

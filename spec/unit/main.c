@@ -1,4 +1,4 @@
-/* Runs the tests of the host's floors below Lua; all of them, or those that are named.
+/* Runs the tests of what needs no server: all of them, or those that are named.
  * One line a test: "ok NAME CHECKS" or "FAILED NAME ..."; exit code 1 if any has failed. */
 #include "unit.h"
 
@@ -11,10 +11,20 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } tests[] = {
-    {"addr", test_addr},         {"buf", test_buf},   {"heap", test_heap},
-    {"json", test_json},         {"list", test_list}, {"listen", test_listen},
-    {"log", test_log},           {"loop", test_loop}, {"nearest", test_nearest},
-    {"packsize", test_packsize}, {"pool", test_pool},
+    {"addr", test_addr},
+    {"beneath", test_beneath},
+    {"buf", test_buf},
+    {"heap", test_heap},
+    {"json", test_json},
+    {"list", test_list},
+    {"listen", test_listen},
+    {"log", test_log},
+    {"loop", test_loop},
+    {"nearest", test_nearest},
+    {"packsize", test_packsize},
+    {"plain", test_plain},
+    {"pool", test_pool},
+    {"signals", test_signals},
 };
 
 static unsigned checks, failures;
