@@ -293,7 +293,7 @@ describe("workers", function()
 
   it("end when a request is stuck in C, and the master says where", function()
     local p = start(script([[
-      if self.rfile:readline() == "stick" then ("a"):rep(40):find(("a*"):rep(40) .. "b") end
+      if self.rfile:read() == "stick" then ("a"):rep(40):find(("a*"):rep(40) .. "b") end
       self.wfile:write("fine\n")]]), { args = { "--option=cpu_limit=0.2" } })
     local c <close> = host.connect(p:url())
     assert(c:send("stick\n"))
