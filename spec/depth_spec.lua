@@ -2,10 +2,14 @@
 --- the stack is small.
 
 local host = require("support.host")
+local plain = require("support.plain")
+
+-- A hundred local variables: the stack is full after 10,000 calls.
+local LOCALS = "local a" .. (", a"):rep(99) .. " "
 
 -- A piece of Lua, and what its error says.
 local deep = {
-  { "functions", "local function f() return 1 + f() end return f()", "stack overflow" },
+  { "functions", "local function f() " .. LOCALS .. "return 1 + f() end return f()", "stack overflow" },
   { "functions with many values", "local function f(...) return 1 + f(1, ...) end return f()", "stack overflow" },
   { "pcall", "local function f() assert(pcall(f)) end f()", "stack overflow" },
   { "xpcall's handlers", "return assert(xpcall(error, function(e) error(e) end, 'x'))", "error in error handling" },
@@ -129,7 +133,7 @@ end
 local SMALL = { "sh", "-c", 'ulimit -s 256 && exec "$0" "$@"' }
 
 describe("what nests without end", function()
-  after_each(host.cleanup)
+  after_each(plain.cleanup)
 
   for what, options in pairs {
     ["a usual stack"] = {},
@@ -144,6 +148,25 @@ describe("what nests without end", function()
       p:stop()
     end)
   end
+
+  it("is an error of the request where a Lua program has started the server", function()
+    local p = plain.start([[
+      if arg[3] ~= "inside" then
+        os.exit(os.execute(("ulimit -s 256; lua5.4 %s %s %s inside"):format(arg[0], arg[1], arg[2])))
+      end
+      local server <close> = moonport.start(arg[2])
+      say("at", server.url)
+      io.read()
+    ]], host.write(SCRIPT))
+    local url = p:url()
+    for _, case in ipairs(deep) do
+      local c <close> = host.connect(url)
+      assert(c:send((">s4"):pack(case[2])))
+      assert.matches("^caught .", (c:all()), case[1])
+    end
+    p:tell("enough")
+    p:done()
+  end)
 
   it("is an error of the reload, and the old code goes on", function()
     local path = host.write(SCRIPT)

@@ -53,7 +53,7 @@ local function measure(p, what, line, memory, descriptors)
   host.eventually("a second", function() return sys.now() > now + 1 end)
   local share = (sys.cpu(p.pid) - cpu) / (sys.now() - now)
   if os.getenv("MOONPORT_SHOW") then print(("%s: %.2f KiB each, %.3f %% CPU"):format(what, each, share * 100)) end
-  assert.is_true(host.sanitizer() or each <= 32, ("%s: %.2f KiB each"):format(what, each))
+  assert.is_truthy(host.sanitizer() or each <= 32, ("%s: %.2f KiB each"):format(what, each))
   assert.is_true(share <= 0.01, ("%s: %.1f %% of a processor"):format(what, share * 100))
 
   local canary <close> = host.connect(p:url())

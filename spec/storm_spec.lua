@@ -14,14 +14,17 @@ local function storm(p, ...)
   local pid = assert(sys.spawn(argv, { stdin = input, stdout = result }))
   sys.close(input)
   sys.close(result)
+  assert(sys.poll(out, "r", host.LIMIT))
+  assert.are.equal("begun\n", sys.read(out, 100))
   local began = sys.now()
   return function()
+    local seconds = sys.now() - began
     sys.close(stop)
     assert.are.equal(0, sys.wait(pid, host.LIMIT))
     local sent = tonumber(sys.read(out, 100))
     sys.close(out)
-    -- the half of it, where others need the processors
-    assert.is_true(sent > (sys.now() - began) * 500, "only " .. sent .. " signals were sent")
+    -- a part of it where others need the processors
+    assert.is_true(sent > seconds * 300, ("only %d signals in %.2f s"):format(sent, seconds))
   end
 end
 
@@ -79,6 +82,7 @@ describe("a storm of signals", function()
       end
       local quiet = storm(p, "HUP", "CHLD", "PIPE")
       assert.is_true(echoing(p, SECONDS / 2, next_version) > 0)
+      p:kill("HUP") -- the storm's own may have been too early for what was written last
       quiet()
       host.eventually("what was written last", function() return live(p) == tostring(last) end)
       -- One request for a reload among many other signals.

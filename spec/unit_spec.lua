@@ -3,8 +3,10 @@ local host = require("support.host")
 
 describe("the C unit", function()
   local tests = {
-    "addr", "beneath", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "plain",
-    "pool", "signals",
+  local tests = {
+    "addr", "beneath", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize",
+    "pattern", "plain", "pool", "signals",
+  }
   }
 
   local function run(arguments)

@@ -51,6 +51,11 @@ void log_event(struct log *log, enum log_level level, const char *event,
 void log_gated(struct log *log, struct log_gate *gate, enum log_level level,
 	       const char *event, const struct log_field *fields);
 
+/* The same from a signal handler, whose thread is known not to be in this log: nothing is
+ * allocated, no lock is taken, and fields of more than a few hundred bytes are left out. */
+void log_urgent(struct log *log, enum log_level level, const char *event,
+		const struct log_field *fields);
+
 /* Events lost since the start. */
 uint64_t log_dropped(struct log *log);
 

@@ -17,11 +17,11 @@ enum {
 	DRAIN_TIMEOUT = 300,
 	READY_FILE = 256,
 	EXIT_WITH_PARENT,
-	WORKERS,
 	LOG_FORMAT,
 	LOG_LEVEL,
 	SANDBOX,
-	STRICT
+	STRICT,
+	WORKERS
 };
 
 static const struct option long_options[] = {
@@ -198,14 +198,14 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 	case EXIT_WITH_PARENT:
 		o->exit_with_parent = true;
 		return 0;
-	case WORKERS:
-		return set_workers(o, optarg, why, size);
 	case SANDBOX:
 		o->sandbox = true;
 		return 0;
 	case STRICT:
 		o->strict = true;
 		return 0;
+	case WORKERS:
+		return set_workers(o, optarg, why, size);
 	case LOG_FORMAT:
 	case LOG_LEVEL:
 		return set_log(o, c, optarg, why, size);
@@ -366,10 +366,10 @@ options_help(void)
 	    "sync:\n"
 	    "                          one at a time (async)\n"
 	    "  -o, --option NAME=VALUE any attribute below\n"
-	    "      --workers N         N processes that share the listeners; one that dies "
-	    "is replaced\n"
 	    "  -w, --watch             reload when a script or a module of its folder "
 	    "changes\n"
+	    "      --workers N         N processes that share the listeners; one that dies "
+	    "is replaced\n"
 	    "      --drain-timeout S   as --option drain_timeout=S\n"
 	    "      --ready-file PATH   write one JSON line when every listener accepts; - "
 	    "is stdout\n"

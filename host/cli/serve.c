@@ -53,15 +53,6 @@ stop(struct serving *sv)
 }
 
 static void
-reload(struct serving *sv)
-{
-	if (sv->master)
-		master_reload(sv->master);
-	else
-		host_reload(&sv->host);
-}
-
-static void
 log_tasks(struct serving *sv)
 {
 	if (sv->master)
@@ -77,7 +68,7 @@ on_signal(void *arg, int signo)
 
 	switch (signo) {
 	case SIGHUP:
-		reload(sv);
+		host_reload(&sv->host);
 		break;
 	case SIGUSR1:
 		log_tasks(sv);

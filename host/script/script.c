@@ -212,6 +212,14 @@ script_borrow(lua_State *L, struct sched *s, const char *path)
 	return sc;
 }
 
+/* Runs protected. */
+static int
+error_text(lua_State *L)
+{
+	state_push_text(L, 1);
+	return 1;
+}
+
 void
 script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 {
@@ -219,7 +227,9 @@ script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 	size_t n, at = 0;
 	const char *text, *end;
 
-	state_push_text(L, -1);
+	lua_pushcfunction(L, error_text);
+	lua_insert(L, -2);
+	(void)state_try(L, 1, 1); /* else the text is that there is not enough memory */
 	text = lua_tolstring(L, -1, &n);
 	end = memmem(text, n, "\nstack traceback:", 17);
 	n = end ? (size_t)(end - text) : n;
@@ -238,7 +248,7 @@ script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 			why[at++] = '?';
 	}
 	why[at < size ? at : size - 1] = 0;
-	lua_pop(L, 2);
+	lua_pop(L, 1);
 }
 
 static void

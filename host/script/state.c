@@ -6,6 +6,8 @@
 #include "script/files.h"
 #include "script/finalizer.h"
 #include "script/lerror.h"
+#include "script/lstring.h"
+#include "script/ltable.h"
 #include "script/require.h"
 #include "script/sandbox.h"
 #include "script/slice.h"
@@ -15,6 +17,7 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -156,14 +159,19 @@ refuse_sethook(lua_State *L)
 			  "code that computes too long");
 }
 
-/* Argument 1: what to put before package.path, or nil; 2: the function that opens more;
- * 3: the script's path if it has a sandbox, or nil; 4: where the host's own modules are. */
+/* Arguments, as light userdata (outside of here making a string would be fatal without
+ * memory), NULL for none: 1: what to put before package.path; 3: the script's path if it
+ * has a sandbox; 4: where the host's own modules are.  2: the function that opens more, or
+ * nil.
+ */
 static int
 open_libraries(lua_State *L)
 {
-	const char *boxed = lua_tostring(L, 3);
+	const char *boxed = lua_touserdata(L, 3);
 
 	luaL_openlibs(L);
+	lstring_install(L);
+	ltable_install(L);
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 	luaopen_moonport_coroutine(L);
 	lua_pushvalue(L, -1);
@@ -175,7 +183,7 @@ open_libraries(lua_State *L)
 	lua_setglobal(L, "load");
 	clibs_watch(L);
 	if (boxed)
-		sandbox_enter(L, boxed, lua_tostring(L, 4));
+		sandbox_enter(L, boxed, lua_touserdata(L, 4));
 	files_watch(L);
 	finalizer_guard(L);
 	lua_getglobal(L, "debug");
@@ -184,7 +192,7 @@ open_libraries(lua_State *L)
 	lua_pop(L, 1);
 	lua_register(L, "loadfile", text_loadfile);
 	lua_register(L, "dofile", text_dofile);
-	require_install(L, lua_tostring(L, 1));
+	require_install(L, lua_touserdata(L, 1));
 	if (boxed)
 		sandbox_strip(L);
 	if (!lua_isnil(L, 2)) {
@@ -221,8 +229,14 @@ state_tune(struct state *st)
 void
 state_relieve(struct state *st)
 {
+	size_t before;
+
 	st->alloc.refused = false;
-	lua_gc(st->L, LUA_GCCOLLECT);
+	do { /* each collection makes the table of all strings smaller by half */
+		before = st->alloc.used;
+		lua_gc(st->L, LUA_GCCOLLECT);
+	} while (st->alloc.used < before - before / 4);
+	malloc_trim(0); /* what is free lies below what lives: only this gives it back */
 }
 
 /* Runs protected. */
@@ -266,13 +280,13 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 	}
 	sched_attach(st->L, s);
 	lua_pushcfunction(st->L, open_libraries);
-	lua_pushstring(st->L, path);
+	lua_pushlightuserdata(st->L, (void *)path);
 	if (open)
 		lua_pushcfunction(st->L, open);
 	else
 		lua_pushnil(st->L);
-	lua_pushstring(st->L, box ? box->script : NULL);
-	lua_pushstring(st->L, box ? box->lua_path : NULL);
+	lua_pushlightuserdata(st->L, (void *)(box ? box->script : NULL));
+	lua_pushlightuserdata(st->L, (void *)(box ? box->lua_path : NULL));
 	if (state_call(st->L, 4, 0) != LUA_OK) {
 		state_close(st);
 		return -ENOMEM;

@@ -7,202 +7,252 @@
 #include "server/master.h"
 #include "server/unit.h"
 
-#include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-static const int64_t PATIENCE = 10 * CLOCK_SECOND;
+/* How long a worker may take to build a generation, or to switch to it. */
+static const int64_t PATIENCE = 30 * CLOCK_SECOND;
 
 static struct loop *
 loop_of(const struct ballot *b)
 {
-	return b->unit->host->engine.loop;
-}
-
-/* The worker, if there is one in its place. */
-static struct process *
-voter(const struct ballot *b, unsigned worker)
-{
-	struct process *p = &b->set->master->processes[worker];
-
-	return p->pid ? p : NULL;
-}
-
-/* The first whose vote is missing; NULL: none. */
-static const struct process *
-missing(const struct ballot *b)
-{
-	for (unsigned i = 0; i < b->set->master->n; i++)
-		if (voter(b, i) && !b->votes[i].cast)
-			return voter(b, i);
-	return NULL;
+	return b->master->host->engine.loop;
 }
 
 static void
-look_again(struct ballot *b)
+tell_all(struct ballot *b, enum message_kind kind, const char *text)
 {
-	if (b->open && !missing(b))
-		loop_timer_set(loop_of(b), &b->due, loop_now(loop_of(b)));
-}
+	struct master *m = b->master;
+	int number = host_unit_number(m->host, b->unit);
 
-static void
-send_verdict(const struct ballot *b, unsigned worker, const char *why)
-{
-	const struct process *p = voter(b, worker);
-
-	if (p)
-		(void)channel_write(p->channel.fd.fd, MESSAGE_VERDICT, b->number, 0, why);
-}
-
-/* To all who have voted. */
-static void
-announce(struct ballot *b, const char *why)
-{
-	for (unsigned i = 0; i < b->set->master->n; i++) {
-		struct vote *v = &b->votes[i];
-		if (v->cast)
-			send_verdict(b, i, why);
-		else if (b->open && voter(b, i))
-			v->late = true;
-		v->cast = false;
+	for (unsigned i = 0; i < m->n; i++) {
+		struct process *p = &m->processes[i];
+		p->owes = p->pid && channel_send(&p->channel, kind, number, text) == 0;
 	}
-	b->open = false;
-	*b->why = 0;
+	loop_timer_set(loop_of(b), &b->late, clock_now() + PATIENCE);
 }
 
-static const char *
-objection(struct ballot *b)
-{
-	uint64_t hash = sources_hash(b->unit->reload.next->sources);
-	const struct process *p = missing(b);
-
-	if (*b->why)
-		return b->why;
-	if (p) {
-		snprintf(b->why, sizeof(b->why),
-			 "worker %u did not get ready within %d seconds", p->number,
-			 (int)(PATIENCE / CLOCK_SECOND));
-		return b->why;
-	}
-	for (unsigned i = 0; i < b->set->master->n; i++)
-		if (b->votes[i].cast && b->votes[i].hash != hash)
-			return "the files changed while they were read";
-	return NULL;
-}
-
+/* It is decided; a unit that waits has its turn. */
 static void
-on_due(struct loop_timer *t)
+close_ballot(struct ballot *b)
 {
-	struct ballot *b = LIST_ENTRY(t, struct ballot, due);
-	const char *why;
-	char text[MESSAGE_TEXT];
-	if (!b->open || !b->unit->reload.votes)
+	struct unit *u = b->unit;
+
+	b->unit = NULL;
+	loop_timer_set(loop_of(b), &b->late, CLOCK_NEVER);
+	if (!b->next_due) {
+		b->next_due = true;
+		loop_defer(loop_of(b), &b->next);
+	}
+	reload_verdict(u, *b->why ? b->why : NULL);
+}
+
+/* One answer less to wait for. */
+static void
+look(struct ballot *b)
+{
+	struct master *m = b->master;
+
+	if (!b->unit)
 		return;
-	why = objection(b);
-	if (why)
-		snprintf(text, sizeof(text), "%s", why);
-	reload_verdict(b->unit, why ? text : NULL);
-	announce(b, why ? text : NULL);
+	for (unsigned i = 0; i < m->n; i++)
+		if (m->processes[i].owes)
+			return;
+	if (*b->why) { /* each goes on with what it has */
+		tell_all(b, MESSAGE_VERDICT, b->why);
+		close_ballot(b);
+	} else if (b->switching)
+		close_ballot(b);
+	else {
+		b->switching = true;
+		tell_all(b, MESSAGE_VERDICT, NULL);
+		look(b); /* there may be nobody */
+	}
 }
 
-/* The host's vote(): the master's own copy is ready, or will not be. */
+static void
+begin(struct ballot *b, struct unit *u)
+{
+	b->unit = u;
+	b->switching = false;
+	*b->why = 0;
+	u->reload.in_line = false;
+	tell_all(b, MESSAGE_RELOAD, NULL);
+	look(b);
+}
+
+/* The host's vote: the master's own copy could go on, or could not. */
 static bool
 vote(struct host *h, struct unit *u, const char *why)
 {
-	struct ballot *b = h->ballots->all;
+	struct ballot *b = h->ballot;
 
-	while (b->unit != u)
-		b++;
-	if (why) {
-		announce(b, why);
-		return false;
+	if (why)
+		return false; /* no worker has heard of it */
+	u->reload.votes = true;
+	u->reload.in_line = true;
+	if (!b->unit && !b->next_due) {
+		b->next_due = true;
+		loop_defer(loop_of(b), &b->next);
 	}
-	b->open = true;
-	for (unsigned i = 0; i < b->set->master->n; i++)
-		if (voter(b, i) && !b->votes[i].cast)
-			(void)channel_send(&voter(b, i)->channel, MESSAGE_PREPARE,
-					   b->number);
-	loop_timer_set(loop_of(b), &b->due, clock_now() + PATIENCE);
-	look_again(b);
 	return true;
 }
 
-void
-ballot_cast(struct ballots *set, unsigned worker, const struct message *m)
+static void
+on_next(struct loop_task *t)
 {
-	struct ballot *b;
-	struct vote *v;
+	struct ballot *b = LIST_ENTRY(t, struct ballot, next);
+	struct list *units = &b->master->host->units;
 
-	if (m->number < 0 || (unsigned)m->number >= set->n)
-		return;
-	b = &set->all[m->number];
-	v = &b->votes[worker];
-	if (v->late && !b->open) {
-		v->late = false;
-		send_verdict(b, worker, "it was not ready in time");
+	b->next_due = false;
+	for (struct list *l = units->next; l != units && !b->unit; l = l->next) {
+		struct unit *u = LIST_ENTRY(l, struct unit, link);
+		if (u->reload.votes && u->reload.in_line)
+			begin(b, u);
+	}
+}
+
+static void
+refuse(struct ballot *b, const struct process *p, const char *why)
+{
+	if (!*b->why)
+		snprintf(b->why, sizeof(b->why), "%s (in worker %u)", why, p->number);
+}
+
+static void
+on_late(struct loop_timer *t)
+{
+	struct ballot *b = LIST_ENTRY(t, struct ballot, late);
+	struct master *m = b->master;
+
+	for (unsigned i = 0; i < m->n; i++) {
+		struct process *p = &m->processes[i];
+		if (!p->owes)
+			continue;
+		p->owes = false;
+		if (!b->switching)
+			refuse(b, p, "no answer for 30 s");
+		else
+			kill(p->pid, SIGKILL); /* its replacement has the new code */
+	}
+	look(b);
+}
+
+/* What a worker could go on with must be what the master has. */
+static void
+count_vote(struct ballot *b, struct process *p, const char *text)
+{
+	char own[32];
+
+	snprintf(own, sizeof(own), "+%016" PRIx64,
+		 sources_hash(b->unit->reload.next->sources));
+	if (*text == '-')
+		refuse(b, p, text + 1);
+	else if (strcmp(text, own) != 0) {
+		refuse(b, p, "its files have changed while they were being loaded");
+		reload_ask(b->unit, NULL);
+	}
+}
+
+/* A worker's question, until it is answered. */
+struct remote {
+	struct reload_ask ask;
+	struct process *process;
+	pid_t pid; /* it was */
+	int id;
+};
+
+static void
+answer(struct reload_ask *a, unsigned number, const char *why)
+{
+	struct remote *r = LIST_ENTRY(a, struct remote, ask);
+	char text[MESSAGE_TEXT];
+
+	if (why)
+		snprintf(text, sizeof(text), "-%s", why);
+	else
+		snprintf(text, sizeof(text), "+%u", number);
+	if (r->process->pid == r->pid)
+		(void)channel_send(&r->process->channel, MESSAGE_ANSWER, r->id, text);
+	free(r);
+}
+
+static void
+take_question(struct process *p, const struct message *message)
+{
+	struct unit *u = host_unit(p->master->host, atoi(message->text));
+	struct remote *r = u ? malloc(sizeof(*r)) : NULL;
+
+	if (!r) {
+		(void)channel_send(&p->channel, MESSAGE_ANSWER, message->number,
+				   "-out of memory");
 		return;
 	}
-	*v = (struct vote){.cast = true, .hash = m->hash};
-	if (*m->text && !*b->why)
-		snprintf(b->why, sizeof(b->why), "%s", m->text);
-	if (b->open)
-		look_again(b);
-	else if (!b->unit->reload.runs)
-		reload_ask(b->unit, NULL);
+	*r = (struct remote){
+	    .ask.told = answer, .process = p, .pid = p->pid, .id = message->number};
+	list_init(&r->ask.link);
+	reload_ask(u, &r->ask);
 }
 
 void
-ballots_leave(struct ballots *set, unsigned worker)
+ballot_heard(struct process *p, const struct message *message)
 {
-	for (unsigned i = 0; i < set->n; i++) {
-		set->all[i].votes[worker] = (struct vote){0};
-		look_again(&set->all[i]);
+	struct ballot *b = &p->master->ballot;
+	bool due = p->owes && b->unit &&
+		   message->number == host_unit_number(p->master->host, b->unit);
+
+	if (message->kind == MESSAGE_ASK) {
+		take_question(p, message);
+		return;
 	}
+	if (!due || (message->kind == MESSAGE_SWITCHED) != b->switching)
+		return; /* an answer to what nobody waits for any more */
+	p->owes = false;
+	if (message->kind == MESSAGE_VOTE)
+		count_vote(b, p, message->text);
+	look(b);
+}
+
+void
+ballot_gone(struct process *p)
+{
+	p->owes = false;
+	look(&p->master->ballot);
 }
 
 bool
-ballots_busy(const struct ballots *set)
+ballot_busy(const struct ballot *b)
 {
-	for (unsigned i = 0; i < set->n; i++)
-		if (set->all[i].unit->reload.runs)
+	const struct list *units = &b->master->host->units;
+
+	for (const struct list *l = units->next; l != units; l = l->next)
+		if (LIST_ENTRY(l, struct unit, link)->reload.runs)
 			return true;
 	return false;
 }
 
 int
-ballots_init(struct ballots *set, struct master *m)
+ballot_init(struct ballot *b, struct master *m)
 {
-	struct host *h = m->host;
-	unsigned n = 0;
-
-	while (host_unit(h, n))
-		n++;
-	*set = (struct ballots){.master = m, .all = calloc(n, sizeof(*set->all))};
-	if (!set->all)
-		return -ENOMEM;
-	for (; set->n < n; set->n++) {
-		struct ballot *b = &set->all[set->n];
-		*b = (struct ballot){.set = set,
-				     .unit = host_unit(h, set->n),
-				     .number = (int)set->n,
-				     .votes = calloc(m->n, sizeof(*b->votes))};
-		if (!b->votes || loop_timer_init(h->engine.loop, &b->due, on_due) < 0) {
-			free(b->votes);
-			return -ENOMEM;
-		}
-	}
-	h->ballots = set;
-	h->vote = vote;
+	*b = (struct ballot){.master = m};
+	list_init(&b->next.link);
+	b->next.run = on_next;
+	if (loop_timer_init(m->host->engine.loop, &b->late, on_late) < 0)
+		return -1;
+	m->host->ballot = b;
+	m->host->vote = vote;
 	return 0;
 }
 
 void
-ballots_free(struct ballots *set)
+ballot_free(struct ballot *b)
 {
-	for (unsigned i = 0; i < set->n; i++) {
-		loop_timer_done(loop_of(&set->all[i]), &set->all[i].due);
-		free(set->all[i].votes);
-	}
-	free(set->all);
-	*set = (struct ballots){0};
+	if (!b->late.fire)
+		return;
+	list_remove(&b->next.link);
+	loop_timer_done(loop_of(b), &b->late);
+	if (b->master->host->vote == vote)
+		b->master->host->vote = NULL;
 }

@@ -1,11 +1,13 @@
-/* ballot.h - whether a reload is to be, where workers serve: the master's side of the vote.
+/* ballot.h - the master's side of a reload: all workers switch together or not at all.
  *
- * The master gets a script's next generation ready in its own copy, then asks each worker
- * to do the same.  When all have voted, and have read the same texts, all switch; else all
- * keep what they have, and so they do when one does not answer within ten seconds.  A
- * worker whose script has asked for a reload votes unasked, and the master begins one.
+ * When the master's own copy of a script could go on with new code, each worker is told to
+ * prepare and says whether it could, and with which texts.  If all could, all are told to
+ * switch, and when they have, whoever asked gets the answer: from then on every new request
+ * runs new code.  A worker that dies meanwhile has no say; its replacement is forked from
+ * what the master has by then.
  *
- * The master owns the struct.  The loop's thread. */
+ * The master owns the struct.  One reload of one script at a time has a ballot; the others
+ * wait.  The master's thread. */
 #ifndef HOST_SERVER_BALLOT_H
 #define HOST_SERVER_BALLOT_H
 
@@ -13,44 +15,34 @@
 #include "server/channel.h"
 
 #include <stdbool.h>
-#include <stdint.h>
 
 struct master;
+struct process;
 struct unit;
 
-struct vote {
-	bool cast;
-	bool late; /* it was waited for in vain: the next one counts for nothing */
-	uint64_t hash;
-};
+enum { BALLOT_WHY = 1024 };
 
 struct ballot {
-	struct ballots *set;
-	struct unit *unit;
-	int number;
-	bool open;              /* the master waits for votes */
-	struct vote *votes;     /* one of each worker */
-	char why[MESSAGE_TEXT]; /* the first no; "": none so far */
-	struct loop_timer due;  /* set: it is decided then */
-};
-
-struct ballots {
 	struct master *master;
-	unsigned n;
-	struct ballot *all; /* in the order of the host's units */
+	struct unit *unit;      /* whose; NULL: none is under way */
+	bool switching;         /* all could, and were told to */
+	char why[BALLOT_WHY];   /* somebody could not */
+	struct loop_timer late; /* then those who have not answered have failed it */
+	struct loop_task next;  /* a unit that waits for its ballot */
+	bool next_due;
 };
 
-/* Errors: -ENOMEM; ballots_free() is the caller's. */
-int ballots_init(struct ballots *b, struct master *m);
-void ballots_free(struct ballots *b);
+/* Errors: -ENOMEM. */
+int ballot_init(struct ballot *b, struct master *m);
+void ballot_free(struct ballot *b);
 
-/* A reload is under way. */
-bool ballots_busy(const struct ballots *b);
+/* What workers say: votes, switches and questions. */
+void ballot_heard(struct process *p, const struct message *message);
 
-/* What worker number 0 and up has voted. */
-void ballot_cast(struct ballots *b, unsigned worker, const struct message *m);
+/* The worker is gone. */
+void ballot_gone(struct process *p);
 
-/* It is gone, and so is its vote. */
-void ballots_leave(struct ballots *b, unsigned worker);
+/* A reload is under way: no worker is to be forked now. */
+bool ballot_busy(const struct ballot *b);
 
 #endif

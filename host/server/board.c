@@ -5,10 +5,9 @@
 #include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
-#include "server/watchdog.h"
+
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 /* How old the figures of requests that run elsewhere may be. */
@@ -18,7 +17,6 @@ static size_t
 memory_size(const struct boards *b)
 {
 	return sizeof(struct board_memory) +
-	       b->nworkers * WATCHDOG_REPORTS * sizeof(struct stuck_report) +
 	       b->nservers * (b->nworkers + 1) * sizeof(struct counters);
 }
 
@@ -88,17 +86,13 @@ static int
 init_one(struct boards *set, unsigned i, struct server *s)
 {
 	struct board *b = &set->all[i];
-	struct counters *slots =
-	    (struct counters *)(void *)(set->stuck + set->nworkers * WATCHDOG_REPORTS);
 
 	*b = (struct board){
 	    .set = set,
 	    .server = s,
-	    .policy = s->policy,
-	    .slots = slots + i * (set->nworkers + 1),
+	    .slots = set->memory->slots + i * (set->nworkers + 1),
 	};
 	s->board = b;
-	s->policy = &policy_sync; /* which has nothing under way */
 	return loop_timer_init(s->site.engine->loop, &b->tick, on_tick);
 }
 
@@ -118,8 +112,6 @@ boards_init(struct boards *b, struct host *h, unsigned nworkers)
 	b->all = calloc(b->nservers, sizeof(*b->all));
 	if (!b->memory || !b->all)
 		rc = -ENOMEM;
-	else
-		b->stuck = (struct stuck_report *)(void *)(b->memory + 1);
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next)
 		rc = init_one(b, i++, LIST_ENTRY(l, struct server, link));
 	if (rc < 0)
@@ -137,14 +129,6 @@ boards_free(struct boards *b)
 		munmap(b->memory, memory_size(b));
 	free(b->all);
 	*b = (struct boards){0};
-}
-
-void
-boards_settle(struct boards *b)
-{
-	for (unsigned i = 0; i < b->nservers; i++)
-		if (b->all[i].server)
-			b->all[i].server->policy = b->all[i].policy;
 }
 
 void
@@ -172,24 +156,9 @@ boards_leave(struct boards *b)
 	}
 }
 
-static void
-fold_stuck(struct boards *b, unsigned worker, struct log *log)
-{
-	struct stuck_report *reports = &b->stuck[worker * WATCHDOG_REPORTS];
-
-	for (unsigned i = 0; i < b->nservers; i++)
-		for (int k = 0; k < WATCHDOG_REPORTS; k++)
-			if (reports[k].state == 2 && b->all[i].server &&
-			    strcmp(reports[k].server, b->all[i].server->name) == 0)
-				count_add(&b->all[i].slots[b->nworkers].stuck, 1);
-	(void)watchdog_log(reports, log);
-	memset(reports, 0, WATCHDOG_REPORTS * sizeof(*reports)); /* begun, not complete */
-}
-
 void
-boards_fold(struct boards *b, unsigned worker, struct log *log)
+boards_fold(struct boards *b, unsigned worker)
 {
-	fold_stuck(b, worker, log);
 	for (unsigned i = 0; i < b->nservers; i++) {
 		struct counters *slot = &b->all[i].slots[worker];
 		count_set(&slot->ended,

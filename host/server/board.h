@@ -15,47 +15,39 @@
 #include <stdbool.h>
 
 struct host;
-struct log;
-struct policy;
 struct server;
-struct stuck_report;
+
 /* What was still alive in a worker when it had ended: all zero, or something has leaked. */
 struct leftovers {
 	_Atomic uint64_t tasks, streams, descriptors, timers, buffered;
 };
 
-/* Behind it lie WATCHDOG_REPORTS for each worker, and for each server the counters of each
- * worker and those of the ended. */
 struct board_memory {
 	_Atomic unsigned accepting; /* workers */
-	counter died;               /* workers; the master's */
+	counter died, stuck;        /* workers; the master's */
 	struct leftovers left;      /* of all that have ended in order */
+	struct counters slots[]; /* for each server one of each worker, one of the ended */
 };
+
 struct board {
 	struct boards *set;
-	struct server *server;       /* NULL: it has been stopped */
-	const struct policy *policy; /* the server's, where it runs */
-	struct counters *slots;      /* set->nworkers + 1 of them */
-	struct counters *mine;       /* NULL: of the master */
-	bool mute;                   /* this process is a worker's child: it only reads */
-	struct loop_timer tick;      /* set: publishes then */
+	struct server *server;  /* NULL: it has been stopped */
+	struct counters *slots; /* set->nworkers + 1 of them */
+	struct counters *mine;  /* NULL: of the master */
+	bool mute;              /* this process is a worker's child: it only reads */
+	struct loop_timer tick; /* set: publishes then */
 };
 
 struct boards {
 	struct board_memory *memory;
-	struct stuck_report *stuck;
 	unsigned nworkers, nservers;
 	struct board *all; /* in the order of the host's servers */
 };
 
-/* One for each server of the host, none of which runs in this process from now on.  Errors:
- * -ENOMEM. */
+/* One for each server of the host.  Errors: -ENOMEM. */
 int boards_init(struct boards *b, struct host *h, unsigned nworkers);
 
 void boards_free(struct boards *b);
-
-/* In a worker: its servers run here. */
-void boards_settle(struct boards *b);
 
 /* In a worker, number 0 and up, whose servers have begun: it counts from now on. */
 void boards_claim(struct boards *b, unsigned worker);
@@ -63,9 +55,9 @@ void boards_claim(struct boards *b, unsigned worker);
 /* In a worker whose servers have ended: the last word. */
 void boards_leave(struct boards *b);
 
-/* In the master: what this worker has counted becomes that of one that has ended, and what
- * it was stuck in is told. */
-void boards_fold(struct boards *b, unsigned worker, struct log *log);
+/* In the master: what this worker has counted becomes that of one that has ended. */
+void boards_fold(struct boards *b, unsigned worker);
+
 /* Something may have been counted. */
 void board_touch(struct board *b);
 

@@ -16,24 +16,22 @@ channel_pair(int fds[2])
 }
 
 int
-channel_write(int fd, enum message_kind kind, int number, uint64_t hash, const char *text)
+channel_write(int fd, enum message_kind kind, int number, const char *text)
 {
-	struct message m = {.kind = (int32_t)kind, .number = number, .hash = hash};
+	struct message m = {.kind = (int32_t)kind, .number = number};
 	size_t n = offsetof(struct message, text) + 1;
 
 	if (text) {
 		snprintf(m.text, sizeof(m.text), "%s", text);
 		n += strlen(m.text);
 	}
-	if (fd < 0)
-		return -EPIPE;
 	return send(fd, &m, n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
 int
-channel_send(struct channel *c, enum message_kind kind, int number)
+channel_send(struct channel *c, enum message_kind kind, int number, const char *text)
 {
-	return channel_write(c->fd.fd, kind, number, 0, NULL);
+	return c->fd.fd < 0 ? -EPIPE : channel_write(c->fd.fd, kind, number, text);
 }
 
 /* The next message; 0: none now; -1: there will be no more. */

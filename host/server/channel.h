@@ -19,17 +19,19 @@ enum message_kind {
 	MESSAGE_DRAIN,     /* master: stop accepting, let requests end, end */
 	MESSAGE_STOP,      /* master: end now */
 	MESSAGE_LOG_TASKS, /* master */
-	MESSAGE_SHUTDOWN,  /* both: drain the server with this number */
-	/* A reload of the script with this number: see ballot.h. */
-	MESSAGE_PREPARE, /* master: get the next generation ready, and vote */
-	MESSAGE_VOTE,    /* worker: it is, with this hash; or text: why not */
-	MESSAGE_VERDICT, /* master: switch to it; or text: why not */
+	MESSAGE_RELOAD,    /* master: prepare the unit with this number, and vote */
+	MESSAGE_VOTE,      /* worker: text "+HASH", it could go on with that; "-WHY" */
+	MESSAGE_VERDICT,   /* master: switch; or, with a text, why not */
+	MESSAGE_SWITCHED,  /* worker: it has */
+	MESSAGE_ASK,      /* worker: a script wants a reload; number: of the question, text:
+			     the unit */
+	MESSAGE_ANSWER,   /* master: to that question: text "+GENERATION" or "-WHY" */
+	MESSAGE_SHUTDOWN, /* both: drain the server with this number */
 };
 
 struct message {
 	int32_t kind; /* enum message_kind */
 	int32_t number;
-	uint64_t hash;
 	char text[MESSAGE_TEXT]; /* ends with a NUL; only what there is of it is sent */
 };
 
@@ -46,13 +48,12 @@ int channel_pair(int fds[2]);
 /* `heard` and `ended` are set already.  Errors: as loop_add(); the descriptor is closed. */
 int channel_open(struct channel *c, struct loop *loop, int fd);
 
-/* A message without text.  Errors: send(2)'s; -EAGAIN: the other end has not read for
- * hundreds of messages. */
-int channel_send(struct channel *c, enum message_kind kind, int number);
+/* text: NULL for none; cut when it is too long.  Errors: send(2)'s; -EAGAIN: the other end
+ * has not read for hundreds of messages. */
+int channel_send(struct channel *c, enum message_kind kind, int number, const char *text);
 
-/* text: NULL for none; cut when it is too long.  Where there is no loop yet, too. */
-int channel_write(int fd, enum message_kind kind, int number, uint64_t hash,
-		  const char *text);
+/* The same where there is no loop yet. */
+int channel_write(int fd, enum message_kind kind, int number, const char *text);
 
 void channel_close(struct channel *c);
 

@@ -45,7 +45,7 @@ struct children {
 		_Atomic unsigned reloads;
 		unsigned number; /* of the generation; 0: see why */
 		char why[SCRIPT_ERROR];
-		struct stuck_report stuck[WATCHDOG_REPORTS];
+		struct stuck_report stuck;
 		struct counters slots[];
 	} * shared;
 	unsigned *spare; /* slots that are free: nspare of them */

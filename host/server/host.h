@@ -13,9 +13,10 @@
 
 #include <sys/types.h>
 
-struct ballots;
+struct ballot;
 struct member;
 struct policy;
+struct reload_ask;
 struct script_options;
 struct stream;
 struct server;
@@ -38,11 +39,13 @@ struct host {
 	 * others have a say as well.  True: reload_verdict() comes later.  NULL: nobody
 	 * has. */
 	bool (*vote)(struct host *h, struct unit *u, const char *why);
+	struct ballot *ballot; /* of a master */
+	/* In a worker: asks its master.  NULL: a reload is this process's own business. */
+	void (*ask)(struct host *h, struct unit *u, struct reload_ask *a);
 	pid_t pid;  /* whose host this is: a forked child's copy is not to be freed */
 	bool child; /* this is a forked copy: see host_reborn() */
-	struct ballots *ballots; /* of a master; else NULL */
-	struct member *member;   /* of a worker: its line to the master; else NULL */
-	bool left_behind;        /* threads still run that could not be ended */
+	struct member *member; /* of a worker: its line to the master; else NULL */
+	bool left_behind;      /* threads still run that could not be ended */
 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
@@ -88,8 +91,9 @@ void host_stop(struct host *h);
 /* Has every script loaded again (reload.h); each outcome is one event in the log. */
 void host_reload(struct host *h);
 
-/* The script that was added as number 0 and up; NULL past the last. */
-struct unit *host_unit(const struct host *h, unsigned number);
+/* The unit with this number, from 0; NULL: there is none.  And its number. */
+struct unit *host_unit(const struct host *h, int number);
+int host_unit_number(const struct host *h, const struct unit *u);
 
 /* What a script of this host is loaded with. */
 struct script_options host_script_options(const struct host *h, size_t memory_limit,

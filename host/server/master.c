@@ -3,13 +3,14 @@
 #include "base/clock.h"
 #include "server/host.h"
 #include "server/server.h"
-#include "server/unit.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -45,7 +46,7 @@ static void
 tell(struct process *p, enum message_kind kind, int number)
 {
 	if (p->pid)
-		(void)channel_send(&p->channel, kind, number);
+		(void)channel_send(&p->channel, kind, number, NULL);
 }
 
 static void
@@ -153,7 +154,9 @@ gone(struct process *p, int status)
 	channel_close(&p->channel);
 	if (p->accepts)
 		m->boards.memory->accepting--;
-	boards_fold(&m->boards, p->number - 1, m->host->engine.log);
+	boards_fold(&m->boards, p->number - 1);
+	if (watchdog_log(&m->reports[p->number - 1], m->host->engine.log))
+		count_add(&m->boards.memory->stuck, 1);
 	if (died) {
 		note_failure(p, -EIO, NULL);
 		count_add(&m->boards.memory->died, 1);
@@ -161,9 +164,9 @@ gone(struct process *p, int status)
 	}
 	p->pid = 0;
 	p->accepts = p->killed = false;
-	ballots_leave(&m->ballots, p->number - 1);
 	if (!m->draining)
 		replace(p);
+	ballot_gone(p);
 }
 
 static void
@@ -279,7 +282,9 @@ heard(struct channel *c, const struct message *message)
 		shut_down(p->master, message->number);
 		break;
 	case MESSAGE_VOTE:
-		ballot_cast(&p->master->ballots, p->number - 1, message);
+	case MESSAGE_SWITCHED:
+	case MESSAGE_ASK:
+		ballot_heard(p, message);
 		break;
 	}
 }
@@ -295,6 +300,7 @@ become_member(struct process *p, int fd, pid_t parent)
 	for (unsigned i = 0; i < m->n; i++)
 		m->processes[i].fd.fd = m->processes[i].channel.fd.fd = -1;
 	m->host->engine.log->own = log_int("worker", p->number);
+	m->host->watchdog.report = &m->reports[p->number - 1];
 	m->member = (struct member){.host = m->host,
 				    .boards = &m->boards,
 				    .number = p->number,
@@ -362,17 +368,14 @@ fork_process(struct process *p)
 	return rc;
 }
 
-/* A fork that fails is tried again, as if the worker had died at once.  Nothing is forked
- * from the middle of a reload. */
+/* A fork that fails is tried again, as if the worker had died at once. */
 static int
 fork_due(struct master *m)
 {
-	if (ballots_busy(&m->ballots))
-		return 0;
 	for (unsigned i = 0; i < m->n; i++) {
 		struct process *p = &m->processes[i];
 		int rc;
-		if (!p->due || m->draining)
+		if (!p->due || m->draining || ballot_busy(&m->ballot))
 			continue;
 		p->due = false;
 		rc = fork_process(p);
@@ -402,8 +405,12 @@ master_init(struct master *m, struct host *h, unsigned n, char *why, size_t size
 	snprintf(why, size, "out of memory");
 	*m = (struct master){.host = h, .n = n};
 	m->processes = calloc(n, sizeof(*m->processes));
-	if (!m->processes || boards_init(&m->boards, h, n) < 0 ||
-	    ballots_init(&m->ballots, m) < 0 ||
+	m->reports = mmap(NULL, n * sizeof(*m->reports), PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (m->reports == MAP_FAILED)
+		m->reports = NULL;
+	if (!m->processes || !m->reports || boards_init(&m->boards, h, n) < 0 ||
+	    ballot_init(&m->ballot, m) < 0 ||
 	    loop_timer_init(h->engine.loop, &m->give_up, on_give_up) < 0)
 		return -ENOMEM;
 	for (unsigned i = 0; i < n; i++) {
@@ -464,12 +471,8 @@ master_run(struct master *m)
 		loop_turn(loop_of(m), CLOCK_NEVER);
 		rc = fork_due(m);
 	}
-	if (rc == MASTER_FORKED)
-		return rc;
 	loop_timer_set(loop_of(m), &m->give_up, CLOCK_NEVER);
-	for (unsigned i = 0; i < m->ballots.n; i++)
-		unit_stop(m->ballots.all[i].unit);
-	return 0;
+	return rc;
 }
 
 static void
@@ -505,12 +508,6 @@ master_stop(struct master *m)
 }
 
 void
-master_reload(struct master *m)
-{
-	if (!m->draining)
-		host_reload(m->host);
-}
-void
 master_log_tasks(struct master *m)
 {
 	tell_all(m, MESSAGE_LOG_TASKS, 0);
@@ -534,7 +531,9 @@ master_free(struct master *m)
 	}
 	if (m->give_up.fire)
 		loop_timer_done(loop, &m->give_up);
+	ballot_free(&m->ballot);
 	boards_free(&m->boards);
-	ballots_free(&m->ballots);
+	if (m->reports)
+		munmap(m->reports, m->n * sizeof(*m->reports));
 	free(m->processes);
 }

@@ -17,6 +17,7 @@
 #include "server/board.h"
 #include "server/channel.h"
 #include "server/member.h"
+#include "server/watchdog.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -36,13 +37,15 @@ struct process {
 	struct loop_timer retry; /* set: it is not replaced before */
 	bool due;                /* to be forked now */
 	bool accepts, killed;
+	bool owes;                /* the ballot waits for its answer */
 	struct log_gate gates[3]; /* started, died, cannot start */
 };
 
 struct master {
 	struct host *host;
 	struct boards boards;
-	struct ballots ballots;
+	struct ballot ballot;
+	struct stuck_report *reports; /* one for each worker, in shared memory */
 	unsigned n;
 	struct process *processes;
 	struct loop_timer give_up; /* then what is left is killed */
@@ -67,9 +70,6 @@ void master_drain(struct master *m);
 
 /* The same at once. */
 void master_stop(struct master *m);
-
-/* Has every script loaded again, here and in all workers; see ballot.h. */
-void master_reload(struct master *m);
 
 void master_log_tasks(struct master *m);
 

@@ -1,14 +1,16 @@
 #include "server/member.h"
 
-#include "script/script.h"
+#include "base/clock.h"
 #include "script/sources.h"
 #include "server/board.h"
 #include "server/host.h"
 #include "server/server.h"
 #include "server/unit.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,52 +71,122 @@ drain_server(struct member *m, int number)
 		server_drain(s);
 }
 
-/* ---- reloads: see ballot.h ---- */
+/* The master's word on a reload. */
+static void
+obey(struct member *m, struct unit *u, const struct message *message)
+{
+	bool go = !*message->text;
 
-/* The host's vote(): what this worker's copy says of it.  What it wanted by itself, and
- * cannot do, concerns nobody else. */
+	reload_verdict(u, go ? NULL : message->text);
+	if (go)
+		(void)channel_send(&m->channel, MESSAGE_SWITCHED, message->number, NULL);
+}
+
+static void
+take_answer(struct member *m, const struct message *message)
+{
+	const char *text = message->text;
+	bool done = *text == '+';
+
+	for (struct list *l = m->asks.next; l != &m->asks; l = l->next) {
+		struct reload_ask *a = LIST_ENTRY(l, struct reload_ask, link);
+		if (a->id != message->number)
+			continue;
+		list_remove(&a->link);
+		a->told(a, done ? (unsigned)atoi(text + 1) : 0, done ? NULL : text + 1);
+		return;
+	}
+}
+
+/* The host's vote: this worker could go on with new code, or could not. */
 static bool
 vote(struct host *h, struct unit *u, const char *why)
 {
+	char text[MESSAGE_TEXT];
+
+	if (why)
+		snprintf(text, sizeof(text), "-%s", why);
+	else
+		snprintf(text, sizeof(text), "+%016" PRIx64,
+			 sources_hash(u->reload.next->sources));
+	return channel_send(&h->member->channel, MESSAGE_VOTE, host_unit_number(h, u),
+			    text) == 0;
+}
+
+/* The host's ask. */
+static void
+ask(struct host *h, struct unit *u, struct reload_ask *a)
+{
 	struct member *m = h->member;
-	unsigned number = 0;
-	uint64_t hash;
+	char text[16];
 
-	while (host_unit(h, number) != u)
-		number++;
-	if (why && !(m->asked >> number & 1))
-		return false;
-	m->asked &= ~(UINT64_C(1) << number);
-	hash = why ? 0 : sources_hash(u->reload.next->sources);
-	return channel_write(m->channel.fd.fd, MESSAGE_VOTE, (int)number, hash, why) == 0;
+	snprintf(text, sizeof(text), "%d", host_unit_number(h, u));
+	m->nasks = (m->nasks + 1) & INT32_MAX;
+	if (a) {
+		a->id = m->nasks;
+		list_append(&m->asks, &a->link);
+	}
+	if (channel_send(&m->channel, MESSAGE_ASK, m->nasks, text) < 0 && a) {
+		list_remove(&a->link);
+		a->told(a, 0, "the master does not listen");
+	}
 }
 
-/* One that is under way here will do, if it has not been voted on. */
-static void
-prepare(struct member *m, unsigned number)
-{
-	struct unit *u = host_unit(m->host, number);
+/* A child's question, which waits in shared memory: see ask_parent(). */
+struct hangup {
+	struct reload_ask ask;
+	struct unit *unit;
+};
 
-	if (!u || u->reload.votes)
-		return;
-	m->asked |= UINT64_C(1) << number;
-	if (!u->reload.runs)
-		reload_ask(u, NULL);
+static void
+pass_on(struct reload_ask *a, unsigned number, const char *why)
+{
+	struct hangup *g = LIST_ENTRY(a, struct hangup, ask);
+
+	if (number == 0) /* else it was told when the code was switched */
+		reload_tell(g->unit, number, why);
+	free(g);
+}
+
+static bool
+forks(const struct unit *u)
+{
+	for (struct server *s = NULL; (s = unit_server(u, s));)
+		if (s->policy->forks)
+			return true;
+	return false;
 }
 
 static void
-switch_or_not(struct member *m, unsigned number, const char *why)
+ask_for_children(struct host *h)
 {
-	struct unit *u = host_unit(m->host, number);
+	for (struct list *l = h->units.next; l != &h->units; l = l->next) {
+		struct unit *u = LIST_ENTRY(l, struct unit, link);
+		struct hangup *g = forks(u) ? malloc(sizeof(*g)) : NULL;
+		if (!g)
+			continue;
+		*g = (struct hangup){.ask.told = pass_on, .unit = u};
+		list_init(&g->ask.link);
+		reload_ask(g->unit, &g->ask);
+	}
+}
 
-	if (u)
-		reload_verdict(u, *why ? why : NULL);
+/* Nobody answers any more. */
+static void
+drop_asks(struct member *m)
+{
+	while (!list_empty(&m->asks)) {
+		struct reload_ask *a = LIST_ENTRY(m->asks.next, struct reload_ask, link);
+		list_remove(&a->link);
+		a->told(a, 0, "the server stops");
+	}
 }
 
 static void
 heard(struct channel *c, const struct message *message)
 {
 	struct member *m = LIST_ENTRY(c, struct member, channel);
+	struct unit *u = host_unit(m->host, message->number);
 
 	switch (message->kind) {
 	case MESSAGE_DRAIN:
@@ -126,11 +198,16 @@ heard(struct channel *c, const struct message *message)
 	case MESSAGE_LOG_TASKS:
 		host_log_tasks(m->host);
 		break;
-	case MESSAGE_PREPARE:
-		prepare(m, (unsigned)message->number);
+	case MESSAGE_RELOAD:
+		if (u)
+			reload_here(u, NULL);
 		break;
 	case MESSAGE_VERDICT:
-		switch_or_not(m, (unsigned)message->number, message->text);
+		if (u)
+			obey(m, u, message);
+		break;
+	case MESSAGE_ANSWER:
+		take_answer(m, message);
 		break;
 	case MESSAGE_SHUTDOWN:
 		drain_server(m, message->number);
@@ -145,8 +222,8 @@ ended(struct channel *c)
 	host_drain(LIST_ENTRY(c, struct member, channel)->host);
 }
 
-/* TERM also comes from the kernel when the master is killed, HUP from a child whose script
- * wants a reload.  INT, which a terminal sends to the whole group, is for the master. */
+/* TERM also comes from the kernel when the master is killed.  What a terminal sends to the
+ * whole group is for the master to act upon. */
 static void
 on_signal(void *arg, int signo)
 {
@@ -154,10 +231,10 @@ on_signal(void *arg, int signo)
 
 	if (signo == SIGTERM)
 		host_drain(m->host);
-	else if (signo == SIGHUP)
-		host_reload(m->host);
 	else if (signo == SIGUSR1)
 		host_log_tasks(m->host);
+	else if (signo == SIGHUP)
+		ask_for_children(m->host);
 }
 
 /* A script's server:shutdown(): the master tells the others. */
@@ -166,8 +243,9 @@ shut_down(struct server *s)
 {
 	struct member *m = s->host->member;
 	int number = (int)(s->board - m->boards->all);
+
 	if (!s->draining)
-		(void)channel_send(&m->channel, MESSAGE_SHUTDOWN, number);
+		(void)channel_send(&m->channel, MESSAGE_SHUTDOWN, number, NULL);
 	server_drain(s);
 }
 
@@ -184,7 +262,7 @@ limit_life(const struct host *h)
 		drain = a->drain_timeout > drain ? a->drain_timeout : drain;
 		grace = a->cancel_grace > grace ? a->cancel_grace : grace;
 	}
-	signals_last_word(SIGTERM, SIGTERM,
+	signals_last_word(SIGTERM, 0,
 			  drain + grace < 1e6 ? (unsigned)(drain + grace) + 2 : 0);
 }
 
@@ -222,21 +300,6 @@ settle(struct member *m)
 	return rc < 0 ? rc : catch_signals(m);
 }
 
-/* A request that cannot be ended stands in the way of all others: the process ends, and
- * another takes its place.  Under threading it stands in nobody's way. */
-static void
-sacrifice(struct member *m)
-{
-	struct host *h = m->host;
-
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		if (LIST_ENTRY(l, struct server, link)->policy->threads)
-			return;
-	watchdog_sacrifice(&h->watchdog,
-			   &m->boards->stuck[(m->number - 1) * WATCHDOG_REPORTS]);
-	watchdog_watch(&h->watchdog, &h->engine.sched);
-}
-
 static void
 count_leftovers(struct member *m)
 {
@@ -255,6 +318,7 @@ count_leftovers(struct member *m)
 static void
 leave(struct member *m)
 {
+	drop_asks(m);
 	(void)loop_release_fd(&m->channel.fd);
 	signals_close(&m->signals);
 	boards_leave(m->boards);
@@ -270,7 +334,8 @@ member_run(struct member *m)
 
 	h->member = m;
 	h->vote = vote;
-	boards_settle(m->boards);
+	h->ask = ask;
+	list_init(&m->asks);
 	rc = settle(m);
 	if (rc < 0)
 		snprintf(why, sizeof(why), "cannot start: %s", strerror(-rc));
@@ -279,12 +344,11 @@ member_run(struct member *m)
 	if (rc == 0)
 		rc = host_begin(h, why, sizeof(why));
 	if (rc < 0) {
-		(void)channel_write(m->fd, MESSAGE_FAILED, rc, 0, why);
+		(void)channel_write(m->fd, MESSAGE_FAILED, rc, why);
 		return rc;
 	}
 	boards_claim(m->boards, m->number - 1);
-	(void)channel_send(&m->channel, MESSAGE_READY, 0);
-	sacrifice(m);
+	(void)channel_send(&m->channel, MESSAGE_READY, 0, NULL);
 	host_run(h);
 	leave(m);
 	return 0;

@@ -20,9 +20,10 @@ struct member {
 	unsigned number; /* 1 and up */
 	int fd;          /* its end of the channel */
 	pid_t master;
-	sigset_t mask; /* the signals that were blocked before the fork, where all are */
+	struct list asks; /* questions to the master */
+	int nasks;        /* so far */
+	sigset_t mask;    /* the signals that were blocked before the fork, where all are */
 	struct channel channel;
-	uint64_t asked; /* bit i: the master wants a vote on script number i */
 	struct signals signals;
 };
 

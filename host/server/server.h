@@ -139,8 +139,8 @@ void server_count_here(const struct server *s, struct counters *sum);
 struct server_stats {
 	struct counters counters;
 	uint64_t active, reloads, failed_reloads, drops;
-	uint64_t workers, workers_died; /* that accept; that were replaced */
 	uint64_t generations;           /* alive */
+	uint64_t workers, workers_died; /* that accept; that were replaced */
 };
 
 /* Any thread, while the server is there. */

@@ -22,6 +22,7 @@ static const struct {
     {"loop", test_loop},
     {"nearest", test_nearest},
     {"packsize", test_packsize},
+    {"pattern", test_pattern},
     {"plain", test_plain},
     {"pool", test_pool},
     {"signals", test_signals},
