@@ -3,10 +3,8 @@ local host = require("support.host")
 
 describe("the C unit", function()
   local tests = {
-  local tests = {
     "addr", "beneath", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize",
-    "pattern", "plain", "pool", "signals",
-  }
+    "pattern", "plain", "pool", "signals", "watch",
   }
 
   local function run(arguments)

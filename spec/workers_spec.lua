@@ -485,6 +485,7 @@ describe("a master", function()
     for _, c in pairs(clients) do assert.are.equal("still here", c:ask("still here")) end
     close_each(clients)
     assert.are.equal(0, p:wait())
+    assert.are.equal(1, #p:find("reloaded"))
     assert.are.equal(0, #p:processes())
   end)
 

@@ -2,6 +2,7 @@
 
 #include "cli/options.h"
 #include "cli/ready.h"
+#include "cli/watching.h"
 #include "loop/signals.h"
 #include "script/script.h"
 #include "server/host.h"
@@ -22,6 +23,7 @@ struct serving {
 	struct signals signals;
 	struct loop_fd parent; /* standard input, for --exit-with-parent */
 	struct loop_op parent_op;
+	struct watching *watching; /* NULL: not asked for */
 };
 
 int
@@ -182,6 +184,35 @@ add_all(struct host *h, const struct options *o, char *why, size_t size)
 	return 0;
 }
 
+static void
+on_reloaded(struct host *h, struct unit *u, const struct sources *tried)
+{
+	watching_reloaded(LIST_ENTRY(h, struct serving, host)->watching, u, tried);
+}
+
+static int
+tell_ready(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	int rc = o->ready_file ? ready_write(&sv->host, o->ready_file) : 0;
+
+	if (rc < 0) {
+		snprintf(why, size, "cannot write the ready file %s: %s", o->ready_file,
+			 strerror(-rc));
+		return -EIO;
+	}
+	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !o->ready_file)
+		ready_greet(&sv->host);
+	return 0;
+}
+
+static void
+stop_watching(struct serving *sv)
+{
+	sv->host.reloaded = NULL;
+	watching_end(sv->watching);
+	sv->watching = NULL;
+}
+
 static int
 catch_signals(struct serving *sv, char *why, size_t size)
 {
@@ -201,16 +232,15 @@ announce(struct serving *sv, const struct options *o, char *why, size_t size)
 	int rc;
 
 	log_listening(&sv->host);
-	if (o->ready_file) {
-		rc = ready_write(&sv->host, o->ready_file);
-		if (rc < 0) {
-			snprintf(why, size, "cannot write the ready file %s: %s",
-				 o->ready_file, strerror(-rc));
-			return -EIO;
-		}
+	if (o->watch) {
+		rc = watching_begin(&sv->watching, &sv->host, why, size);
+		if (rc < 0)
+			return rc;
+		sv->host.reloaded = on_reloaded;
 	}
-	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !o->ready_file)
-		ready_greet(&sv->host);
+	rc = tell_ready(sv, o, why, size);
+	if (rc < 0)
+		return rc;
 	if (o->exit_with_parent)
 		watch_parent(sv);
 	return 0;
@@ -219,6 +249,7 @@ announce(struct serving *sv, const struct options *o, char *why, size_t size)
 static void
 finish(struct serving *sv)
 {
+	stop_watching(sv);
 	loop_release_fd(&sv->parent);
 	signals_close(&sv->signals);
 	log_stopped(sv);
@@ -259,6 +290,9 @@ serve_by_workers(struct serving *sv, const struct options *o, char *why, size_t 
 		rc = master_run(&m);
 	if (rc == MASTER_FORKED) {
 		sv->signals.pipe.fd = -1; /* the master's */
+		sv->host.reloaded = NULL;
+		watching_forget(sv->watching);
+		sv->watching = NULL;
 		rc = member_run(&m.member);
 		*why = 0; /* the master knows */
 	} else if (rc == 0)
@@ -287,6 +321,7 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 				: serve(&sv, o, why, sizeof(why));
 	if (sv.signals.pipe.fd >= 0) /* the start has failed */
 		signals_close(&sv.signals);
+	stop_watching(&sv);
 	host_free(&sv.host);
 	if (sv.host.left_behind) /* nothing that they use may go away */
 		_exit(EXIT_DONE);

@@ -1,5 +1,6 @@
 #include "script/script.h"
 
+#include "script/coro.h"
 #include "script/lerror.h"
 #include "script/sandbox.h"
 #include "script/sources.h"
@@ -265,6 +266,7 @@ loaded(struct chore *c, lua_State *co, int status)
 	lua_xmove(co, sc->state.L, 1);
 	script_keep_error(sc->state.L, sc->path, l->why, sizeof(l->why));
 	l->script = NULL;
+	l->tried = sources_hold(sc->sources);
 	script_release(sc); /* it lives until its task is gone, too */
 	l->done(l, -EINVAL);
 }
@@ -319,6 +321,7 @@ script_begin(struct sched *s, const char *path, const struct script_options *o,
 
 	l->chore.task = NULL;
 	l->script = NULL;
+	l->tried = NULL;
 	snprintf(l->why, sizeof(l->why), "cannot load %s: out of memory", path);
 	if (!sc)
 		return -ENOMEM;
@@ -375,6 +378,7 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	}
 	if (rc == 0)
 		*out = a.loading.script;
+	sources_release(a.loading.tried);
 	snprintf(why, size, "%s", rc < 0 ? a.loading.why : "");
 	return rc;
 }
@@ -446,7 +450,7 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (sc->nspare < sc->room || more_room(sc)) {
+	if (!coro_is_known(co) && (sc->nspare < sc->room || more_room(sc))) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else

@@ -171,8 +171,10 @@ void
 slice_enter(struct sched *s, lua_State *L, struct section *saved)
 {
 	*saved = (struct section){.running = s->running, .counts = !s->current};
-	if (saved->counts)
+	if (saved->counts) {
 		s->runs++;
+		s->base = __builtin_frame_address(0);
+	}
 	s->running = L;
 }
 

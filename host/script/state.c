@@ -100,10 +100,12 @@ state_try(lua_State *L, int nargs, int nresults)
 static int
 text_load(lua_State *L)
 {
+	int type = lua_type(L, 1);
 	int n = lua_gettop(L) < 4
 		    ? 3
 		    : 4; /* a fourth argument, nil or not, is the environment */
 
+	luaL_argexpected(L, type == LUA_TFUNCTION || lua_isstring(L, 1), 1, "function");
 	lua_settop(L, n);
 	lua_pushliteral(L, "t");
 	lua_replace(L, 3);

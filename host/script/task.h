@@ -71,8 +71,8 @@ struct sched {
 	lua_State
 	    *barrier; /* an outer coroutine that stands in a C call which cannot yield */
 	const char *barrier_name; /* that call, where the stack does not show it */
-	unsigned closing; /* coroutines that are being closed, one inside the other */
-	bool parked;      /* a wait is on its way outward */
+	const char *base;         /* where the C stack was when Lua was entered */
+	bool parked;              /* a wait is on its way outward */
 	struct list tasks, ready;
 	struct list slow; /* those that compute: one has a slice each turn of the loop */
 	struct loop_task turn;

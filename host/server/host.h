@@ -18,6 +18,7 @@ struct member;
 struct policy;
 struct reload_ask;
 struct script_options;
+struct sources;
 struct stream;
 struct server;
 struct unit;
@@ -42,6 +43,9 @@ struct host {
 	struct ballot *ballot; /* of a master */
 	/* In a worker: asks its master.  NULL: a reload is this process's own business. */
 	void (*ask)(struct host *h, struct unit *u, struct reload_ask *a);
+	/* A reload is over; tried: what one that failed has read, as far as it came, or
+	 * NULL. NULL: nobody wants to know. */
+	void (*reloaded)(struct host *h, struct unit *u, const struct sources *tried);
 	pid_t pid;  /* whose host this is: a forked child's copy is not to be freed */
 	bool child; /* this is a forked copy: see host_reborn() */
 	struct member *member; /* of a worker: its line to the master; else NULL */

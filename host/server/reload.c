@@ -51,7 +51,7 @@ reload_tell(struct unit *u, unsigned number, const char *why)
 
 /* It is over, one way or the other. */
 static void
-finish(struct unit *u, const char *why)
+finish(struct unit *u, const char *why, const struct sources *tried)
 {
 	struct reload *r = &u->reload;
 	unsigned number = why ? 0 : u->script->number;
@@ -67,6 +67,8 @@ finish(struct unit *u, const char *why)
 		log_outcome(u, why);
 	reload_tell(u, number, why);
 	tell_all(&r->asks, number, why);
+	if (u->host->reloaded)
+		u->host->reloaded(u->host, u, tried);
 	if (r->again)
 		loop_defer(u->host->engine.loop, &r->begin);
 }
@@ -75,6 +77,7 @@ static void
 fail(struct unit *u)
 {
 	struct reload *r = &u->reload;
+	struct sources *tried = r->next ? sources_hold(r->next->sources) : r->loading.tried;
 
 	for (struct server *s = NULL; (s = unit_server(u, s));)
 		if (s->policy->abandon)
@@ -82,7 +85,9 @@ fail(struct unit *u)
 	if (r->next)
 		script_release(r->next);
 	r->next = NULL;
-	finish(u, r->why);
+	r->loading.tried = NULL;
+	finish(u, r->why, tried);
+	sources_release(tried);
 }
 
 static void
@@ -101,7 +106,7 @@ commit(struct unit *u)
 	r->record = NULL;
 	while ((s = unit_server(u, s)))
 		server_resume(s); /* the ceiling may be higher now */
-	finish(u, NULL);
+	finish(u, NULL, NULL);
 }
 
 /* Everything of this process has had its say. */

@@ -468,9 +468,13 @@ static void
 on_idle(struct loop_timer *timer)
 {
 	struct request *r = LIST_ENTRY(timer, struct request, idle);
+	int64_t now = loop_now(r->site->engine->loop), late = now - timer->when;
 	int64_t due = clock_after(r->stream->active, r->site->attrs.idle_timeout);
 
-	if (due > loop_now(r->site->engine->loop))
+	/* While the loop could not look, in a handler that blocks in C, nobody was idle. */
+	if (due < CLOCK_NEVER - late)
+		due += late;
+	if (due > now)
 		loop_timer_set(r->site->engine->loop, timer, due);
 	else
 		task_cancel(r->task, "idle_timeout");

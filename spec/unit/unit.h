@@ -25,5 +25,6 @@ void test_plain(void);
 void test_pattern(void);
 void test_pool(void);
 void test_signals(void);
+void test_watch(void);
 
 #endif
