@@ -56,6 +56,17 @@ local function workers(p)
   return out
 end
 
+-- How many processes of the program have a parent that is neither the master nor a worker.
+local function orphans(p)
+  local parents, n = { [p.pid] = true }, 0
+  for _, pid in ipairs(workers(p)) do parents[pid] = true end
+  for _, pid in ipairs(p:processes()) do
+    local parent = (host.read("/proc/" .. pid .. "/stat") or ""):match("%) %a (%d+)")
+    if pid ~= p.pid and parent and not parents[tonumber(parent)] then n = n + 1 end
+  end
+  return n
+end
+
 local function ask(p, word, name)
   local c <close> = host.connect(p:url(name))
   return c:ask(word)
@@ -88,12 +99,13 @@ local function until_stats(p, what, condition)
   local seen
   local ok, message = pcall(host.eventually, what, function()
     local c <close> = host.connect(p:url())
-    seen = stats(c)
-    return condition(seen)
+    local ok, now = pcall(stats, c) -- it may be one of those who are lost
+    seen = ok and now or seen
+    return ok and condition(now)
   end)
   if ok then return seen end
   local parts = {}
-  for name, n in pairs(seen) do parts[#parts + 1] = name .. "=" .. n end
+  for name, n in pairs(seen or {}) do parts[#parts + 1] = name .. "=" .. n end
   error(message .. "\n" .. table.concat(parts, " ") .. "\n" .. host.read(p.log_path), 2)
 end
 
@@ -191,6 +203,7 @@ describe("workers", function()
     local victim = workers(p)[1]
     sys.kill(victim, "KILL")
     until_full(p, 2, 1)
+    host.eventually("the end of the dead one's children", function() return orphans(p) == 0 end)
     for i = 1, 20 do assert.are.equal("n" .. i, ask(p, "n" .. i)) end
     p:stop()
     p:gone()
