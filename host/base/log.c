@@ -13,6 +13,9 @@
 
 enum { MAX_FIELDS = 24, CHUNK = 4096 };
 
+/* The most of one value that is written: a handler's error may have any length. */
+enum { LONGEST = 64 * 1024 };
+
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
 struct log_field
@@ -117,6 +120,26 @@ put_json_field(struct text *t, const struct log_field *f)
 }
 
 static void
+put_fields(struct log *log, struct text *t, const struct log_field *fields)
+{
+	for (; fields && fields->name; fields++) {
+		struct log_field f = *fields,
+				 whole = log_int("whole_length", (int64_t)f.len);
+		bool cut = f.str && f.len > LONGEST;
+
+		f.len = cut ? LONGEST : f.len;
+		if (log->format == LOG_JSON)
+			put_json_field(t, &f);
+		else
+			put_text_field(t, &f, log->multiline);
+		if (cut && log->format == LOG_JSON)
+			put_json_field(t, &whole);
+		else if (cut)
+			put_text_field(t, &whole, false);
+	}
+}
+
+static void
 compose(struct log *log, struct text *t, enum log_level level, const char *event,
 	const struct log_field *fields)
 {
@@ -127,8 +150,7 @@ compose(struct log *log, struct text *t, enum log_level level, const char *event
 		text_put(t, level_names[level]);
 		text_put(t, "\",\"event\":");
 		json_quote(t, event, strlen(event));
-		for (; fields && fields->name; fields++)
-			put_json_field(t, fields);
+		put_fields(log, t, fields);
 		text_put(t, "}\n");
 		return;
 	}
@@ -137,8 +159,7 @@ compose(struct log *log, struct text *t, enum log_level level, const char *event
 	text_put(t, level_names[level]);
 	text_put(t, " ");
 	text_put(t, event);
-	for (; fields && fields->name; fields++)
-		put_text_field(t, fields, log->multiline);
+	put_fields(log, t, fields);
 	text_put(t, "\n");
 }
 
