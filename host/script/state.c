@@ -200,6 +200,9 @@ open_libraries(lua_State *L)
  * libraries are marked too often; more, and new strings are cold memory every time. */
 enum { GARBAGE = 512 * 1024 };
 
+/* A state that held this much leaves holes worth giving back to the system. */
+enum { MUCH = 4 * 1024 * 1024 };
+
 void
 state_tune(struct state *st)
 {
@@ -263,8 +266,12 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 void
 state_close(struct state *st)
 {
+	size_t held = st->alloc.used;
+
 	if (st->L)
 		lua_close(st->L);
 	st->L = NULL;
 	alloc_free(&st->alloc);
+	if (held > MUCH)
+		malloc_trim(0);
 }
