@@ -193,6 +193,7 @@ describe("A memory bomb", function()
       was = now
       return same == 20
     end)
+    assert.are.equal(3, #p:find("handler error"))
     if not host.sanitizer() then resident_again(p, before, "write") end
     slow:reset()
     p:stop()
