@@ -2,7 +2,8 @@
 local host = require("support.host")
 
 describe("the C unit", function()
-  local tests = { "addr", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "pool" }
+  local tests = { "addr", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "pool",
+    "script" }
 
   local function run(arguments)
     local p = assert(io.popen(host.build .. "/unit " .. arguments .. " 2>&1"))

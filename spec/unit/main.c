@@ -14,7 +14,7 @@ static const struct {
     {"addr", test_addr},         {"buf", test_buf},   {"heap", test_heap},
     {"json", test_json},         {"list", test_list}, {"listen", test_listen},
     {"log", test_log},           {"loop", test_loop}, {"nearest", test_nearest},
-    {"packsize", test_packsize}, {"pool", test_pool},
+    {"packsize", test_packsize}, {"pool", test_pool}, {"script", test_script},
 };
 
 static unsigned checks, failures;

@@ -21,5 +21,6 @@ void test_loop(void);
 void test_nearest(void);
 void test_packsize(void);
 void test_pool(void);
+void test_script(void);
 
 #endif
