@@ -101,7 +101,8 @@ describe("A memory bomb", function()
     finish = "function H:finish() local t = {} while true do t[#t + 1] = {} end end",
     ["handle_error"] = "H.server = { handle_error = function() local t = {} while true do t[#t + 1] = {} end end }",
     ["an error value"] = "bomb = function() error(('x'):rep(30 << 20)) end",
-    ["a __tostring"] = "bomb = function() error(setmetatable({}, { __tostring = function() return ('x'):rep(1 << 27) end })) end",
+    ["a __tostring"] = "bomb = function() error(setmetatable({}, { __tostring = function() "
+      .. "return ('x'):rep(1 << 27) end })) end",
     ["a __close"] = "bomb = function() local t <close> = setmetatable({}, { __close = function() "
       .. "local t = {} while true do t[#t + 1] = {} end end }) error('first') end",
     ["a __gc"] = "bomb = function() for _ = 1, 2 do setmetatable({}, { __gc = function() "

@@ -224,7 +224,8 @@ verdict(const struct trial *t)
 		return EXIT_SYSTEM;
 	}
 	if (count_get(&c->accept_errors) > 0) {
-		fprintf(stderr, "moonport: the request could not begin\n");
+		fprintf(stderr, "moonport: the request could not begin: out of memory or "
+				"descriptors\n");
 		return EXIT_SYSTEM;
 	}
 	if (count_get(&c->timeouts) > 0 || count_get(&c->cancelled) > 0)
