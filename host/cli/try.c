@@ -228,6 +228,9 @@ verdict(const struct trial *t)
 				"descriptors\n");
 		return EXIT_SYSTEM;
 	}
+	if (log_dropped(t->host.engine.log) > 0)
+		fprintf(stderr, "moonport: a log event was lost: out of memory, or nobody "
+				"reads standard error\n");
 	if (count_get(&c->timeouts) > 0 || count_get(&c->cancelled) > 0)
 		fprintf(stderr, "moonport: the request was %s\n",
 			count_get(&c->timeouts) > 0 ? "ended by a timeout" : "cancelled");
