@@ -20,7 +20,7 @@ SOURCES := $(wildcard host/*/*.c)
 OBJECTS = $(SOURCES:host/%.c=$B/%.o)
 LIBRARY = $(filter-out $B/cli/%,$(OBJECTS))
 UNITS := $(wildcard spec/unit/*.c)
-SPEC_TOOLS = $B/sys.so $B/shim.so $B/scarce.so $B/flood $B/unit
+SPEC_TOOLS = $B/sys.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools
 
@@ -42,7 +42,7 @@ $B/sys.so: spec/support/sys.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 $(LUA_CFLAGS) -o $@ $<
 
-$B/shim.so: spec/support/shim.c
+$B/shim.so $B/clock.so: $B/%.so: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 -o $@ $< -ldl
 

@@ -2,8 +2,10 @@
 local host = require("support.host")
 
 describe("the C unit", function()
-  local tests = { "addr", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "pool",
-    "script" }
+  local tests = {
+    "addr", "beneath", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize",
+    "pattern", "plain", "pool", "script", "signals", "watch",
+  }
 
   local function run(arguments)
     local p = assert(io.popen(host.build .. "/unit " .. arguments .. " 2>&1"))

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
-#include "base/text.h"
+#include "base/line.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FIELDS = 24, CHUNK = 4096 };
+enum { MAX_FIELDS = 24, CHUNK = 4096, URGENT = 4096 };
 
 /* The most of one value that is written: a handler's error may have any length. */
 enum { LONGEST = 64 * 1024 };
@@ -48,7 +48,7 @@ log_level_of(const char *word)
 }
 
 static void
-put_stamp(struct text *t)
+put_stamp(struct line *t)
 {
 	struct timespec now;
 	struct tm tm;
@@ -57,9 +57,9 @@ put_stamp(struct text *t)
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
 	strftime(s, sizeof(s), "%Y-%m-%dT%H:%M:%S", &tm);
-	text_put(t, s);
+	line_put(t, s);
 	snprintf(s, sizeof(s), ".%03ldZ", now.tv_nsec / 1000000);
-	text_put(t, s);
+	line_put(t, s);
 }
 
 static bool
@@ -73,54 +73,54 @@ is_plain(const char *s, size_t n)
 }
 
 static void
-put_text_field(struct text *t, const struct log_field *f, bool multiline)
+put_text_field(struct line *t, const struct log_field *f, bool multiline)
 {
 	char num[32];
 
 	if (f->str && multiline && memchr(f->str, '\n', f->len)) {
-		text_put(t, "\n    ");
+		line_put(t, "\n    ");
 		for (size_t i = 0; i < f->len; i++) {
 			if (f->str[i] == '\n')
-				text_put(t, "\n    ");
+				line_put(t, "\n    ");
 			else if ((unsigned char)f->str[i] < ' ' && f->str[i] != '\t')
-				text_put(
+				line_put(
 				    t,
 				    "?"); /* a peer's bytes must not steer the terminal */
 			else
-				text_put_bytes(t, f->str + i, 1);
+				line_put_bytes(t, f->str + i, 1);
 		}
 		return;
 	}
-	text_put(t, " ");
-	text_put(t, f->name);
-	text_put(t, "=");
+	line_put(t, " ");
+	line_put(t, f->name);
+	line_put(t, "=");
 	if (!f->str) {
 		snprintf(num, sizeof(num), "%lld", (long long)f->num);
-		text_put(t, num);
+		line_put(t, num);
 	} else if (is_plain(f->str, f->len))
-		text_put_bytes(t, f->str, f->len);
+		line_put_bytes(t, f->str, f->len);
 	else
 		json_quote(t, f->str, f->len);
 }
 
 static void
-put_json_field(struct text *t, const struct log_field *f)
+put_json_field(struct line *t, const struct log_field *f)
 {
 	char num[32];
 
-	text_put(t, ",");
+	line_put(t, ",");
 	json_quote(t, f->name, strlen(f->name));
-	text_put(t, ":");
+	line_put(t, ":");
 	if (f->str) {
 		json_quote(t, f->str, f->len);
 		return;
 	}
 	snprintf(num, sizeof(num), "%lld", (long long)f->num);
-	text_put(t, num);
+	line_put(t, num);
 }
 
 static void
-put_fields(struct log *log, struct text *t, const struct log_field *fields)
+put_fields(struct log *log, struct line *t, const struct log_field *fields)
 {
 	for (; fields && fields->name; fields++) {
 		struct log_field f = *fields,
@@ -140,27 +140,31 @@ put_fields(struct log *log, struct text *t, const struct log_field *fields)
 }
 
 static void
-compose(struct log *log, struct text *t, enum log_level level, const char *event,
+compose(struct log *log, struct line *t, enum log_level level, const char *event,
 	const struct log_field *fields)
 {
 	if (log->format == LOG_JSON) {
-		text_put(t, "{\"time\":\"");
+		line_put(t, "{\"time\":\"");
 		put_stamp(t);
-		text_put(t, "\",\"level\":\"");
-		text_put(t, level_names[level]);
-		text_put(t, "\",\"event\":");
+		line_put(t, "\",\"level\":\"");
+		line_put(t, level_names[level]);
+		line_put(t, "\",\"event\":");
 		json_quote(t, event, strlen(event));
+		if (log->own.name)
+			put_json_field(t, &log->own);
 		put_fields(log, t, fields);
-		text_put(t, "}\n");
+		line_put(t, "}\n");
 		return;
 	}
 	put_stamp(t);
-	text_put(t, " ");
-	text_put(t, level_names[level]);
-	text_put(t, " ");
-	text_put(t, event);
+	line_put(t, " ");
+	line_put(t, level_names[level]);
+	line_put(t, " ");
+	line_put(t, event);
+	if (log->own.name)
+		put_text_field(t, &log->own, log->multiline);
 	put_fields(log, t, fields);
-	text_put(t, "\n");
+	line_put(t, "\n");
 }
 
 /* Writes the line in pieces that a pipe takes whole.  False: no room for the first. */
@@ -193,7 +197,7 @@ static void
 write_event(struct log *log, enum log_level level, const char *event,
 	    const struct log_field *fields)
 {
-	struct text t = {0};
+	struct line t = {0};
 
 	if (log->untold) {
 		struct log_field lost[] = {log_int("count", (int64_t)log->untold), {0}};
@@ -206,7 +210,7 @@ write_event(struct log *log, enum log_level level, const char *event,
 		log->dropped++;
 		log->untold++;
 	}
-	text_free(&t);
+	line_free(&t);
 }
 
 void
@@ -218,6 +222,24 @@ log_event(struct log *log, enum log_level level, const char *event,
 	pthread_mutex_lock(&log->mutex);
 	write_event(log, level, event, fields);
 	pthread_mutex_unlock(&log->mutex);
+}
+
+void
+log_urgent(struct log *log, enum log_level level, const char *event,
+	   const struct log_field *fields)
+{
+	char room[URGENT];
+	struct line l = {.buf = {.base = room, .cap = sizeof(room)}};
+	size_t n = 64;
+
+	for (const struct log_field *f = fields; f->name; f++)
+		n += strlen(f->name) + 24 + 6 * f->len; /* at worst, all is escaped */
+	if (level < log->level)
+		return;
+	if (n > sizeof(room)) /* then it must do without them */
+		fields = NULL;
+	compose(log, &l, level, event, fields);
+	deliver(log, buf_data(&l.buf), buf_len(&l.buf));
 }
 
 uint64_t

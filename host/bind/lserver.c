@@ -22,6 +22,16 @@ server_shutdown(lua_State *L)
 	return 0;
 }
 
+/* server:reload() -> the new generation's number, or nil and why the old one stays */
+static int
+server_reload(lua_State *L)
+{
+	struct server_view *v = check(L);
+
+	lua_settop(L, 1);
+	return v->reload(v, L);
+}
+
 /* server:stats() -> a table of counters */
 static int
 server_stats(lua_State *L)
@@ -96,6 +106,7 @@ void
 open_server(lua_State *L)
 {
 	static const luaL_Reg methods[] = {{"fileno", server_fileno},
+					   {"reload", server_reload},
 					   {"shutdown", server_shutdown},
 					   {"stats", server_stats},
 					   {NULL, NULL}};

@@ -17,6 +17,9 @@ struct server_view {
 	int fd;
 	/* Begins a drain; returns at once. */
 	void (*shutdown)(struct server_view *v);
+	/* Has the script loaded again, and waits for the outcome; returns the number of
+	 * results, or what the wait returned. */
+	int (*reload)(struct server_view *v, lua_State *L);
 	/* Pushes a table of counters. */
 	void (*push_stats)(struct server_view *v, lua_State *L);
 	/* Pushes the attribute of this name, or returns false. */

@@ -17,6 +17,8 @@ check_command(const struct options *o, struct log *log, const char *lua_path)
 
 	if (rc < 0)
 		return complain(rc, strerror(-rc));
+	h.sandbox = o->sandbox;
+	h.strict = o->strict;
 	for (int i = 0; i < o->nentries; i++) {
 		const struct entry *e = &o->entries[i];
 		rc = host_check(&h, e->script, &e->attrs, why, sizeof(why));

@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include "base/nearest.h"
+#include "server/master.h"
 #include "server/policy.h"
 
 #include <errno.h>
@@ -12,17 +13,30 @@
 /* No --log-level yet. */
 enum { UNSET = -1 };
 
-enum { DRAIN_TIMEOUT = 300, READY_FILE = 256, EXIT_WITH_PARENT, LOG_FORMAT, LOG_LEVEL };
+enum {
+	DRAIN_TIMEOUT = 300,
+	READY_FILE = 256,
+	EXIT_WITH_PARENT,
+	LOG_FORMAT,
+	LOG_LEVEL,
+	SANDBOX,
+	STRICT,
+	WORKERS
+};
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, 'l'},
     {"mixin", required_argument, NULL, 'm'},
     {"option", required_argument, NULL, 'o'},
+    {"watch", no_argument, NULL, 'w'},
     {"drain-timeout", required_argument, NULL, DRAIN_TIMEOUT},
     {"ready-file", required_argument, NULL, READY_FILE},
     {"exit-with-parent", no_argument, NULL, EXIT_WITH_PARENT},
+    {"workers", required_argument, NULL, WORKERS},
     {"log-format", required_argument, NULL, LOG_FORMAT},
     {"log-level", required_argument, NULL, LOG_LEVEL},
+    {"sandbox", no_argument, NULL, SANDBOX},
+    {"strict", no_argument, NULL, STRICT},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -129,6 +143,21 @@ set_log(struct options *o, int option, const char *value, char *why, size_t size
 }
 
 static int
+set_workers(struct options *o, const char *value, char *why, size_t size)
+{
+	char *end;
+	long n = strtol(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || n < 1 || n > MAX_WORKERS) {
+		snprintf(why, size, "--workers %s: it must be a number from 1 to %d", value,
+			 MAX_WORKERS);
+		return -EINVAL;
+	}
+	o->workers = (int)n;
+	return 0;
+}
+
+static int
 add_script(struct options *o, const char *path, char *why, size_t size)
 {
 	struct entry *e;
@@ -158,6 +187,9 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return set_mixin(e, optarg, why, size);
 	case 'o':
 		return set_attribute(&e->attrs, optarg, why, size);
+	case 'w':
+		o->watch = true;
+		return 0;
 	case DRAIN_TIMEOUT:
 		return attrs_set_text(&e->attrs, "drain_timeout", optarg, why, size);
 	case READY_FILE:
@@ -166,6 +198,14 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 	case EXIT_WITH_PARENT:
 		o->exit_with_parent = true;
 		return 0;
+	case SANDBOX:
+		o->sandbox = true;
+		return 0;
+	case STRICT:
+		o->strict = true;
+		return 0;
+	case WORKERS:
+		return set_workers(o, optarg, why, size);
 	case LOG_FORMAT:
 	case LOG_LEVEL:
 		return set_log(o, c, optarg, why, size);
@@ -274,7 +314,7 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	opterr = 0;
 	optind = 1;
 	while (rc == 0 &&
-	       (c = getopt_long(argc, argv, "-:l:m:o:hV", long_options, NULL)) != -1)
+	       (c = getopt_long(argc, argv, "-:l:m:o:whV", long_options, NULL)) != -1)
 		rc = take_option(o, c, argv, why, size);
 	while (rc == 0 && optind < argc) /* behind "--" */
 		rc = add_script(o, argv[optind++], why, size);
@@ -326,12 +366,22 @@ options_help(void)
 	    "sync:\n"
 	    "                          one at a time (async)\n"
 	    "  -o, --option NAME=VALUE any attribute below\n"
+	    "  -w, --watch             reload when a script or a module of its folder "
+	    "changes\n"
+	    "      --workers N         N processes that share the listeners; one that dies "
+	    "is replaced\n"
 	    "      --drain-timeout S   as --option drain_timeout=S\n"
 	    "      --ready-file PATH   write one JSON line when every listener accepts; - "
 	    "is stdout\n"
 	    "      --exit-with-parent  stop when standard input reaches its end\n"
 	    "      --log-format FORMAT text or json (text)\n"
 	    "      --log-level LEVEL   debug, info, warn or error (info)\n"
+	    "      --sandbox           no script runs programs, loads C libraries or opens "
+	    "files\n"
+	    "                          outside its folder\n"
+	    "      --strict            refuse scripts and modules that other users could "
+	    "have\n"
+	    "                          changed\n"
 	    "      --version, --help\n"
 	    "\n"
 	    "An option before the first script is for all scripts, one behind a script for "

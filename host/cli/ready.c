@@ -1,7 +1,7 @@
 #include "cli/ready.h"
 
 #include "base/json.h"
-#include "base/text.h"
+#include "base/line.h"
 #include "bind/lmoonport.h"
 #include "server/host.h"
 #include "server/server.h"
@@ -14,26 +14,26 @@
 #include <unistd.h>
 
 static void
-put_string(struct text *t, const char *name, const char *value)
+put_string(struct line *t, const char *name, const char *value)
 {
-	text_put(t, "\"");
-	text_put(t, name);
-	text_put(t, "\":");
+	line_put(t, "\"");
+	line_put(t, name);
+	line_put(t, "\":");
 	json_quote(t, value, strlen(value));
 }
 
 static void
-put_server(struct text *t, const struct server *s)
+put_server(struct line *t, const struct server *s)
 {
 	char text[ADDR_TEXT], port[16];
 
 	json_quote(t, s->site.view.name, strlen(s->site.view.name));
-	text_put(t, ":{");
+	line_put(t, ":{");
 	put_string(t, "class", s->class_name);
-	text_put(t, ",");
+	line_put(t, ",");
 	addr_url(&s->site.view.addr, s->site.view.transport, text, sizeof(text));
 	put_string(t, "url", text);
-	text_put(t, ",");
+	line_put(t, ",");
 	if (addr_is_unix(&s->site.view.addr)) {
 		addr_path(&s->site.view.addr, text, sizeof(text));
 		put_string(t, "path", text);
@@ -41,10 +41,10 @@ put_server(struct text *t, const struct server *s)
 		addr_host(&s->site.view.addr, text, sizeof(text));
 		put_string(t, "host", text);
 		snprintf(port, sizeof(port), "%d", addr_port(&s->site.view.addr));
-		text_put(t, ",\"port\":");
-		text_put(t, port);
+		line_put(t, ",\"port\":");
+		line_put(t, port);
 	}
-	text_put(t, "}");
+	line_put(t, "}");
 }
 
 static int
@@ -87,27 +87,27 @@ write_file(const char *path, const struct buf *b)
 int
 ready_write(struct host *h, const char *path)
 {
-	struct text t = {0};
+	struct line t = {0};
 	char pid[32];
 	int rc;
 
-	text_put(&t, "{\"event\":\"ready\",\"pid\":");
+	line_put(&t, "{\"event\":\"ready\",\"pid\":");
 	snprintf(pid, sizeof(pid), "%ld", (long)getpid());
-	text_put(&t, pid);
-	text_put(&t, ",\"servers\":{");
+	line_put(&t, pid);
+	line_put(&t, ",\"servers\":{");
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		if (l != h->servers.next)
-			text_put(&t, ",");
+			line_put(&t, ",");
 		put_server(&t, LIST_ENTRY(l, struct server, link));
 	}
-	text_put(&t, "}}\n");
+	line_put(&t, "}}\n");
 	if (t.lost)
 		rc = -ENOMEM;
 	else if (strcmp(path, "-") == 0)
 		rc = write_all(STDOUT_FILENO, buf_data(&t.buf), buf_len(&t.buf));
 	else
 		rc = write_file(path, &t.buf);
-	text_free(&t);
+	line_free(&t);
 	return rc;
 }
 

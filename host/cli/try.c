@@ -250,6 +250,8 @@ try_command(const struct options *o, struct log *log, const char *lua_path)
 
 	if (rc < 0)
 		return complain(rc, strerror(-rc));
+	t.host.sandbox = o->sandbox;
+	t.host.strict = o->strict;
 	snprintf(why, sizeof(why), "out of memory");
 	t.chunk = malloc(CHUNK);
 	rc = t.chunk ? begin(&t, o, why, sizeof(why)) : -ENOMEM;

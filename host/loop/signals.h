@@ -22,9 +22,9 @@ struct signals {
 int signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
 		 void (*caught)(void *arg, int signo), void *arg);
 
-/* Whenever `signo` comes, the process has so many seconds left (0: no limit), whether or
- * not its loop gets to run. */
-void signals_last_word(int signo, unsigned seconds);
+/* Whenever one of the two comes, the process has so many seconds left (0: no limit),
+ * whether or not its loop gets to run. */
+void signals_last_word(int signo, int other, unsigned seconds);
 
 /* From here on the signals are ignored: the process is about to end, and one that
  * comes in its last instant must not keep it from tidying up. */

@@ -1,7 +1,9 @@
 #include "module/start.h"
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/stack.h"
 #include "bind/lhandle.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
@@ -9,6 +11,7 @@
 #include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
+#include "server/unit.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -29,6 +32,7 @@ struct started {
 	char *lua_path;
 	pthread_t thread;
 	bool runs;
+	_Atomic bool over; /* the thread has nothing more to do */
 };
 
 static const char META[] = "moonport.started";
@@ -49,6 +53,7 @@ run(void *arg)
 	struct started *st = arg;
 
 	host_run(&st->host);
+	st->over = true;
 	return NULL;
 }
 
@@ -168,6 +173,7 @@ started_stats(lua_State *L)
 		n++;
 		sum.active += one.active;
 		sum.drops += one.drops;
+		sum.generations = one.generations;
 		sum.reloads = one.reloads;
 		sum.failed_reloads = one.failed_reloads;
 	}
@@ -178,6 +184,83 @@ started_stats(lua_State *L)
 		  count_get(&sum.counters.bytes_out) - (n - 1) * count_get(&io->bytes_out));
 	server_push_stats(L, &sum);
 	return 1;
+}
+
+/* A reload that another thread waits for. */
+struct awaited {
+	struct started *started;
+	struct reload_ask ask;
+	pthread_mutex_t mutex;
+	pthread_cond_t over;
+	bool done;
+	unsigned number;
+	char why[SCRIPT_ERROR];
+};
+
+static void
+reload_told(struct reload_ask *a, unsigned number, const char *why)
+{
+	struct awaited *w = LIST_ENTRY(a, struct awaited, ask);
+
+	pthread_mutex_lock(&w->mutex);
+	w->number = number;
+	snprintf(w->why, sizeof(w->why), "%s", why ? why : "");
+	w->done = true;
+	pthread_cond_signal(&w->over);
+	pthread_mutex_unlock(&w->mutex);
+}
+
+/* On the server's thread. */
+static void
+reload(void *arg)
+{
+	struct awaited *w = arg;
+	struct host *h = &w->started->host;
+
+	reload_ask(LIST_ENTRY(h->units.next, struct unit, link), &w->ask);
+}
+
+/* Until it is told; or until the server has stopped by itself before it was asked. */
+static void
+wait_for(struct awaited *w)
+{
+	struct timespec t;
+	int64_t until;
+
+	pthread_mutex_lock(&w->mutex);
+	while (!w->done && !w->started->over) {
+		clock_gettime(CLOCK_REALTIME, &t);
+		until = t.tv_sec * CLOCK_SECOND + t.tv_nsec + 20 * CLOCK_MS;
+		t = (struct timespec){until / CLOCK_SECOND, until % CLOCK_SECOND};
+		pthread_cond_timedwait(&w->over, &w->mutex, &t);
+	}
+	if (!w->done)
+		snprintf(w->why, sizeof(w->why), "the server is stopped");
+	pthread_mutex_unlock(&w->mutex);
+}
+
+/* server:reload() -> the new generation's number, or nil and why the old one stays */
+static int
+started_reload(lua_State *L)
+{
+	struct awaited w = {.started = check(L),
+			    .ask.told = reload_told,
+			    .mutex = PTHREAD_MUTEX_INITIALIZER,
+			    .over = PTHREAD_COND_INITIALIZER};
+
+	if (!w.started->runs)
+		return luaL_error(L, "the server is stopped");
+	list_init(&w.ask.link);
+	if (loop_post(w.started->host.engine.loop, reload, &w) < 0)
+		return luaL_error(L, "not enough memory");
+	wait_for(&w);
+	if (w.number > 0) {
+		lua_pushinteger(L, w.number);
+		return 1;
+	}
+	lua_pushnil(L);
+	lua_pushstring(L, w.why);
+	return 2;
 }
 
 /* Fields that say where it listens are in the object's table. */
@@ -210,8 +293,10 @@ started_tostring(lua_State *L)
 static void
 push_class(lua_State *L)
 {
-	static const luaL_Reg methods[] = {
-	    {"shutdown", started_shutdown}, {"stats", started_stats}, {NULL, NULL}};
+	static const luaL_Reg methods[] = {{"reload", started_reload},
+					   {"shutdown", started_shutdown},
+					   {"stats", started_stats},
+					   {NULL, NULL}};
 	static const luaL_Reg meta[] = {{"__index", started_index},
 					{"__tostring", started_tostring},
 					{"__close", started_shutdown},
@@ -421,12 +506,16 @@ set_up(lua_State *L)
 static int
 start_thread(struct started *st)
 {
+	pthread_attr_t attr;
 	sigset_t all, old;
 	int rc;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&st->thread, NULL, run, st);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_NEEDED); /* not what `ulimit -s` says */
+	rc = pthread_create(&st->thread, &attr, run, st);
+	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return rc;
 }

@@ -14,8 +14,27 @@ int luaopen_moonport_coroutine(lua_State *L);
 void coro_mark_waiting(lua_State *co, int waiting);
 int coro_is_waiting(lua_State *co);
 
+/* A script has got hold of it by coroutine.running(). */
+int coro_is_known(lua_State *co);
+
 /* Pushes the name of the function that keeps L from yielding: "table.sort".  It is
  * looked for from this level of L's stack outward. */
 void coro_push_culprit(lua_State *L, int level);
+
+/* Runs co, with a function and its arguments on its stack, to its end; nothing in it can
+ * wait, for it is called from `name`.  Not LUA_OK: the error is on top of co's stack, and
+ * co is of no more use. */
+int coro_apart(lua_State *L, lua_State *co, int nargs, const char *name);
+
+/* The coroutine that the suspended co waits for in its turn; NULL: it is the innermost. */
+lua_State *coro_inner(lua_State *L, lua_State *co);
+
+/* Pushes onto L the traceback of co, which is L itself or suspended, and of all that are
+ * inside it, the innermost first. */
+void coro_push_traceback(lua_State *L, lua_State *co);
+
+/* Closes the suspended co and all that are inside it, the innermost first: __close runs,
+ * and cannot wait.  L: for temporaries. */
+void coro_close(lua_State *L, lua_State *co);
 
 #endif

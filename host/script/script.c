@@ -1,15 +1,18 @@
 #include "script/script.h"
 
+#include "script/coro.h"
 #include "script/lerror.h"
+#include "script/sandbox.h"
 #include "script/sources.h"
 #include "script/task.h"
+#include "script/text.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static char *
 base_name(const char *path)
@@ -22,64 +25,47 @@ base_name(const char *path)
 	return strndup(base, n);
 }
 
-/* Looks at the file before Lua does, for clearer sentences than the compiler's. */
+/* Reads the script into its sources, with clearer sentences than Lua's loader has. */
 static int
-inspect(const char *path, char *why, size_t size)
+read_script(struct sources *s, const char *path, bool strict, char *why, size_t size)
 {
-	char head = 0;
-	struct stat st;
-	FILE *f;
-	size_t n;
-	int rc;
+	struct text text = {0};
+	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+	int rc = fd < 0 ? -errno : 0;
 
-	/* What can be read only once is left to the loader. */
-	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
-		return 0;
-	f = fopen(path, "re");
-	if (!f) {
-		rc = -errno;
-		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));
-		return rc;
-	}
-	if (fstat(fileno(f), &st) == 0 && S_ISDIR(st.st_mode)) {
-		fclose(f);
-		snprintf(why, size, "cannot read the script %s: it is a folder", path);
-		return -EISDIR;
-	}
-	n = fread(&head, 1, 1, f);
-	rc = ferror(f) ? -EIO : 0;
-	fclose(f);
-	if (rc < 0)
-		snprintf(why, size, "cannot read the script %s: %s", path, strerror(-rc));
-	else if (n == 1 && head == LUA_SIGNATURE[0]) {
+	*why = 0;
+	if (rc == 0)
+		rc = text_read(fd, path, strict, &text, why, size);
+	if (rc < 0 && !*why)
+		snprintf(why, size, "cannot read the script %s: %s", path,
+			 rc == -EISDIR ? "it is a folder" : strerror(-rc));
+	else if (text.len > 0 && *text.p == LUA_SIGNATURE[0]) {
 		snprintf(why, size,
 			 "%s is precompiled Lua; scripts are loaded as text only", path);
+		free(text.p);
 		rc = -EINVAL;
-	}
+	} else if (rc == 0 && !sources_put(s, NULL, path, &text))
+		rc = -ENOMEM;
+	if (rc == 0 || rc == -ENOMEM)
+		snprintf(why, size, "cannot load %s: out of memory", path);
 	return rc;
 }
 
-/* Runs protected.  Arguments: the path (a C string), the sources, whether to add to them.
- * Returns the handler, or raises. */
+/* The handler that the script has returned or defined; or an error. */
 static int
-load_handler(lua_State *L)
+find_handler(lua_State *L, const char *path)
 {
-	const char *path = lua_touserdata(L, 1);
-
-	sources_attach(L, lua_touserdata(L, 2), lua_toboolean(L, 3));
-	if (sources_load(L, NULL, path) != LUA_OK)
-		return lua_error(L);
-	lua_call(L, 0, 1);
 	if (lua_istable(L, -1)) {
 		if (lua_getfield(L, -1, "handle") == LUA_TFUNCTION) {
 			lua_pop(L, 1);
 			return 1;
 		}
 	} else if (lua_isnil(L, -1) && lua_getglobal(L, "handle") == LUA_TFUNCTION) {
-		lua_createtable(
-		    L, 0, 4); /* the shorter form: global functions are the handler's */
-		for (size_t i = 0; i < 3; i++) {
-			static const char *const names[] = {"setup", "handle", "finish"};
+		/* the shorter form: global functions are the handler's */
+		static const char *const names[] = {"setup", "handle", "finish", "save",
+						    "init"};
+		lua_createtable(L, 0, 4);
+		for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
 			if (lua_getglobal(L, names[i]) == LUA_TFUNCTION)
 				lua_setfield(L, -2, names[i]);
 			else
@@ -122,6 +108,33 @@ anchor(lua_State *L)
 	sc->has_setup = has_step(L, "setup");
 	sc->has_finish = has_step(L, "finish");
 	return 0;
+}
+
+/* The script has run.  Argument 1: its struct. */
+static int
+ran(lua_State *L, int status, lua_KContext ctx)
+{
+	struct script *sc = lua_touserdata(L, 1);
+
+	(void)status, (void)ctx;
+	find_handler(L, sc->path);
+	lua_replace(L, 1);
+	lua_settop(L, 1);
+	lua_pushlightuserdata(L, sc);
+	return anchor(L);
+}
+
+/* The chore.  Arguments: the script's struct, whether to add to its sources. */
+static int
+load(lua_State *L)
+{
+	struct script *sc = lua_touserdata(L, 1);
+
+	sources_attach(L, sc->sources, lua_toboolean(L, 2));
+	if (sources_load(L, NULL, sc->path) != LUA_OK)
+		return lua_error(L);
+	lua_callk(L, 0, 1, 0, ran);
+	return ran(L, LUA_OK, 0);
 }
 
 int
@@ -239,55 +252,135 @@ script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 	lua_pop(L, 1);
 }
 
-int
-script_load(struct sched *s, const char *path, const struct script_options *o,
-	    struct script **out, char *why, size_t size)
+static void
+loaded(struct chore *c, lua_State *co, int status)
 {
-	struct script *sc;
-	lua_State *L;
-	char *search;
-	int rc = o->sources ? 0 : inspect(path, why, size);
+	struct loading *l = LIST_ENTRY(c, struct loading, chore);
+	struct script *sc = l->script;
 
-	if (rc < 0)
-		return rc;
-	snprintf(why, size, "cannot load %s: out of memory", path);
-	sc = calloc(1, sizeof(*sc));
+	sources_seal(sc->sources);
+	if (status == LUA_OK) {
+		l->done(l, 0);
+		return;
+	}
+	lua_xmove(co, sc->state.L, 1);
+	script_keep_error(sc->state.L, sc->path, l->why, sizeof(l->why));
+	l->script = NULL;
+	l->tried = sources_hold(sc->sources);
+	script_release(sc); /* it lives until its task is gone, too */
+	l->done(l, -EINVAL);
+}
+
+/* A generation without its code and its state yet.  NULL: out of memory. */
+static struct script *
+new_script(struct sched *s, const char *path, const struct script_options *o)
+{
+	struct script *sc = calloc(1, sizeof(*sc));
+
 	if (!sc)
-		return -ENOMEM;
+		return NULL;
 	*sc = (struct script){.sched = s, .refs = 1, .number = o->number};
 	sc->path = strdup(path);
 	sc->name = base_name(path);
-	sc->sources = o->sources ? sources_hold(o->sources) : sources_new();
-	search = search_path(path, o->lua_path);
-	rc = sc->path && sc->name && search && sc->sources
-		 ? state_open(&sc->state, s, o->memory_limit, search, o->open)
-		 : -ENOMEM;
+	sc->sources = o->sources ? sources_hold(o->sources) : sources_new(o->strict);
+	if (sc->path && sc->name && sc->sources)
+		return sc;
+	destroy(sc);
+	return NULL;
+}
+
+/* Reads the text and opens a state for it.  why: what to say if memory is short. */
+static int
+open_script(struct script *sc, const struct script_options *o, char *why, size_t size)
+{
+	const struct sandbox_options box = {.script = sc->path, .lua_path = o->lua_path};
+	char *search;
+	int rc = 0;
+
+	if (!o->sources)
+		rc = read_script(sc->sources, sc->path, o->strict, why, size);
+	if (rc < 0)
+		return rc;
+	search = search_path(sc->path, o->lua_path);
+	rc = search ? state_open(&sc->state, sc->sched, o->memory_limit, search, o->open,
+				 o->sandbox ? &box : NULL)
+		    : -ENOMEM;
 	free(search);
+	if (rc == 0)
+		warn_open(sc->state.L, &sc->warnings, sc->sched->log, sc->path);
+	return rc;
+}
+
+int
+script_begin(struct sched *s, const char *path, const struct script_options *o,
+	     struct loading *l)
+{
+	struct script *sc = new_script(s, path, o);
+	lua_State *L;
+	int rc;
+
+	l->chore.task = NULL;
+	l->script = NULL;
+	l->tried = NULL;
+	snprintf(l->why, sizeof(l->why), "cannot load %s: out of memory", path);
+	if (!sc)
+		return -ENOMEM;
+	rc = open_script(sc, o, l->why, sizeof(l->why));
 	if (rc < 0) {
 		destroy(sc);
 		return rc;
 	}
 	L = sc->state.L;
-	lua_pushcfunction(L, load_handler);
-	lua_pushlightuserdata(L, (void *)path);
-	lua_pushlightuserdata(L, sc->sources);
+	lua_pushcfunction(L, load);
+	lua_pushlightuserdata(L, sc);
 	lua_pushboolean(L, !o->sources);
-	rc = state_call(L, 3, 1);
-	if (!o->sources)
-		sources_seal(sc->sources);
-	if (rc == LUA_OK) {
-		lua_pushcfunction(L, anchor);
-		lua_insert(L, -2);
-		lua_pushlightuserdata(L, sc);
-		if (state_call(L, 2, 0) == LUA_OK) {
-			*why = 0;
-			*out = sc;
-			return 0;
-		}
+	l->chore.done = loaded;
+	l->script = sc;
+	rc = chore_start(&l->chore, sc, o->allowance, 2);
+	if (rc < 0) {
+		l->script = NULL;
+		script_release(sc);
 	}
-	script_keep_error(L, path, why, size);
-	destroy(sc);
-	return -EINVAL;
+	return rc;
+}
+
+void
+script_give_up(struct loading *l)
+{
+	if (!l->chore.task)
+		return;
+	chore_cancel(&l->chore);
+	script_release(l->script);
+	l->script = NULL;
+}
+
+struct at_once {
+	struct loading loading;
+	int rc;
+};
+
+static void
+keep_outcome(struct loading *l, int rc)
+{
+	LIST_ENTRY(l, struct at_once, loading)->rc = rc;
+}
+
+int
+script_load(struct sched *s, const char *path, const struct script_options *o,
+	    struct script **out, char *why, size_t size)
+{
+	struct at_once a = {.loading.done = keep_outcome};
+	int rc = script_begin(s, path, o, &a.loading);
+
+	if (rc == 0) {
+		chore_insist(&a.loading.chore);
+		rc = a.rc;
+	}
+	if (rc == 0)
+		*out = a.loading.script;
+	sources_release(a.loading.tried);
+	snprintf(why, size, "%s", rc < 0 ? a.loading.why : "");
+	return rc;
 }
 
 void
@@ -357,7 +450,7 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (sc->nspare < sc->room || more_room(sc)) {
+	if (!coro_is_known(co) && (sc->nspare < sc->room || more_room(sc))) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else

@@ -5,10 +5,13 @@
 #ifndef HOST_SCRIPT_SCRIPT_H
 #define HOST_SCRIPT_SCRIPT_H
 
+#include "script/chore.h"
 #include "script/state.h"
+#include "script/warn.h"
 
 #include <stdbool.h>
 
+struct allowance;
 struct sched;
 struct sources;
 
@@ -31,7 +34,8 @@ struct script {
 	int meta_ref;               /* its instances' metatable */
 	bool has_setup, has_finish; /* as the script was loaded */
 	bool borrowed;              /* the state is somebody else's: see script_borrow() */
-	int nspare, room;           /* coroutines kept for the next tasks */
+	struct warnings warnings;
+	int nspare, room; /* coroutines kept for the next tasks */
 	struct spare *spare;
 };
 
@@ -41,10 +45,33 @@ struct script_options {
 	lua_CFunction open;   /* adds the bindings */
 	unsigned number;
 	struct sources *sources; /* load from these, not from the files; or NULL */
+	const struct allowance *allowance; /* to load under; NULL: the scheduler's */
+	bool sandbox;                      /* see sandbox.h */
+	bool strict; /* see text.h; with `sources` it is theirs that counts */
 };
 
-/* Loads and runs the script, text only, and finds its handler.  On failure returns
- * -EINVAL (its fault), -ENOENT, -EACCES or -ENOMEM with one sentence in why. */
+/* A script on its way.  The caller owns the struct and keeps it in place. */
+struct loading {
+	struct chore chore;
+	struct script *script; /* the caller's, once done() is called with 0 */
+	/* What a script that failed has read, or NULL; the caller's to release, too. */
+	struct sources *tried;
+	/* rc: 0, or as script_load(); why says more. */
+	void (*done)(struct loading *l, int rc);
+	char why[SCRIPT_ERROR];
+};
+
+/* Begins to load and run the script, text only, and to find its handler; others have
+ * their turns meanwhile.  Errors, as script_load()'s, with l->why: done() will not be
+ * called. */
+int script_begin(struct sched *s, const char *path, const struct script_options *o,
+		 struct loading *l);
+
+/* Ends it without a word; harmless when it is not under way. */
+void script_give_up(struct loading *l);
+
+/* Does it all at once.  On failure returns -EINVAL (its fault), -ENOENT, -EACCES or -ENOMEM
+ * with one sentence in why. */
 int script_load(struct sched *s, const char *path, const struct script_options *o,
 		struct script **out, char *why, size_t size);
 

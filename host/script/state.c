@@ -1,8 +1,16 @@
 #include "script/state.h"
 
+#include "base/clock.h"
+#include "script/clibs.h"
 #include "script/coro.h"
 #include "script/files.h"
+#include "script/finalizer.h"
 #include "script/lerror.h"
+#include "script/lstring.h"
+#include "script/ltable.h"
+#include "script/require.h"
+#include "script/sandbox.h"
+#include "script/slice.h"
 #include "script/sources.h"
 #include "script/task.h"
 
@@ -11,6 +19,8 @@
 #include <lualib.h>
 #include <malloc.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 /* tostring() in protected mode: a throwing __tostring must not end the report.  The
  * address of an object would tell nobody anything. */
@@ -28,10 +38,19 @@ protected_tostring(lua_State *L)
 void
 state_push_text(lua_State *L, int idx)
 {
+	struct sched *s = sched_of(L);
+	struct section section;
+	int status;
+
 	idx = lua_absindex(L, idx);
 	lua_pushcfunction(L, protected_tostring);
 	lua_pushvalue(L, idx);
-	if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+	if (s)
+		slice_enter(s, L, &section);
+	status = lua_pcall(L, 1, 1, 0);
+	if (s)
+		slice_leave(s, L, &section);
+	if (status == LUA_OK)
 		return;
 	lua_pop(L, 1);
 	lua_pushfstring(L, "(error value: a %s whose __tostring failed)",
@@ -57,10 +76,16 @@ int
 state_call(lua_State *L, int nargs, int nresults)
 {
 	int at = lua_gettop(L) - nargs, status;
+	struct sched *s = sched_of(L);
+	struct section section;
 
 	lua_pushcfunction(L, state_traceback);
 	lua_insert(L, at);
+	if (s)
+		slice_enter(s, L, &section);
 	status = lua_pcall(L, nargs, nresults, at);
+	if (s)
+		slice_leave(s, L, &section);
 	lua_remove(L, at);
 	return status;
 }
@@ -75,10 +100,12 @@ state_try(lua_State *L, int nargs, int nresults)
 static int
 text_load(lua_State *L)
 {
+	int type = lua_type(L, 1);
 	int n = lua_gettop(L) < 4
 		    ? 3
 		    : 4; /* a fourth argument, nil or not, is the environment */
 
+	luaL_argexpected(L, type == LUA_TFUNCTION || lua_isstring(L, 1), 1, "function");
 	lua_settop(L, n);
 	lua_pushliteral(L, "t");
 	lua_replace(L, 3);
@@ -94,7 +121,7 @@ text_loadfile(lua_State *L)
 	const char *name = luaL_checkstring(L, 1);
 	int has_env = lua_gettop(L) >= 3;
 
-	if (luaL_loadfilex(L, name, "t") != LUA_OK) {
+	if (sources_loadfile(L, name) != LUA_OK) {
 		luaL_pushfail(L);
 		lua_insert(L, -2);
 		return 2;
@@ -120,51 +147,33 @@ text_dofile(lua_State *L)
 	const char *name = luaL_checkstring(L, 1);
 
 	lua_settop(L, 1);
-	if (luaL_loadfilex(L, name, "t") != LUA_OK)
+	if (sources_loadfile(L, name) != LUA_OK)
 		return lua_error(L);
 	lua_callk(L, 0, LUA_MULTRET, 0, dofile_k);
 	return dofile_k(L, LUA_OK, 0);
 }
 
-/* The searcher for Lua modules, text only. */
 static int
-text_searcher(lua_State *L)
+refuse_sethook(lua_State *L)
 {
-	const char *name = luaL_checkstring(L, 1), *file;
-
-	file = sources_module(L, name);
-	if (file)
-		lua_pushstring(L, file);
-	else {
-		lua_getglobal(L, "package");
-		lua_getfield(L, -1, "searchpath");
-		lua_pushstring(L, name);
-		lua_getfield(L, -3, "path");
-		lua_call(L, 2, 2);
-		if (lua_isnil(L, -2))
-			return 1; /* what was tried */
-		lua_pop(L, 1);
-	}
-	file = lua_tostring(L, -1);
-	if (sources_load(L, name, file) != LUA_OK &&
-	    strstr(lua_tostring(L, -1), "binary chunk"))
-		return luaL_error(
-		    L,
-		    "module '%s' (%s) is precompiled Lua; modules are loaded as text only",
-		    name, file);
-	if (lua_isstring(L, -1))
-		return luaL_error(L, "error loading module '%s' from file '%s':\n\t%s",
-				  name, file, lua_tostring(L, -1));
-	lua_insert(L, -2);
-	return 2;
+	return luaL_error(L,
+			  "debug.sethook is not for handlers: by its hook the host stops "
+			  "code that computes too long");
 }
 
-/* Argument 1: what to put before package.path, as a light userdata, for outside of here
- * making a string would be fatal without memory; 2: the function that opens more. */
+/* Arguments, as light userdata (outside of here making a string would be fatal without
+ * memory), NULL for none: 1: what to put before package.path; 3: the script's path if it
+ * has a sandbox; 4: where the host's own modules are.  2: the function that opens more, or
+ * nil.
+ */
 static int
 open_libraries(lua_State *L)
 {
+	const char *boxed = lua_touserdata(L, 3);
+
 	luaL_openlibs(L);
+	lstring_install(L);
+	ltable_install(L);
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 	luaopen_moonport_coroutine(L);
 	lua_pushvalue(L, -1);
@@ -174,21 +183,20 @@ open_libraries(lua_State *L)
 	lua_getglobal(L, "load");
 	lua_pushcclosure(L, text_load, 1);
 	lua_setglobal(L, "load");
+	clibs_watch(L);
+	if (boxed)
+		sandbox_enter(L, boxed, lua_touserdata(L, 4));
 	files_watch(L);
+	finalizer_guard(L);
+	lua_getglobal(L, "debug");
+	lua_pushcfunction(L, refuse_sethook);
+	lua_setfield(L, -2, "sethook");
+	lua_pop(L, 1);
 	lua_register(L, "loadfile", text_loadfile);
 	lua_register(L, "dofile", text_dofile);
-	lua_getglobal(L, "package");
-	lua_getfield(L, -1, "searchers");
-	lua_pushcfunction(L, text_searcher);
-	lua_rawseti(L, -2, 2);
-	lua_pop(L, 1);
-	if (lua_touserdata(L, 1)) {
-		lua_pushstring(L, lua_touserdata(L, 1));
-		lua_getfield(L, -2, "path");
-		lua_concat(L, 2);
-		lua_setfield(L, -2, "path");
-	}
-	lua_pop(L, 1);
+	require_install(L, lua_touserdata(L, 1));
+	if (boxed)
+		sandbox_strip(L);
 	if (!lua_isnil(L, 2)) {
 		lua_pushvalue(L, 2);
 		lua_call(L, 0, 0);
@@ -236,9 +244,37 @@ state_relieve(struct state *st)
 	malloc_trim(0); /* what is free lies below what lives: only this gives it back */
 }
 
+/* Runs protected. */
+static int
+reseed(lua_State *L)
+{
+	lua_Integer seed[2] = {0};
+
+	if (getrandom(seed, sizeof(seed), GRND_NONBLOCK) < 0) {
+		seed[0] = getpid();
+		seed[1] = clock_now();
+	}
+	lua_getglobal(L, LUA_MATHLIBNAME);
+	lua_getfield(L, -1, "randomseed");
+	lua_pushinteger(L, seed[0]);
+	lua_pushinteger(L, seed[1]);
+	lua_call(L, 2, 0);
+	return 0;
+}
+
+void
+state_reseed(struct state *st)
+{
+	lua_State *L = st->L;
+
+	lua_pushcfunction(L, reseed);
+	if (state_call(L, 0, 0) != LUA_OK) /* the script has taken the library away */
+		lua_pop(L, 1);
+}
+
 int
 state_open(struct state *st, struct sched *s, size_t limit, const char *path,
-	   lua_CFunction open)
+	   lua_CFunction open, const struct sandbox_options *box)
 {
 	*st = (struct state){0};
 	alloc_init(&st->alloc, limit);
@@ -254,10 +290,13 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 		lua_pushcfunction(st->L, open);
 	else
 		lua_pushnil(st->L);
-	if (state_call(st->L, 2, 0) != LUA_OK) {
+	lua_pushlightuserdata(st->L, (void *)(box ? box->script : NULL));
+	lua_pushlightuserdata(st->L, (void *)(box ? box->lua_path : NULL));
+	if (state_call(st->L, 4, 0) != LUA_OK) {
 		state_close(st);
 		return -ENOMEM;
 	}
+	state_reseed(st);
 	st->alloc.low = st->alloc.used;
 	state_tune(st);
 	return 0;
@@ -267,9 +306,15 @@ void
 state_close(struct state *st)
 {
 	size_t held = st->alloc.used;
+	struct sched *s = st->L ? sched_of(st->L) : NULL;
+	struct section section;
 
+	if (s) /* finalizers have one allowance for all of it */
+		slice_enter(s, NULL, &section);
 	if (st->L)
 		lua_close(st->L);
+	if (s)
+		slice_leave(s, NULL, &section);
 	st->L = NULL;
 	alloc_free(&st->alloc);
 	if (held > MUCH)

@@ -10,6 +10,7 @@
 #include <lua.h>
 #include <stddef.h>
 
+struct sandbox_options;
 struct sched;
 
 struct state {
@@ -19,10 +20,15 @@ struct state {
 };
 
 /* A state with the standard libraries, text-only load functions, the host's
- * coroutine library and whatever `open` adds.  path goes before package.path.
- * Errors: -ENOMEM.  The caller keeps the struct in place until state_close(). */
+ * coroutine library and whatever `open` adds.  path goes before package.path; box: the
+ * state's sandbox, or NULL.  Errors: -ENOMEM.  The caller keeps the struct in place until
+ * state_close(). */
 int state_open(struct state *st, struct sched *s, size_t limit, const char *path,
-	       lua_CFunction open);
+	       lua_CFunction open, const struct sandbox_options *box);
+
+/* math.random() begins anew, unlike that of any other state: Lua's own seed is the time in
+ * seconds and an address, which are the same in forked processes. */
+void state_reseed(struct state *st);
 
 /* Runs the finalizers and frees the state. */
 void state_close(struct state *st);

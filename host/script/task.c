@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "script/coro.h"
 #include "script/lerror.h"
+#include "script/meter.h"
 #include "script/script.h"
 
 #include <errno.h>
@@ -12,6 +13,30 @@
 enum { TUNE = 4096 };
 
 static void resume(struct task *t);
+
+static void
+want_turn(struct sched *s)
+{
+	if (s->turn_due)
+		return;
+	s->turn_due = true;
+	loop_defer(s->loop, &s->turn);
+}
+
+/* Of those that compute one has its slice; then the loop looks who else wants something. */
+static void
+run_slow(struct sched *s)
+{
+	struct task *t;
+
+	if (list_empty(&s->slow))
+		return;
+	t = LIST_ENTRY(s->slow.next, struct task, ready);
+	list_remove(&t->ready);
+	resume(t);
+	if (!list_empty(&s->slow))
+		want_turn(s);
+}
 
 static void
 run_ready(struct loop_task *turn)
@@ -26,14 +51,18 @@ run_ready(struct loop_task *turn)
 		list_remove(&t->ready);
 		resume(t);
 	}
+	run_slow(s);
 }
 
 void
 sched_init(struct sched *s, struct loop *loop)
 {
-	*s = (struct sched){.loop = loop};
+	*s = (struct sched){.loop = loop,
+			    .overdue = UINT64_MAX,
+			    .allowance = {SLICE_MS * CLOCK_MS, LIMIT_MS * CLOCK_MS, NULL}};
 	list_init(&s->tasks);
 	list_init(&s->ready);
+	list_init(&s->slow);
 	list_init(&s->turn.link);
 	s->turn.run = run_ready;
 	pool_init(&s->pool, sizeof(struct task));
@@ -72,10 +101,31 @@ make_ready(struct task *t)
 
 	t->state = TASK_READY;
 	list_append(&s->ready, &t->ready);
-	if (!s->turn_due) {
-		s->turn_due = true;
-		loop_defer(s->loop, &s->turn);
-	}
+	want_turn(s);
+}
+
+void
+task_step_aside(struct task *t)
+{
+	struct sched *s = t->sched;
+	const struct allowance *a = t->allowance ? t->allowance : &s->allowance;
+
+	t->cpu += s->meter ? meter_used(s->meter) : 0;
+	if (a->preempted)
+		count_add(a->preempted, 1);
+	t->state = TASK_READY;
+	list_append(&s->slow, &t->ready);
+	want_turn(s);
+	s->parked = true;
+}
+
+void
+task_overrun(struct task *t)
+{
+	t->cpu += meter_used(t->sched->meter);
+	t->overrun = t->overrun ? 3 : 1;
+	t->state = TASK_READY;
+	t->sched->parked = true;
 }
 
 /* The timer may be early, never late: it is set again when it fires. */
@@ -106,6 +156,75 @@ end(struct task *t, int status)
 	script_release(sc);
 }
 
+/* Runs protected.  Argument: the task.  Returns what is to run in its place. */
+static int
+replacement(lua_State *L)
+{
+	struct task *t = lua_touserdata(L, 1);
+	int n = t->overran ? t->overran(t, L) : -1;
+
+	return n < 0 ? 0 : n + 1;
+}
+
+/* Closes the task's coroutines; s->current is the task meanwhile, for __close to see. */
+static void
+close_coroutines(struct task *t)
+{
+	struct sched *s = t->sched;
+	struct task *current = s->current;
+	struct section section;
+
+	slice_enter(s, t->co, &section);
+	s->current = t;
+	t->state = TASK_RUNNING;
+	coro_close(t->script->state.L, t->co);
+	if (s->ran)
+		s->ran(s);
+	s->current = current;
+	slice_leave(s, t->co, &section);
+}
+
+static void
+begin_grace(struct task *t)
+{
+	int64_t now = loop_now(t->sched->loop);
+
+	t->limit = t->grace < CLOCK_NEVER - now ? now + t->grace : CLOCK_NEVER;
+	arm(t);
+}
+
+/* It is past its limit of CPU time.  No pcall of its own can catch that: its coroutines are
+ * closed, and what its owner wants done at the end runs in their place. */
+static void
+overran(struct task *t)
+{
+	lua_State *L = t->script->state.L;
+	int top = lua_gettop(L), n;
+
+	if (t->overrun > 1) {
+		task_kill(t);
+		return;
+	}
+	lua_pushcfunction(L, replacement);
+	lua_pushlightuserdata(L, t);
+	n = state_call(L, 1, LUA_MULTRET) == LUA_OK ? lua_gettop(L) - top : 0;
+	t->overrun = 2;
+	t->cpu = 0;
+	if (n == 0 || !lua_checkstack(t->co, n)) {
+		lua_settop(L, top);
+		task_kill(t);
+		return;
+	}
+	close_coroutines(t);
+	if (!t->cancelled)
+		begin_grace(t);
+	t->cancelled = 2;
+	t->why = "cpu_limit";
+	lua_xmove(L, t->co, n);
+	t->nargs = n - 1;
+	make_ready(t);
+}
+
 static void
 resume(struct task *t)
 {
@@ -118,18 +237,23 @@ resume(struct task *t)
 	s->running = co;
 	s->parked = false;
 	t->state = TASK_RUNNING;
+	s->base = __builtin_frame_address(0);
+	if (t->cpu && s->meter)
+		meter_begin(s->meter);
 	coro_mark_waiting(co, 0);
 	status = lua_resume(co, NULL, nargs, &nres);
 	if (s->ran)
 		s->ran(s);
+	s->running = NULL;
 	if (++s->runs % TUNE == 0)
 		state_tune(&t->script->state);
 	s->current = NULL;
-	s->running = NULL;
 	if (t->script->state.alloc.refused)
 		state_relieve(&t->script->state);
 	if (status == LUA_YIELD && s->parked) {
 		coro_mark_waiting(co, 1);
+		if (t->overrun & 1)
+			overran(t);
 		return;
 	}
 	if (status == LUA_YIELD) {
@@ -193,6 +317,11 @@ task_new(struct sched *s, struct script *script)
 	t->state = TASK_NEW;
 	t->wake = 0;
 	t->cancelled = 0;
+	t->cpu = 0;
+	t->allowance = NULL;
+	t->chore = false;
+	t->overrun = 0;
+	t->overran = NULL;
 	t->deadline = t->limit = CLOCK_NEVER;
 	t->grace = 5 * CLOCK_SECOND;
 	t->started = loop_now(s->loop);
@@ -218,9 +347,18 @@ task_start(struct task *t, int nargs)
 {
 	t->nargs = nargs;
 	if (t->sched->current)
-		make_ready(t); /* tasks do not nest: a handler has caused this one */
+		task_start_soon(
+		    t, nargs); /* tasks do not nest: a handler has caused this one */
 	else
 		resume(t);
+}
+
+void
+task_start_soon(struct task *t, int nargs)
+{
+	t->nargs = nargs;
+	coro_mark_waiting(t->co, 1); /* nobody else may begin it */
+	make_ready(t);
 }
 
 struct task *
@@ -228,7 +366,7 @@ task_current(lua_State *L)
 {
 	struct sched *s = sched_of(L);
 
-	if (!s || !s->current)
+	if (!s || !s->current || s->current->chore)
 		luaL_error(
 		    L, "this waits, and only a request can: it was called while no request "
 		       "was running (a script being loaded, or a finalizer)");
@@ -285,6 +423,7 @@ task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
 	}
 	t->state = TASK_WAITING;
 	t->deadline = deadline;
+	t->cpu = 0;
 	arm(t);
 	s->parked = true;
 	return lua_yieldk(L, 0, ctx, k);
@@ -333,6 +472,7 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 	if (t->sched->barrier || !lua_isyieldable(L) || t->sched->running != L)
 		return k(L, LUA_OK, ctx);
 	t->detach = NULL;
+	t->cpu = 0;
 	t->sched->parked = true;
 	make_ready(t);
 	return lua_yieldk(L, 0, ctx, k);
@@ -341,15 +481,11 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 void
 task_cancel(struct task *t, const char *why)
 {
-	int64_t now;
-
 	if (t->cancelled)
 		return;
 	t->cancelled = 1;
 	t->why = why;
-	now = loop_now(t->sched->loop);
-	t->limit = t->grace < CLOCK_NEVER - now ? now + t->grace : CLOCK_NEVER;
-	arm(t);
+	begin_grace(t);
 	if (t->state != TASK_WAITING)
 		return;
 	take_back(t);
@@ -358,22 +494,25 @@ task_cancel(struct task *t, const char *why)
 }
 
 void
+task_insist(struct task *t)
+{
+	list_remove(&t->ready);
+	resume(t);
+}
+
+void
 task_kill(struct task *t)
 {
-	struct sched *s = t->sched;
-	struct task *current = s->current;
+	const char *why = t->overrun     ? "it went on computing after its cpu_limit"
+			  : t->cancelled ? "it went on after it was cancelled"
+					 : "the host stops at once";
 
 	take_back(t);
-	s->current = t;
-	t->state = TASK_RUNNING;
-	lua_resetthread(t->co); /* __close runs here, and cannot wait any more */
-	lua_settop(t->co, 0);
-	lua_pushlightuserdata(t->co,
-			      (void *)(t->cancelled ? "it went on after it was cancelled"
-						    : "the host stops at once"));
-	if (s->ran)
-		s->ran(s);
-	s->current = current;
+	if (!t->overrun)
+		t->overrun = 2; /* what is left of it gets that much CPU time */
+	t->cpu = 0;
+	close_coroutines(t); /* __close runs here, and cannot wait any more */
+	lua_pushlightuserdata(t->co, (void *)why);
 	end(t, LUA_ERRRUN);
 }
 

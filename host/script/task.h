@@ -13,14 +13,18 @@
 #include "base/list.h"
 #include "base/pool.h"
 #include "loop/loop.h"
+#include "script/slice.h"
 
 #include <lua.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+struct log;
+struct meter;
 struct script;
 struct sched;
 struct stream;
+struct stuck;
 struct task;
 
 enum task_state { TASK_NEW, TASK_RUNNING, TASK_WAITING, TASK_READY };
@@ -38,34 +42,56 @@ struct task {
 	uint8_t cancelled; /* 0 no, 1 asked for, 2 raised */
 	int64_t deadline;  /* of this wait */
 	int64_t limit;     /* of the whole task; once cancelled, of its cleaning up */
+	int64_t cpu;       /* used since its last wait, in the runs before this one */
 	struct loop_timer timer;
-	struct script *script; /* whose code it runs; holds a reference */
-	struct stream *stream; /* the bindings': its request's, or NULL */
-	struct list ready;     /* among those to be resumed */
-	int ref;               /* keeps co alive */
-	const char *why;       /* of the cancel: a literal */
-	int64_t grace;         /* nanoseconds to clean up in, once cancelled */
+	struct script *script;             /* whose code it runs; holds a reference */
+	struct stream *stream;             /* the bindings': its request's, or NULL */
+	struct list ready;                 /* among those to be resumed */
+	int ref;                           /* keeps co alive */
+	const char *why;                   /* of the cancel: a literal */
+	int64_t grace;                     /* nanoseconds to clean up in, once cancelled */
+	const struct allowance *allowance; /* NULL: the scheduler's */
+	bool chore;                        /* no request: it may not wait */
+	uint8_t overrun; /* past its limit of CPU time: 0 no, 1 just now, 2 cleaning up */
 	int64_t started;
 	/* Called once when the task has ended, with its coroutine still there: on
 	 * an error (status not LUA_OK) the error value is on top of its stack. */
 	void (*ended)(struct task *t, int status);
+	/* It is past its limit, and suspended as it stood; its coroutines will be closed.
+	 * Pushes onto L the function that runs then, in its place, and arguments; returns
+	 * how many, or -1: nothing.  Protected.  NULL: nothing. */
+	int (*overran)(struct task *t, lua_State *L);
 	void *owner; /* the caller's */
 };
 
 struct sched {
 	struct loop *loop;
-	struct task *current; /* the one that runs now */
-	lua_State *running;   /* its innermost coroutine */
+	struct task *current;        /* the one that runs now */
+	lua_State *volatile running; /* the innermost coroutine; NULL: Lua does not run */
 	lua_State
 	    *barrier; /* an outer coroutine that stands in a C call which cannot yield */
 	const char *barrier_name; /* that call, where the stack does not show it */
+	const char *base;         /* where the C stack was when Lua was entered */
 	bool parked;              /* a wait is on its way outward */
 	struct list tasks, ready;
+	struct list slow; /* those that compute: one has a slice each turn of the loop */
 	struct loop_task turn;
 	bool turn_due;
 	struct pool pool;
 	size_t ntasks;
-	uint64_t runs;
+	volatile uint64_t runs;     /* of tasks and sections, so far */
+	volatile uint64_t overdue;  /* the number of a run whose slice is over */
+	struct allowance allowance; /* of what has none of its own */
+	struct meter *meter;        /* of the thread that runs it; NULL: none */
+	struct {
+		bool runs_now;
+		uint64_t run; /* in which the others were */
+		int64_t used, began;
+	} final; /* finalizers */
+	/* In a signal handler: a run that cannot be ended.  NULL: nothing to do. */
+	void (*stuck)(struct sched *s, const struct stuck *what);
+	void *watchdog;               /* who hears of it */
+	struct log *log;              /* for warnings; NULL: none */
 	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
 	void *io;                     /* the bindings' own */
 };
@@ -97,6 +123,9 @@ struct task *task_new(struct sched *s, struct script *script);
  * ended, and be freed, on return. */
 void task_start(struct task *t, int nargs);
 
+/* The same, but never at once. */
+void task_start_soon(struct task *t, int nargs);
+
 /* The task that runs L, or an error in Lua when none does. */
 struct task *task_current(lua_State *L);
 
@@ -126,6 +155,15 @@ void task_kill(struct task *t);
 
 /* Cancels the task at this time, unless it has ended.  CLOCK_NEVER: no limit. */
 void task_limit(struct task *t, int64_t limit);
+
+/* For slice.h: the running task has had its slice, or is past its limit; its innermost
+ * coroutine yields next. */
+void task_step_aside(struct task *t);
+void task_overrun(struct task *t);
+
+/* Runs a task that is ready, and no other, until it has ended or waits.  Not from within
+ * another task. */
+void task_insist(struct task *t);
 
 /* Puts the running task behind the other ready ones: `return task_yield(L, ctx, k)`. */
 int task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k);

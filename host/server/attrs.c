@@ -1,6 +1,7 @@
 #include "server/attrs.h"
 
 #include "base/nearest.h"
+#include "script/slice.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -62,6 +63,12 @@ static const struct attr table[] = {
      "seconds without a byte either way, then the request is cancelled (none)"},
     {"request_timeout", OPTIONAL, offsetof(struct attrs, request_timeout), ATTR_NONE, 0,
      1e9, "seconds for a whole request, then it is cancelled (none)"},
+    {"cpu_limit", OPTIONAL, offsetof(struct attrs, cpu_limit), LIMIT_MS / 1000.0, 0.01, 1e9,
+     "seconds of CPU time between two waits, then the request is ended (5)"},
+    {"time_slice", OPTIONAL, offsetof(struct attrs, time_slice), SLICE_MS / 1000.0, 0.001,
+     1e9, "seconds of CPU time before other requests have their turn (0.01)"},
+    {"retire_timeout", SECONDS, offsetof(struct attrs, retire_timeout), 60, 0, 1e9,
+     "seconds that requests of replaced code may go on; 0: for ever (60)"},
     {"drain_timeout", SECONDS, offsetof(struct attrs, drain_timeout), 15, 0, 1e9,
      "seconds that requests get to end when the host stops (15)"},
     {"cancel_grace", SECONDS, offsetof(struct attrs, cancel_grace), 5, 0, 1e9,
@@ -69,6 +76,8 @@ static const struct attr table[] = {
 };
 
 enum { ATTRS = sizeof(table) / sizeof(*table) };
+
+_Static_assert(ATTRS <= 32, "`fixed` has a bit for each");
 
 /* Functions that a handler's `server` table may hold as well. */
 static const char *const hooks[] = {"verify_request", "handle_error", "handle_timeout"};

@@ -25,7 +25,8 @@ struct attrs {
 	bool allow_reuse_address, allow_reuse_port, ipv6_v6only, disable_nagle_algorithm;
 	bool daemon_threads, block_on_close;
 	double timeout, idle_timeout, request_timeout, drain_timeout, cancel_grace,
-	    thread_idle_timeout;
+	    thread_idle_timeout, retire_timeout;
+	double cpu_limit, time_slice;
 	uint32_t fixed; /* bit i: attribute i was set on the command line */
 };
 

@@ -1,6 +1,7 @@
 #include "server/children.h"
 
 #include "base/clock.h"
+#include "script/script.h"
 #include "server/engine.h"
 #include "server/server.h"
 
@@ -62,6 +63,8 @@ gone(struct child *child, int status)
 	struct children *c = child->set;
 	struct counters *slot = &c->shared->slots[child->slot], counted = {0};
 
+	if (watchdog_log(&c->shared->stuck, c->server->site.engine->log))
+		count_add(&over(c)->stuck, 1);
 	loop_close_fd(&child->fd);
 	list_remove(&child->link);
 	c->n--;
@@ -189,6 +192,7 @@ children_fork(struct children *c, const struct addr *client, struct counters **s
 	child->set = c;
 	child->began = clock_now();
 	child->killed = false;
+	child->generation = c->server->site.script->number;
 	child->client.len = 0;
 	child->client.ss.ss_family = AF_UNSPEC;
 	if (client)
@@ -254,6 +258,28 @@ children_signal(struct children *c, int signo)
 {
 	for (struct list *l = c->list.next; l != &c->list; l = l->next)
 		kill(LIST_ENTRY(l, struct child, link)->pid, signo);
+}
+
+unsigned
+children_running(const struct children *c, unsigned generation)
+{
+	unsigned n = 0;
+
+	for (const struct list *l = c->list.next; l != &c->list; l = l->next)
+		n += LIST_ENTRY(l, struct child, link)->generation == generation;
+	return n;
+}
+
+void
+children_retire(struct children *c, unsigned generation, int signo)
+{
+	for (struct list *l = c->list.next; l != &c->list; l = l->next) {
+		struct child *child = LIST_ENTRY(l, struct child, link);
+		if (child->generation != generation)
+			continue;
+		child->killed = true;
+		kill(child->pid, signo);
+	}
 }
 
 void

@@ -10,7 +10,9 @@
 #include "base/list.h"
 #include "loop/loop.h"
 #include "net/addr.h"
+#include "script/script.h"
 #include "server/counters.h"
+#include "server/watchdog.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -24,6 +26,7 @@ struct child {
 	struct loop_fd fd; /* its pidfd; fd -1: none could be had */
 	struct loop_op op;
 	struct addr client; /* len 0: it accepts for itself */
+	unsigned generation;
 	int64_t began;
 	bool killed; /* by the host, at once */
 	unsigned slot;
@@ -38,6 +41,11 @@ struct children {
 	struct shared {
 		_Atomic unsigned newest; /* generation */
 		_Atomic bool shutdown;   /* a child's script has asked for it */
+		/* What became of the last reload; written before `reloads` moves. */
+		_Atomic unsigned reloads;
+		unsigned number; /* of the generation; 0: see why */
+		char why[SCRIPT_ERROR];
+		struct stuck_report stuck;
 		struct counters slots[];
 	} * shared;
 	unsigned *spare; /* slots that are free: nspare of them */
@@ -70,6 +78,12 @@ void children_wait(struct children *c);
 
 /* Sends all of them a signal. */
 void children_signal(struct children *c, int signo);
+
+/* How many run the generation of this number. */
+unsigned children_running(const struct children *c, unsigned generation);
+
+/* Sends these a signal that they will end by, which is no death to be told of. */
+void children_retire(struct children *c, unsigned generation, int signo);
 
 /* Ends all of them, which is no death to be told of. */
 void children_kill(struct children *c);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "script/script.h"
 #include "script/sources.h"
+#include "server/ask.h"
 #include "server/foreman.h"
 #include "server/host.h"
 #include "server/policy.h"
@@ -65,6 +66,7 @@ crew_new(struct server *server, struct crew **out, char *why, size_t size)
 		return rc;
 	c->server = server;
 	c->log = server->site.engine->log;
+	c->watchdog = &server->host->watchdog;
 	c->given = server->site.given;
 	c->given.thread_idle_timeout = server->site.attrs.thread_idle_timeout;
 	c->port = server->site.port;
@@ -79,6 +81,7 @@ crew_new(struct server *server, struct crew **out, char *why, size_t size)
 	list_init(&c->queue);
 	list_init(&c->idle);
 	list_init(&c->told);
+	list_init(&c->questions);
 	init_locks(c);
 	rc = c->name && c->class_name ? open_descriptors(c) : -ENOMEM;
 	if (rc == 0)
@@ -112,24 +115,127 @@ free_script(struct crew_script *s)
 {
 	free(s->path);
 	sources_release(s->sources);
+	*s = (struct crew_script){0};
+}
+
+/* False: out of memory, and nothing has changed. */
+static bool
+take_script(struct crew *c, struct crew_script *to, const struct script *sc)
+{
+	char *path = strdup(sc->path);
+
+	if (!path)
+		return false;
+	free_script(to);
+	*to =
+	    (struct crew_script){.path = path,
+				 .sources = sc->sources ? sources_hold(sc->sources) : NULL,
+				 .lua_path = c->server->host->lua_path,
+				 .memory_limit = sc->state.alloc.limit,
+				 .number = sc->number,
+				 .sandbox = c->server->host->sandbox};
+	return true;
+}
+
+/* Something in each open seat's inbox. */
+static void
+ask_seats(struct crew *c, void (*put)(struct crew *c, struct seat *s))
+{
+	for (struct list *l = c->seats.next; l != &c->seats; l = l->next) {
+		struct seat *s = LIST_ENTRY(l, struct seat, link);
+		if (!s->open)
+			continue;
+		put(c, s);
+		workers_enqueue(c, s);
+	}
+	if (c->nopen > 0)
+		(void)workers_reinforce(c);
+}
+
+static void
+put_prepare(struct crew *c, struct seat *s)
+{
+	s->due = s->inbox.prepare = true;
+	c->preparing++;
+}
+
+static void
+put_settle(struct crew *c, struct seat *s)
+{
+	(void)c;
+	s->inbox.settle = true;
+}
+
+int
+crew_prepare(struct crew *c, const struct script *next)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&c->mutex);
+	*c->why = 0;
+	c->preparing = 0;
+	c->prepared = false;
+	if (c->nworkers > 0 && take_script(c, &c->next, next))
+		ask_seats(c, put_prepare);
+	n = c->preparing;
+	if (n > 0)
+		foreman_expect(c);
+	pthread_mutex_unlock(&c->mutex);
+	return n > 0;
+}
+
+void
+crew_abandon(struct crew *c)
+{
+	pthread_mutex_lock(&c->mutex);
+	free_script(&c->next);
+	c->preparing = 0;
+	ask_seats(c, put_settle);
+	pthread_mutex_unlock(&c->mutex);
+}
+
+unsigned
+crew_running(struct crew *c, unsigned number)
+{
+	unsigned n = 0;
+
+	pthread_mutex_lock(&c->mutex);
+	for (struct list *l = c->seats.next; l != &c->seats; l = l->next) {
+		const struct seat *s = LIST_ENTRY(l, struct seat, link);
+		n += s->busy && s->generation == number;
+	}
+	pthread_mutex_unlock(&c->mutex);
+	return n;
+}
+
+void
+crew_retire(struct crew *c, unsigned number, const char *why)
+{
+	pthread_mutex_lock(&c->mutex);
+	for (struct list *l = c->seats.next; l != &c->seats; l = l->next) {
+		struct seat *s = LIST_ENTRY(l, struct seat, link);
+		if (!s->busy || s->generation != number)
+			continue;
+		s->inbox.retire = number;
+		s->inbox.why = why;
+		workers_enqueue(c, s);
+	}
+	pthread_mutex_unlock(&c->mutex);
 }
 
 int
 crew_adopt(struct crew *c)
 {
 	const struct script *sc = c->server->site.script;
-	char *path = strdup(sc->path);
 
-	if (!path)
-		return -ENOMEM;
 	pthread_mutex_lock(&c->mutex);
-	free_script(&c->script);
-	c->script =
-	    (struct crew_script){.path = path,
-				 .sources = sc->sources ? sources_hold(sc->sources) : NULL,
-				 .lua_path = c->server->host->lua_path,
-				 .memory_limit = sc->state.alloc.limit,
-				 .number = sc->number};
+	if (!take_script(c, &c->script, sc)) {
+		pthread_mutex_unlock(&c->mutex);
+		return -ENOMEM;
+	}
+	free_script(&c->next);
+	if (c->nworkers > 0)
+		ask_seats(c, put_settle);
 	c->max = (unsigned)c->server->site.attrs.max_threads;
 	c->at_once = processors();
 	if (c->at_once > c->max)
@@ -149,6 +255,7 @@ new_seat(struct crew *c)
 	s->inbox.fd = -1;
 	list_init(&s->queue);
 	list_init(&s->idle);
+	list_init(&s->answers);
 	list_append(&c->seats, &s->link);
 	c->nseats++;
 	return s;
@@ -230,6 +337,7 @@ hand_over(struct crew *c, const struct arrival *a)
 	}
 	s->client = *a->client;
 	s->began = clock_now();
+	s->generation = 0;
 	s->busy = true;
 	c->busy++;
 	workers_enqueue(c, s);
@@ -343,6 +451,8 @@ crew_free(struct crew *c)
 	free(c->name);
 	free(c->class_name);
 	free_script(&c->script);
+	free_script(&c->next);
+	ask_drop(&c->questions);
 	pthread_cond_destroy(&c->parked);
 	pthread_cond_destroy(&c->left);
 	pthread_mutex_destroy(&c->mutex);
@@ -395,6 +505,15 @@ crew_close(struct crew *c)
 
 /* ---- for seats ---- */
 
+static void
+copy_script(const struct crew_script *from, struct crew_script *to)
+{
+	*to = *from;
+	to->path = strdup(from->path);
+	if (to->sources)
+		sources_hold(to->sources);
+}
+
 bool
 crew_script(struct crew *c, unsigned number, struct crew_script *out)
 {
@@ -402,14 +521,39 @@ crew_script(struct crew *c, unsigned number, struct crew_script *out)
 
 	pthread_mutex_lock(&c->mutex);
 	newer = c->script.number != number;
-	if (newer) {
-		*out = c->script;
-		out->path = strdup(c->script.path);
-		if (out->sources)
-			sources_hold(out->sources);
-	}
+	if (newer)
+		copy_script(&c->script, out);
 	pthread_mutex_unlock(&c->mutex);
 	return newer;
+}
+
+bool
+crew_next(struct crew *c, struct crew_script *out)
+{
+	bool there;
+
+	pthread_mutex_lock(&c->mutex);
+	there = c->next.number != 0;
+	if (there)
+		copy_script(&c->next, out);
+	pthread_mutex_unlock(&c->mutex);
+	return there;
+}
+
+void
+crew_prepared(struct crew *c, struct seat *s, int rc, const char *why)
+{
+	pthread_mutex_lock(&c->mutex);
+	if (s->due && c->preparing > 0) {
+		if (rc < 0 && !*c->why)
+			snprintf(c->why, sizeof(c->why), "%s", why);
+		if (--c->preparing == 0) {
+			c->prepared = true;
+			workers_tell(c);
+		}
+	}
+	s->due = false;
+	pthread_mutex_unlock(&c->mutex);
 }
 
 void

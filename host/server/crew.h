@@ -17,6 +17,7 @@
 #include "bind/ldatagram.h"
 #include "bind/lserver.h"
 #include "loop/loop.h"
+#include "script/script.h"
 #include "server/attrs.h"
 #include "server/engine.h"
 
@@ -29,6 +30,7 @@ struct seat;
 struct sources;
 struct server;
 struct server_stats;
+struct watchdog;
 
 /* What a seat loads. */
 struct crew_script {
@@ -37,6 +39,7 @@ struct crew_script {
 	const char *lua_path; /* of the host's own modules; borrowed */
 	size_t memory_limit;
 	unsigned number; /* of the generation */
+	bool sandbox;
 };
 
 struct crew {
@@ -46,6 +49,7 @@ struct crew {
 	/* Constant. */
 	int ep, bell;
 	struct log *log;
+	struct watchdog *watchdog;
 	struct attrs given;
 	struct datagram_port port;
 	struct server_view view;
@@ -60,6 +64,11 @@ struct crew {
 	size_t lingering;      /* connections that are closed here, not yet by the peer */
 	_Atomic unsigned busy; /* seats with a request */
 	struct crew_script script;
+	struct crew_script next; /* number 0: no other generation is being built */
+	unsigned preparing;      /* seats that have yet to build it */
+	bool prepared;           /* none has any more: the server is to know */
+	char why[SCRIPT_ERROR];  /* one could not */
+	struct list questions;   /* of seats' requests, for the server */
 	bool quit, watching;
 	bool lacking;     /* descriptors or memory: no seat could be opened */
 	bool draining;    /* the server wants to know whenever a seat becomes idle */
@@ -74,6 +83,8 @@ struct crew {
 	struct loop_timer watch; /* looks at progress */
 	struct loop_timer sweep; /* ends what has been idle for long */
 	struct loop_timer give_up;
+	struct loop_timer
+	    late;        /* then seats that are still to prepare are not waited for */
 	bool abandoned;  /* some did not end in time */
 	bool orphan;     /* and outlive the server; the mutex */
 	unsigned visits; /* of all seats, for the log */
@@ -107,6 +118,18 @@ void crew_drained(struct crew *c);
 /* New requests run what the server's site has now.  Errors: -ENOMEM. */
 int crew_adopt(struct crew *c);
 
+/* Has all open seats build the next generation: 1, reload_prepared() comes later; 0: there
+ * are none.  One whose thread does not come back in time builds it for its next request.
+ */
+int crew_prepare(struct crew *c, const struct script *next);
+
+/* They are to drop it. */
+void crew_abandon(struct crew *c);
+
+/* Requests of a generation. */
+unsigned crew_running(struct crew *c, unsigned number);
+void crew_retire(struct crew *c, unsigned number, const char *why);
+
 void crew_count(struct crew *c, struct counters *sum);
 
 /* One event for each request that runs. */
@@ -123,6 +146,12 @@ void crew_close(struct crew *c);
 /* What to load when one has generation `number`; false: nothing newer.  The path and the
  * sources are the caller's; a NULL path: memory is short. */
 bool crew_script(struct crew *c, unsigned number, struct crew_script *out);
+
+/* The same of the generation that comes next; false: there is none any more. */
+bool crew_next(struct crew *c, struct crew_script *out);
+
+/* The seat has built it, or (rc < 0) why not. */
+void crew_prepared(struct crew *c, struct seat *s, int rc, const char *why);
 
 /* Passes a handler's error on to the server; false: it does not want it. */
 bool crew_tell_error(struct crew *c, const struct addr *client, const char *text);

@@ -12,6 +12,7 @@ engine_init(struct engine *e, struct log *log)
 	if (rc < 0)
 		return rc;
 	sched_init(&e->sched, e->loop);
+	e->sched.log = log;
 	rc = io_init(&e->io, &e->sched, log);
 	if (rc < 0) {
 		sched_free(&e->sched);

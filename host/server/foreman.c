@@ -2,8 +2,10 @@
 
 #include "base/clock.h"
 #include "script/script.h"
+#include "server/ask.h"
 #include "server/crew.h"
 #include "server/host.h"
+#include "server/reload.h"
 #include "server/report.h"
 #include "server/seat.h"
 #include "server/server.h"
@@ -23,6 +25,9 @@ enum { QUIET = 5 };
 
 /* How often it is tried again to get what there was none of. */
 static const int64_t RETRY = 100 * CLOCK_MS;
+
+/* How long a reload waits for threads that do not come back: see crew_prepare(). */
+static const int64_t PREPARE = 2 * CLOCK_SECOND;
 
 static int64_t
 sweep_period(const struct crew *c)
@@ -98,8 +103,8 @@ on_notice(struct loop_op *op)
 {
 	struct crew *c = LIST_ENTRY(op, struct crew, notice_op);
 	struct server *s = c->server;
-	struct list told;
-	bool stop;
+	struct list told, questions;
+	bool stop, prepared;
 	int failed;
 	uint64_t n;
 
@@ -111,12 +116,18 @@ on_notice(struct loop_op *op)
 	failed = c->failed;
 	c->shutdown = false;
 	c->failed = 0;
+	prepared = c->prepared;
+	c->prepared = false;
 	list_take(&told, &c->told);
+	list_take(&questions, &c->questions);
 	if (c->watching && !c->watch.slot)
 		foreman_watch(c);
 	workers_join_ended(c);
 	pthread_mutex_unlock(&c->mutex);
 	pass_errors_on(s, &told);
+	ask_take(s, &questions);
+	if (prepared)
+		reload_prepared(s, *c->why ? c->why : NULL);
 	server_resume(s);
 	if (failed)
 		server_pause(s, -failed);
@@ -226,6 +237,27 @@ on_give_up(struct loop_timer *t)
 		c->server->host->left_behind = true;
 }
 
+/* Threads that have not come back to prepare. */
+static void
+on_late(struct loop_timer *t)
+{
+	struct crew *c = LIST_ENTRY(t, struct crew, late);
+	bool any;
+
+	pthread_mutex_lock(&c->mutex);
+	any = c->preparing > 0;
+	c->preparing = 0;
+	pthread_mutex_unlock(&c->mutex);
+	if (any)
+		reload_prepared(c->server, *c->why ? c->why : NULL);
+}
+
+void
+foreman_expect(struct crew *c)
+{
+	loop_timer_set(c->notice.loop, &c->late, clock_now() + PREPARE);
+}
+
 static int
 make_room(struct crew *c, struct loop *loop)
 {
@@ -235,8 +267,12 @@ make_room(struct crew *c, struct loop *loop)
 		goto fail_watch;
 	if (loop_timer_init(loop, &c->give_up, on_give_up) < 0)
 		goto fail_sweep;
+	if (loop_timer_init(loop, &c->late, on_late) < 0)
+		goto fail_give_up;
 	return 0;
 
+fail_give_up:
+	loop_timer_done(loop, &c->give_up);
 fail_sweep:
 	loop_timer_done(loop, &c->sweep);
 fail_watch:
@@ -250,6 +286,7 @@ free_room(struct crew *c, struct loop *loop)
 	loop_timer_done(loop, &c->watch);
 	loop_timer_done(loop, &c->sweep);
 	loop_timer_done(loop, &c->give_up);
+	loop_timer_done(loop, &c->late);
 }
 
 void

@@ -21,6 +21,10 @@ void foreman_watch(struct crew *c);
 /* What still runs after so many ns is left behind.  With the crew's mutex. */
 void foreman_give_up(struct crew *c, int64_t patience);
 
+/* Seats that prepare get so much time before they are not waited for.  With the crew's
+ * mutex. */
+void foreman_expect(struct crew *c);
+
 /* Errors of handlers that nobody will hear of any more. */
 void foreman_drop_errors(struct crew *c);
 

@@ -4,6 +4,7 @@
 #include "loop/signals.h"
 #include "script/files.h"
 #include "script/script.h"
+#include "server/ask.h"
 #include "server/children.h"
 #include "server/host.h"
 #include "server/policy.h"
@@ -53,20 +54,21 @@ ceiling(const struct attrs *a)
 
 /* ---- the child ---- */
 
-/* Signals of a child: its parent says TERM for "cancel" and QUIT for "no more".  What a
- * terminal sends to the whole group is for the parent to act upon. */
+/* Signals of a child: its parent says TERM for "cancel", USR2 for "your code is too old"
+ * and QUIT for "no more".  What a terminal sends to the whole group is for the parent to
+ * act upon. */
 static void
 on_signal(void *arg, int signo)
 {
 	struct server *s = arg;
 
-	if (signo != SIGTERM && signo != SIGQUIT)
+	if (signo != SIGTERM && signo != SIGQUIT && signo != SIGUSR2)
 		return;
 	s->listener.ino = 0; /* its path is the parent's */
 	server_drain(s);
-	if (signo != SIGTERM)
+	if (signo == SIGQUIT)
 		return;
-	server_cancel(s, "the server stops");
+	server_cancel(s, signo == SIGTERM ? "the server stops" : "its code was replaced");
 	s->host->cancelled = true; /* and nobody lingers */
 }
 
@@ -79,13 +81,20 @@ shut_down(struct server *s)
 	server_drain(s);
 }
 
+static int
+view_reload(struct server_view *v, lua_State *L)
+{
+	(void)v;
+	return ask_parent(L, &self.family->children);
+}
+
 /* A handler that blocks in C does not get to hear of a signal: it may have its grace. */
 static void
 limit_life(const struct server *s)
 {
 	double grace = s->site.attrs.cancel_grace;
 
-	signals_last_word(SIGTERM, grace < 1e6 ? (unsigned)grace + 1 : 0);
+	signals_last_word(SIGTERM, SIGUSR2, grace < 1e6 ? (unsigned)grace + 1 : 0);
 }
 
 /* Where close_range(2) is missing or forbidden. */
@@ -127,7 +136,7 @@ static void
 become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	     struct counters *slot)
 {
-	static const int signos[] = {SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1};
+	static const int signos[] = {SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
 	struct state *state = &s->site.script->state;
 
 	close_others(keep_fd);
@@ -137,7 +146,7 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 		_exit(1);         /* it has ended meanwhile */
 	signal(SIGALRM, SIG_DFL); /* they may have been ignored since before exec(2) */
 	signal(SIGCHLD, SIG_DFL);
-	s->site.counters = slot;
+	site_count_in(&s->site, slot);
 	self.family = s->mixin;
 	if (host_reborn(s->host, keep) < 0 ||
 	    signals_open(&self.signals, s->site.engine->loop, signos,
@@ -145,9 +154,13 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 		fail(slot);
 	limit_life(s);
 	s->shutdown = shut_down;
+	s->site.view.reload = view_reload;
+	s->host->watchdog.report = &self.family->children.shared->stuck;
 	s->policy = &policy_sync;
 	children_unblock();
 	files_forget(state->L);
+	if (!s->site.script->borrowed)
+		state_reseed(state);
 	if (self.family->prefork)
 		return;
 	lua_gc(state->L, LUA_GCSTEP, -GARBAGE);
@@ -390,6 +403,37 @@ active(const struct server *s)
 	return count_get(&sum.requests) - count_get(&sum.ended);
 }
 
+static uint64_t
+running(const struct server *s, unsigned number)
+{
+	const struct family *f = s->mixin;
+
+	return f ? children_running(&f->children, number) : 0;
+}
+
+static void
+retire(struct server *s, unsigned number, const char *why)
+{
+	struct family *f = s->mixin;
+
+	(void)why; /* the children know */
+	if (f)
+		children_retire(&f->children, number, SIGUSR2);
+}
+
+static void
+told(struct server *s, unsigned number, const char *why)
+{
+	struct family *f = s->mixin;
+
+	if (!f)
+		return;
+	f->children.shared->number = number;
+	snprintf(f->children.shared->why, sizeof(f->children.shared->why), "%s",
+		 why ? why : "");
+	f->children.shared->reloads++;
+}
+
 /* Pre-forked children have the old generation: each ends when its request has. */
 static void
 adopted(struct server *s)
@@ -476,7 +520,10 @@ const struct policy policy_forking = {
     .open = open_family,
     .begin = begin,
     .active = active,
+    .running = running,
+    .retire = retire,
     .adopted = adopted,
+    .told = told,
     .drained = drained,
     .cancel = cancel,
     .kill = kill_all,

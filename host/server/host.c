@@ -5,6 +5,7 @@
 #include "script/script.h"
 #include "server/report.h"
 #include "server/server.h"
+#include "server/unit.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -13,21 +14,21 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A script of this host and its current generation, for all servers that run it. */
-struct unit {
-	struct list link;
-	struct script *script; /* holds a reference */
-	unsigned servers;      /* how many have been added: names the next */
-};
-
 int
 host_init(struct host *h, struct log *log, const char *lua_path)
 {
+	int rc;
+
 	*h = (struct host){
 	    .lua_path = lua_path, .drain_until = CLOCK_NEVER, .pid = getpid()};
 	list_init(&h->servers);
 	list_init(&h->units);
-	return engine_init(&h->engine, log);
+	rc = engine_init(&h->engine, log);
+	if (rc < 0)
+		return rc;
+	h->watchdog.log = log;
+	watchdog_watch(&h->watchdog, &h->engine.sched);
+	return 0;
 }
 
 void
@@ -35,24 +36,57 @@ host_free(struct host *h)
 {
 	while (!list_empty(&h->servers))
 		server_close(LIST_ENTRY(h->servers.next, struct server, link));
-	while (!list_empty(&h->units)) {
-		struct unit *u = LIST_ENTRY(h->units.next, struct unit, link);
-		list_remove(&u->link);
-		script_release(u->script);
-		free(u);
-	}
+	while (!list_empty(&h->units))
+		unit_free(LIST_ENTRY(h->units.next, struct unit, link));
+	meter_close(&h->meter);
 	engine_free(&h->engine);
 }
 
-static int
-load(struct host *h, const char *path, const struct attrs *a, unsigned number,
-     struct script **out, char *why, size_t size)
+/* Limits what this thread computes, for the engine. */
+static void
+measure(struct host *h)
 {
-	struct script_options o = {.memory_limit = (size_t)a->memory_limit,
-				   .lua_path = h->lua_path,
-				   .open = preload_moonport,
-				   .number = number};
+	int rc = h->metered ? meter_claim(&h->meter) : 0;
 
+	if (rc < 0) {
+		struct log_field f[] = {log_str("why", strerror(-rc)), {0}};
+		log_event(h->engine.log, LOG_WARN, "no limits of CPU time", f);
+		h->metered = false;
+		return;
+	}
+	if (h->metered)
+		meter_watch(&h->meter, &h->engine.sched);
+}
+
+/* The attributes of a script that is to be loaded. */
+static void
+limit(struct host *h, const struct attrs *a)
+{
+	if (a->cpu_limit == ATTR_NONE && a->time_slice == ATTR_NONE)
+		return;
+	h->metered = true;
+	h->engine.sched.allowance = site_allowance(a);
+	measure(h);
+}
+
+struct script_options
+host_script_options(const struct host *h, size_t memory_limit, unsigned number)
+{
+	return (struct script_options){.memory_limit = memory_limit,
+				       .lua_path = h->lua_path,
+				       .open = preload_moonport,
+				       .sandbox = h->sandbox,
+				       .strict = h->strict,
+				       .number = number};
+}
+
+static int
+load(struct host *h, const char *path, const struct attrs *a, struct script **out,
+     char *why, size_t size)
+{
+	struct script_options o = host_script_options(h, (size_t)a->memory_limit, 1);
+
+	limit(h, a);
 	return script_load(&h->engine.sched, path, &o, out, why, size);
 }
 
@@ -60,6 +94,7 @@ static int
 find_unit(struct host *h, const char *path, const struct attrs *a, struct unit **out,
 	  char *why, size_t size)
 {
+	struct script *sc;
 	struct unit *u;
 	int rc;
 
@@ -70,19 +105,14 @@ find_unit(struct host *h, const char *path, const struct attrs *a, struct unit *
 			return 0;
 		}
 	}
-	u = calloc(1, sizeof(*u));
-	if (!u) {
-		snprintf(why, size, "out of memory");
-		return -ENOMEM;
-	}
-	rc = load(h, path, a, 1, &u->script, why, size);
-	if (rc < 0) {
-		free(u);
+	rc = load(h, path, a, &sc, why, size);
+	if (rc < 0)
 		return rc;
-	}
-	list_append(&h->units, &u->link);
-	*out = u;
-	return 0;
+	*out = unit_new(h, sc);
+	if (*out)
+		return 0;
+	snprintf(why, size, "out of memory");
+	return -ENOMEM;
 }
 
 static bool
@@ -125,6 +155,7 @@ host_add(struct host *h, const char *script, const struct url *url,
 	rc = server_new(h, policy, attrs, u->script, &s, why, size);
 	if (rc < 0)
 		return rc;
+	s->unit = u;
 	s->site.view.name = s->name = make_name(h, u->script->name);
 	if (!s->name) {
 		snprintf(why, size, "out of memory");
@@ -145,7 +176,7 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 {
 	struct script *sc;
 	struct attrs copy = *attrs;
-	int rc = load(h, script, attrs, 1, &sc, why, size);
+	int rc = load(h, script, attrs, &sc, why, size);
 
 	if (rc == 0) {
 		rc = site_read_attrs(sc, &copy, why, size);
@@ -263,12 +294,15 @@ watch_drain(struct host *h)
 void
 host_run(struct host *h)
 {
+	measure(h);
 	while (!is_done(h)) {
 		watch_drain(h);
 		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
 			cancel_all(h);
 		loop_turn(h->engine.loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
 	}
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		unit_stop(LIST_ENTRY(l, struct unit, link));
 	h->collected = 0;
 	host_collect(h); /* connections that scripts have made and forgotten */
 	lingers_drop(&h->engine.io.lingers);
@@ -284,9 +318,32 @@ host_reborn(struct host *h, struct stream *keep)
 	h->cancelled = false;
 	if (!keep)
 		h->engine.sched.current = NULL;
+	meter_reborn(&h->meter);
+	measure(h);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_forget(LIST_ENTRY(l, struct server, link));
 	return engine_reborn(&h->engine, keep);
+}
+
+int
+host_share(struct host *h)
+{
+	int rc = engine_reborn(&h->engine, NULL);
+
+	h->pid = getpid();
+	meter_reborn(&h->meter);
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		unit_reborn(LIST_ENTRY(l, struct unit, link));
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		state_reseed(&LIST_ENTRY(l, struct unit, link)->script->state);
+	for (struct list *l = h->servers.next, *next; l != &h->servers; l = next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		next = l->next;
+		server_share(s);
+		if (s->draining && rc == 0)
+			server_close(s);
+	}
+	return rc;
 }
 
 void
@@ -318,83 +375,30 @@ host_stop(struct host *h)
 		server_kill(LIST_ENTRY(l, struct server, link));
 }
 
-static void
-log_reload(struct host *h, const struct unit *u, const char *why)
+struct unit *
+host_unit(const struct host *h, int number)
 {
-	struct log_field f[] = {log_str("script", u->script->path),
-				log_int("generation", u->script->number),
-				{0},
-				{0}};
-
-	if (why)
-		f[2] = log_str("why", why);
-	log_event(h->engine.log, why ? LOG_ERROR : LOG_INFO,
-		  why ? "reload failed" : "reloaded", f);
-}
-
-/* Gives every server of the unit the new generation; on failure all keep the old one. */
-static int
-switch_unit(struct host *h, struct unit *u, struct script *next, char *why, size_t size)
-{
-	struct script *old = u->script;
-	int rc = 0;
-
-	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next) {
-		struct server *s = LIST_ENTRY(l, struct server, link);
-		if (s->site.script != old)
-			continue;
-		script_hold(next);
-		rc = site_adopt(&s->site, next, why, size);
-	}
-	for (struct list *l = h->servers.next; rc < 0 && l != &h->servers; l = l->next) {
-		struct server *s = LIST_ENTRY(l, struct server, link);
-		char ignored[SCRIPT_ERROR];
-		if (s->site.script != next)
-			continue;
-		script_hold(old);
-		(void)site_adopt(&s->site, old, ignored, sizeof(ignored));
-	}
-	if (rc < 0) {
-		script_release(next);
-		return rc;
-	}
-	u->script = next;
-	script_release(old);
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		struct server *s = LIST_ENTRY(l, struct server, link);
-		if (s->site.script != next)
-			continue;
-		if (s->policy->adopted)
-			s->policy->adopted(s);
-		server_resume(s); /* the ceiling may be higher now */
-	}
-	return 0;
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		if (number-- == 0)
+			return LIST_ENTRY(l, struct unit, link);
+	return NULL;
 }
 
 int
+host_unit_number(const struct host *h, const struct unit *u)
+{
+	int n = 0;
+
+	for (struct list *l = h->units.next; l != &u->link; l = l->next)
+		n++;
+	return n;
+}
+
+void
 host_reload(struct host *h)
 {
-	struct attrs defaults;
-	int failed = 0;
-
-	attrs_init(&defaults);
-	for (struct list *l = h->units.next; l != &h->units; l = l->next) {
-		struct unit *u = LIST_ENTRY(l, struct unit, link);
-		struct script *next;
-		char why[SCRIPT_ERROR];
-		int rc;
-
-		defaults.memory_limit = (int64_t)u->script->state.alloc.limit;
-		rc = load(h, u->script->path, &defaults, u->script->number + 1, &next, why,
-			  sizeof(why));
-		if (rc == 0)
-			rc = switch_unit(h, u, next, why, sizeof(why));
-		failed += rc < 0;
-		count_add(&h->reloads, rc == 0);
-		count_add(&h->failed_reloads, rc < 0);
-		log_reload(h, u, rc < 0 ? why : NULL);
-	}
-	return failed;
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		reload_ask(LIST_ENTRY(l, struct unit, link), NULL);
 }
 
 void

@@ -6,27 +6,50 @@
 
 #include "base/count.h"
 #include "base/list.h"
+#include "script/meter.h"
 #include "server/attrs.h"
 #include "server/engine.h"
+#include "server/watchdog.h"
 
 #include <sys/types.h>
 
+struct ballot;
+struct member;
 struct policy;
+struct reload_ask;
+struct script_options;
+struct sources;
 struct stream;
 struct server;
+struct unit;
 struct url;
 
 struct host {
 	struct engine engine;
+	struct meter meter; /* of the thread that runs it */
+	bool metered;       /* there are limits to computing */
+	struct watchdog watchdog;
 	struct list servers, units;
 	const char *lua_path; /* of the host's own modules; borrowed */
+	bool sandbox, strict; /* how scripts are loaded; to be set before the first one */
 	int64_t drain_until;  /* CLOCK_NEVER: not draining */
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */
 	counter reloads, failed_reloads;
-	pid_t pid;        /* whose host this is: a forked child's copy is not to be freed */
-	bool child;       /* this is a forked copy: see host_reborn() */
-	bool left_behind; /* threads still run that could not be ended */
+	/* Whether a reload that would do here is to be (why NULL), or why it would not:
+	 * others have a say as well.  True: reload_verdict() comes later.  NULL: nobody
+	 * has. */
+	bool (*vote)(struct host *h, struct unit *u, const char *why);
+	struct ballot *ballot; /* of a master */
+	/* In a worker: asks its master.  NULL: a reload is this process's own business. */
+	void (*ask)(struct host *h, struct unit *u, struct reload_ask *a);
+	/* A reload is over; tried: what one that failed has read, as far as it came, or
+	 * NULL. NULL: nobody wants to know. */
+	void (*reloaded)(struct host *h, struct unit *u, const struct sources *tried);
+	pid_t pid;  /* whose host this is: a forked child's copy is not to be freed */
+	bool child; /* this is a forked copy: see host_reborn() */
+	struct member *member; /* of a worker: its line to the master; else NULL */
+	bool left_behind;      /* threads still run that could not be ended */
 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
@@ -55,6 +78,11 @@ void host_run(struct host *h);
  * running task and that stream.  Errors: as engine_reborn(). */
 int host_reborn(struct host *h, struct stream *keep);
 
+/* In a forked copy of a host that has not begun: a worker, which may host_begin() and
+ * accepts on the same listeners as the others.  Servers that had been stopped are closed.
+ * Errors: as engine_reborn(). */
+int host_share(struct host *h);
+
 /* The child's own host_run(): returns when its servers are done, and tidies up nothing. */
 void host_run_child(struct host *h);
 
@@ -64,9 +92,16 @@ void host_drain(struct host *h);
 /* Ends everything now: host_run() returns. */
 void host_stop(struct host *h);
 
-/* Loads every script again; one that fails keeps its old generation.  Each outcome is
- * one event in the log.  Returns how many failed. */
-int host_reload(struct host *h);
+/* Has every script loaded again (reload.h); each outcome is one event in the log. */
+void host_reload(struct host *h);
+
+/* The unit with this number, from 0; NULL: there is none.  And its number. */
+struct unit *host_unit(const struct host *h, int number);
+int host_unit_number(const struct host *h, const struct unit *u);
+
+/* What a script of this host is loaded with. */
+struct script_options host_script_options(const struct host *h, size_t memory_limit,
+					  unsigned number);
 
 /* Has the collectors of all states close what scripts have forgotten; at most once a
  * second. */

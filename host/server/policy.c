@@ -39,6 +39,18 @@ cancel_here(struct server *s, const char *why)
 	site_cancel(&s->site, why);
 }
 
+static uint64_t
+running_here(const struct server *s, unsigned number)
+{
+	return site_running(&s->site, number);
+}
+
+static void
+retire_here(struct server *s, unsigned number, const char *why)
+{
+	site_retire(&s->site, number, why);
+}
+
 static void
 kill_here(struct server *s)
 {
@@ -51,6 +63,8 @@ static const struct policy policy_async = {
     .ceiling = many_at_once,
     .begin = begin_here,
     .active = active_here,
+    .running = running_here,
+    .retire = retire_here,
     .cancel = cancel_here,
     .kill = kill_here,
 };
@@ -61,6 +75,8 @@ const struct policy policy_sync = {
     .ceiling = one_at_a_time,
     .begin = begin_here,
     .active = active_here,
+    .running = running_here,
+    .retire = retire_here,
     .cancel = cancel_here,
     .kill = kill_here,
 };

@@ -14,6 +14,7 @@ struct addr;
 struct attrs;
 struct counters;
 struct dgram;
+struct script;
 struct server;
 
 /* What a request begins with. */
@@ -41,8 +42,20 @@ struct policy {
 	/* Connections that are closed here, and not yet by the peer, elsewhere than on the
 	 * server's own engine.  NULL: none. */
 	size_t (*lingering)(const struct server *s);
+	/* How many requests run the generation of this number, and cancelling these. */
+	uint64_t (*running)(const struct server *s, unsigned number);
+	void (*retire)(struct server *s, unsigned number, const char *why);
+	/* Has engines other than the server's own build the next generation: 1,
+	 * reload_prepared() says later how that went; 0, there is nothing to wait for.
+	 * NULL: there are none. */
+	int (*prepare)(struct server *s, struct script *next);
+	/* It will not come after all.  NULL: nothing to do. */
+	void (*abandon)(struct server *s);
 	/* The server has a new generation.  NULL: nothing to do. */
 	void (*adopted)(struct server *s);
+	/* What became of a reload (see reload_ask), for those who asked elsewhere.  NULL:
+	 * nobody does. */
+	void (*told)(struct server *s, unsigned number, const char *why);
 	/* The server has stopped accepting.  NULL: nothing to do. */
 	void (*drained)(struct server *s);
 	/* Cancels what runs; `why` is a literal. */

@@ -61,6 +61,19 @@ report_text(struct site *s, const char *client, const char *text)
 	log_event(s->engine->log, LOG_ERROR, "handler error", f);
 }
 
+/* The kinds of errors that have counters of their own. */
+static void
+count_kind(struct counters *c, lua_State *L)
+{
+	const char *code = lerror_code(L, -1), *text;
+
+	if (code && strcmp(code, "cpu_limit") == 0)
+		count_add(&c->cpu_limit, 1);
+	text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+	if (strncmp(text, "not enough memory", 17) == 0)
+		count_add(&c->out_of_memory, 1);
+}
+
 void
 report_error(struct request *r, lua_State *L)
 {
@@ -69,6 +82,7 @@ report_error(struct request *r, lua_State *L)
 	size_t n;
 
 	r->failed = true;
+	count_kind(c, L);
 	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
 		count_add(&c->cancelled, 1);
 		report_outcome(r, LOG_INFO, "cancelled", lua_touserdata(L, -1));
@@ -131,7 +145,7 @@ log_task(struct engine *e, struct task *t, const char *event)
 	f[1] = log_str("client", client);
 	f[2] = log_int("generation", t->script->number);
 	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
-	f[4] = log_str("state", states[t->state]);
+	f[4] = log_str("state", t->cpu > 0 ? "computing" : states[t->state]);
 	f[5] =
 	    log_str("traceback", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");
 	f[6] = (struct log_field){0};

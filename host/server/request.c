@@ -167,6 +167,23 @@ body(lua_State *L)
 
 static int steps(lua_State *L, int status, lua_KContext step);
 
+static void
+forget_failure(lua_State *L, struct request *r)
+{
+	luaL_unref(L, LUA_REGISTRYINDEX, r->failure_ref);
+	r->failure_ref = LUA_NOREF;
+}
+
+/* What has happened when all else was over: it goes to the log. */
+static void
+report_late(lua_State *L, struct request *r, int status)
+{
+	if (status == LUA_OK || status == LUA_YIELD)
+		return;
+	forget_failure(L, r);
+	report_error(r, L);
+}
+
 /* An error of the handler: its server's handle_error, else the log. */
 static int
 tell(lua_State *L, struct request *r)
@@ -174,6 +191,7 @@ tell(lua_State *L, struct request *r)
 	struct site *s = r->site;
 	int n;
 
+	forget_failure(L, r);
 	lua_pushvalue(L, FAILURE);
 	if (!lerror_code(L, -1) && s->tell) {
 		state_push_text(L, -1);
@@ -192,6 +210,7 @@ tell(lua_State *L, struct request *r)
 	count_add(&s->counters->errors, 1);
 	n = push_hook(L, r, r->generation.error_ref);
 	lua_pushvalue(L, FAILURE);
+	r->stage = TOLD;
 	return lua_pcallk(L, n + 1, 0, MESSAGE_HANDLER, TOLD, steps);
 }
 
@@ -310,20 +329,19 @@ steps(lua_State *L, int status, lua_KContext step)
 		if (finishes) {
 			lua_getfield(L, SELF, "finish");
 			lua_pushvalue(L, SELF);
+			r->stage = FINISHED;
 			status = lua_pcallk(L, 1, 0, MESSAGE_HANDLER, FINISHED, steps);
 		}
 		step = FINISHED;
 	}
 	if (step == FINISHED) {
-		if (status != LUA_OK && status != LUA_YIELD)
-			report_error(r, L);
+		report_late(L, r, status);
 		lua_settop(L, FAILURE);
 		status = lua_isnil(L, FAILURE) ? LUA_OK : tell(L, r);
 		step = TOLD;
 	}
 	if (step == TOLD) {
-		if (status != LUA_OK && status != LUA_YIELD)
-			report_error(r, L);
+		report_late(L, r, status);
 		lua_settop(L, MESSAGE_HANDLER);
 	}
 	if (step == SENT && task_woke(L) == -ETIMEDOUT && !r->stream->datagram)
@@ -344,6 +362,52 @@ main_function(lua_State *L)
 	}
 	lua_pushcfunction(L, state_traceback);
 	return steps(L, LUA_OK, 0);
+}
+
+/* ---- past the limit of CPU time ---- */
+
+/* Pushes onto L what the suspended co has at this index of its outermost function. */
+static void
+push_kept(lua_State *L, lua_State *co, int idx)
+{
+	lua_Debug ar;
+	int level = 0;
+
+	while (lua_getstack(co, level, &ar))
+		level++;
+	if (level == 0 || !lua_getstack(co, level - 1, &ar) || !lua_getlocal(co, &ar, idx))
+		lua_pushnil(L);
+	else
+		lua_xmove(co, L, 1);
+}
+
+/* Runs in place of the request's course that has gone on for too long, and does what is
+ * still to be done.  Arguments: the instance, the handler's failure, the error. */
+static int
+last_steps(lua_State *L)
+{
+	struct request *r = running_request(L);
+	enum step stage = r->stage ? r->stage : RAN;
+
+	if (stage == RAN) /* it was the handler: this is its failure */
+		lua_remove(L, FAILURE - 1);
+	lua_pushcfunction(L, state_traceback);
+	lua_insert(L, MESSAGE_HANDLER);
+	return steps(L, LUA_ERRRUN, stage);
+}
+
+static int
+overran(struct task *t, lua_State *L)
+{
+	lua_pushcfunction(L, last_steps);
+	push_kept(L, t->co, SELF);
+	if (!lua_istable(L, -1))
+		return -1;
+	push_kept(L, t->co, FAILURE);
+	slice_push_error(L, t->co, t->cpu);
+	lua_pushvalue(L, -1);
+	((struct request *)t->owner)->failure_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	return 3;
 }
 
 /* ---- begin and end ---- */
@@ -370,7 +434,12 @@ end(struct request *r)
 static int
 report_protected(lua_State *L)
 {
-	report_error(lua_touserdata(L, 1), L);
+	struct request *r = lua_touserdata(L, 1);
+
+	if (lua_rawgeti(L, LUA_REGISTRYINDEX, r->failure_ref) == LUA_TNIL)
+		lua_pop(L, 1); /* it was told, or there was none */
+	forget_failure(L, r);
+	report_error(r, L);
 	return 0;
 }
 
@@ -399,9 +468,13 @@ static void
 on_idle(struct loop_timer *timer)
 {
 	struct request *r = LIST_ENTRY(timer, struct request, idle);
+	int64_t now = loop_now(r->site->engine->loop), late = now - timer->when;
 	int64_t due = clock_after(r->stream->active, r->site->attrs.idle_timeout);
 
-	if (due > loop_now(r->site->engine->loop))
+	/* While the loop could not look, in a handler that blocks in C, nobody was idle. */
+	if (due < CLOCK_NEVER - late)
+		due += late;
+	if (due > now)
 		loop_timer_set(r->site->engine->loop, timer, due);
 	else
 		task_cancel(r->task, "idle_timeout");
@@ -435,8 +508,11 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){
-	    .site = s, .stream = st, .script = s->script, .generation = s->generation};
+	*r = (struct request){.site = s,
+			      .stream = st,
+			      .script = s->script,
+			      .generation = s->generation,
+			      .failure_ref = LUA_NOREF};
 	r->client.len = client->len;
 	memcpy(&r->client.ss, &client->ss, client->len);
 	if (s->attrs.idle_timeout != ATTR_NONE &&
@@ -447,6 +523,8 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 		goto fail_timer;
 	r->task->owner = r;
 	r->task->ended = task_ended;
+	r->task->overran = overran;
+	r->task->allowance = &s->allowance;
 	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
 	r->task->stream = st;

@@ -1,9 +1,12 @@
 #include "server/seat.h"
 
 #include "bind/lmoonport.h"
+#include "script/handover.h"
 #include "script/script.h"
 #include "script/sources.h"
+#include "server/ask.h"
 #include "server/crew.h"
+#include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
 
@@ -67,6 +70,12 @@ view_attribute(struct server_view *v, lua_State *L, const char *name)
 	return attrs_push(&LIST_ENTRY(v, struct site, view)->attrs, L, name);
 }
 
+static int
+view_reload(struct server_view *v, lua_State *L)
+{
+	return ask_crew(L, LIST_ENTRY(v, struct seat, site.view));
+}
+
 static bool
 site_tell(struct site *site, const struct addr *client, const char *text)
 {
@@ -79,30 +88,92 @@ site_ended(struct site *site)
 	(void)site; /* seat_run() looks at the end of each run */
 }
 
+/* Loads a generation, and hands over to it what the seat's own one saves.  `want` is freed.
+ */
+static int
+build(struct seat *s, struct crew_script *want, struct script **out, char *why, size_t size)
+{
+	struct script_options o = {.open = preload_moonport,
+				   .memory_limit = want->memory_limit,
+				   .lua_path = want->lua_path,
+				   .number = want->number,
+				   .sandbox = want->sandbox,
+				   .sources = want->sources};
+	int rc = -ENOMEM;
+
+	snprintf(why, size, "out of memory");
+	if (want->path)
+		rc = script_load(&s->engine.sched, want->path, &o, out, why, size);
+	sources_release(want->sources);
+	free(want->path);
+	if (rc == 0 && s->site.script) {
+		rc = handover_run(s->site.script, *out, &s->site.allowance, why, size);
+		if (rc < 0)
+			script_release(*out);
+	}
+	return rc;
+}
+
+static void
+drop_next(struct seat *s)
+{
+	if (s->next)
+		script_release(s->next);
+	s->next = NULL;
+}
+
+/* What the seat could go on with. */
+static int
+build_next(struct seat *s, char *why, size_t size)
+{
+	struct crew_script want;
+	int rc;
+
+	drop_next(s);
+	if (!s->open || !s->site.script || !crew_next(s->crew, &want))
+		return 0; /* it will load what there is by then */
+	rc = build(s, &want, &s->next, why, size);
+	if (rc < 0) {
+		s->next = NULL;
+		return rc;
+	}
+	rc = site_prepare(&s->site, s->next, &s->plan, why, size);
+	if (rc < 0)
+		drop_next(s);
+	return rc;
+}
+
 /* The generation that the server runs now, unless the seat has it. */
 static int
 load(struct seat *s, char *why, size_t size)
 {
 	struct crew_script want;
-	struct script_options o = {.open = preload_moonport};
 	struct script *sc;
 	int rc;
 
 	if (!crew_script(s->crew, s->site.script ? s->site.script->number : 0, &want))
 		return 0;
-	snprintf(why, size, "out of memory");
-	if (!want.path) {
+	if (s->next && s->next->number == want.number) {
 		sources_release(want.sources);
-		return -ENOMEM;
+		free(want.path);
+		site_commit(&s->site, &s->plan);
+		drop_next(s);
+		return 0;
 	}
-	o.memory_limit = want.memory_limit;
-	o.lua_path = want.lua_path;
-	o.number = want.number;
-	o.sources = want.sources;
-	rc = script_load(&s->engine.sched, want.path, &o, &sc, why, size);
-	sources_release(want.sources);
-	free(want.path);
+	rc = build(s, &want, &sc, why, size);
 	return rc < 0 ? rc : site_adopt(&s->site, sc, why, size);
+}
+
+/* A reload is over: the seat goes on with what it has built, if that is what there is now.
+ */
+static void
+settle(struct seat *s)
+{
+	char why[SCRIPT_ERROR];
+
+	if (s->next)
+		(void)load(s, why, sizeof(why));
+	drop_next(s);
 }
 
 int
@@ -116,6 +187,8 @@ seat_open(struct seat *s)
 		return rc;
 	engine_swap(&s->engine, &own);
 	buffers_free(&own);
+	s->engine.sched.allowance = site_allowance(&s->crew->given);
+	watchdog_watch(s->crew->watchdog, &s->engine.sched);
 	s->site = (struct site){.engine = &s->engine,
 				.counters = &s->counters,
 				.given = s->crew->given,
@@ -126,6 +199,7 @@ seat_open(struct seat *s)
 	s->site.view.shutdown = view_shutdown;
 	s->site.view.push_stats = view_stats;
 	s->site.view.push_attribute = view_attribute;
+	s->site.view.reload = view_reload;
 	site_init(&s->site);
 	fd = loop_embed(s->engine.loop);
 	rc = fd < 0 ? fd : epoll_ctl(s->crew->ep, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
@@ -150,6 +224,7 @@ seat_empty(struct seat *s)
 		usleep(1000);
 	engine_swap(&s->engine, &own);
 	site_kill(&s->site);
+	drop_next(s);
 	site_free(&s->site);
 	engine_check(&s->engine);
 	engine_free(&s->engine); /* its descriptor leaves the crew's epoll set with it */
@@ -184,6 +259,19 @@ prepare(struct seat *s, struct inbox *in, struct buffers *b, char *why, size_t s
 	return rc;
 }
 
+static void
+prepare_next(struct seat *s, struct buffers *b, char *why, size_t size)
+{
+	int rc = 0;
+
+	if (s->open) {
+		engine_swap(&s->engine, b);
+		rc = build_next(s, why, size);
+		engine_swap(&s->engine, b);
+	}
+	crew_prepared(s->crew, s, rc, why);
+}
+
 static int
 begin(struct seat *s, struct inbox *in, char *why, size_t size)
 {
@@ -193,6 +281,7 @@ begin(struct seat *s, struct inbox *in, char *why, size_t size)
 	if (in->fd < 0)
 		a.dgram = &in->dgram;
 	in->fd = -1; /* taken over */
+	s->generation = s->site.script->number;
 	rc = request_start(&s->site, &a);
 	if (rc < 0) {
 		count_add(&s->counters.accept_errors, 1);
@@ -211,14 +300,22 @@ seat_run(struct seat *s, struct inbox *in, struct buffers *b, bool *more, char *
 	*more = false;
 	if (in->leave)
 		seat_empty(s);
+	if (in->prepare)
+		prepare_next(s, b, why, size);
 	if (!s->open)
 		return 0; /* a late event */
 	loop_refresh(s->engine.loop);
+	if (in->settle)
+		settle(s);
 	if (in->job)
 		rc = prepare(s, in, b, why, size);
 	engine_swap(&s->engine, b);
 	if (in->job)
 		rc = begin(s, in, why, size);
+	if (in->retire)
+		site_retire(&s->site, in->retire, in->why);
+	if (in->answered)
+		ask_answer(s);
 	if (in->kill)
 		site_kill(&s->site);
 	else if (in->cancel)

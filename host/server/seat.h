@@ -30,6 +30,11 @@ struct inbox {
 	const char *cancel; /* a literal; NULL: no */
 	bool leave;         /* give the engine and the Lua state up */
 	bool kill;
+	unsigned retire; /* cancel requests of this generation; 0: none */
+	const char *why; /* of that: a literal */
+	bool prepare;    /* build the next generation */
+	bool answered;   /* there are answers */
+	bool settle;     /* go on with it, or drop it: what the crew has now */
 };
 
 struct seat {
@@ -39,17 +44,22 @@ struct seat {
 	struct crew *crew;
 	_Atomic int turn; /* enum seat_turn */
 	struct inbox inbox;
-	bool busy;           /* from its job's arrival to its end; the mutex */
-	struct addr client;  /* of that; the mutex */
-	int64_t began;       /* when; the mutex */
-	int64_t idle_since;  /* the mutex */
-	unsigned visit;      /* the last one; the mutex */
-	size_t lingering;    /* connections of its that linger; the mutex */
-	struct worker *runs; /* who has claimed it; the mutex */
-	bool open;           /* the fields below are in use */
+	bool busy;                   /* from its job's arrival to its end; the mutex */
+	struct addr client;          /* of that; the mutex */
+	int64_t began;               /* when; the mutex */
+	_Atomic unsigned generation; /* that it runs; 0: not begun yet */
+	bool due;                    /* the crew waits for its next generation; the mutex */
+	struct list answers;         /* to questions of its requests (ask.h); the mutex */
+	int64_t idle_since;          /* the mutex */
+	unsigned visit;              /* the last one; the mutex */
+	size_t lingering;            /* connections of its that linger; the mutex */
+	struct worker *runs;         /* who has claimed it; the mutex */
+	bool open;                   /* the fields below are in use */
 	struct engine engine;
 	struct site site;
 	struct counters counters;
+	struct script *next; /* the generation that it could go on with; NULL: none */
+	struct site_plan plan;
 };
 
 /* Gives the seat an engine, without a Lua state yet.  By the server's thread, for a seat

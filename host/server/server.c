@@ -5,10 +5,13 @@
 #include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
+#include "server/ask.h"
+#include "server/board.h"
 #include "server/engine.h"
 #include "server/host.h"
 #include "server/replies.h"
 #include "server/request.h"
+#include "server/unit.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -102,6 +105,8 @@ begin(struct server *s, const struct arrival *a)
 {
 	int rc = s->drives ? request_start(&s->site, a) : s->policy->begin(s, a);
 
+	if (s->board)
+		board_touch(s->board);
 	if (s->budget != UINT64_MAX)
 		s->budget--;
 	if (rc < 0) {
@@ -323,6 +328,8 @@ server_resume(struct server *s)
 	/* A descriptor may just have become free: no need to wait out the pause. */
 	loop_timer_set(s->site.engine->loop, &s->paused, CLOCK_NEVER);
 	replies_leave_loop(s);
+	if (s->board)
+		board_touch(s->board);
 	if (s->draining || s->closed || s->elsewhere || s->accept_due || s->accept_op.fd)
 		return;
 	s->accept_due = true;
@@ -353,7 +360,7 @@ put_count(lua_State *L, const char *name, uint64_t n)
 }
 
 void
-server_count(const struct server *s, struct counters *sum)
+server_count_here(const struct server *s, struct counters *sum)
 {
 	*sum = (struct counters){0};
 	counters_add(sum, &s->counters);
@@ -366,13 +373,27 @@ server_count(const struct server *s, struct counters *sum)
 }
 
 void
+server_count(const struct server *s, struct counters *sum)
+{
+	server_count_here(s, sum);
+	if (s->board)
+		board_add_others(s->board, sum);
+}
+
+void
 server_stats(const struct server *s, struct server_stats *out)
 {
-	*out = (struct server_stats){.reloads = count_get(&s->host->reloads),
-				     .failed_reloads = count_get(&s->host->failed_reloads),
-				     .drops = listener_drops(s->site.port.fd)};
+	*out =
+	    (struct server_stats){.reloads = count_get(&s->host->reloads),
+				  .failed_reloads = count_get(&s->host->failed_reloads),
+				  .drops = listener_drops(s->site.port.fd),
+				  .generations = s->unit ? count_get(&s->unit->alive) : 1};
 	server_count(s, &out->counters);
 	out->active = count_get(&out->counters.requests) - count_get(&out->counters.ended);
+	if (s->board) {
+		out->workers = s->board->set->memory->accepting;
+		out->workers_died = count_get(&s->board->set->memory->died);
+	}
 }
 
 void
@@ -387,17 +408,24 @@ server_push_stats(lua_State *L, const struct server_stats *stats)
 	put_count(L, "peers_gone", count_get(&c->peers_gone));
 	put_count(L, "timeouts", count_get(&c->timeouts));
 	put_count(L, "cancelled", count_get(&c->cancelled));
+	put_count(L, "cpu_limit", count_get(&c->cpu_limit));
+	put_count(L, "out_of_memory", count_get(&c->out_of_memory));
+	put_count(L, "preempted", count_get(&c->preempted));
 	put_count(L, "refused", count_get(&c->refused));
 	put_count(L, "accept_errors", count_get(&c->accept_errors));
 	put_count(L, "truncated", count_get(&c->truncated));
 	put_count(L, "unanswered", count_get(&c->unanswered));
 	put_count(L, "send_errors", count_get(&c->send_errors));
 	put_count(L, "died", count_get(&c->died));
+	put_count(L, "stuck", count_get(&c->stuck));
 	put_count(L, "bytes_in", count_get(&c->bytes_in));
 	put_count(L, "bytes_out", count_get(&c->bytes_out));
 	put_count(L, "reloads", stats->reloads);
 	put_count(L, "failed_reloads", stats->failed_reloads);
+	put_count(L, "generations", stats->generations);
 	put_count(L, "drops", stats->drops);
+	put_count(L, "workers", stats->workers);
+	put_count(L, "workers_died", stats->workers_died);
 }
 
 static void
@@ -411,6 +439,12 @@ view_stats(struct server_view *v, lua_State *L)
 	server_push_stats(L, &stats);
 	engine_push_stats(s->site.engine, L);
 	put_count(L, "generation", s->site.script->number);
+}
+
+static int
+view_reload(struct server_view *v, lua_State *L)
+{
+	return ask_here(L, LIST_ENTRY(v, struct server, site.view));
 }
 
 int
@@ -477,7 +511,8 @@ server_new(struct host *host, const struct policy *policy, const struct attrs *a
 				.view = {.fd = -1,
 					 .shutdown = view_shutdown,
 					 .push_stats = view_stats,
-					 .push_attribute = view_attribute}};
+					 .push_attribute = view_attribute,
+					 .reload = view_reload}};
 	site_init(&s->site);
 	if (loop_timer_init(loop, &s->paused, on_pause_over) < 0)
 		goto fail_server;
@@ -644,6 +679,17 @@ server_forget(struct server *s)
 	}
 	s->site.reply = NULL; /* that one collects for the loop of the server */
 	s->mixin = NULL;
+	if (s->board)
+		s->board->mute = true;
+}
+
+void
+server_share(struct server *s)
+{
+	s->shared = true;
+	s->listener.ino = 0; /* its path is the master's */
+	s->accept_due = false;
+	list_remove(&s->accept_task.link);
 }
 
 void
@@ -656,6 +702,8 @@ server_close(struct server *s)
 	listener_close(&s->listener);
 	loop_timer_done(s->site.engine->loop, &s->paused);
 	loop_timer_done(s->site.engine->loop, &s->dgrams.retry);
+	if (s->board)
+		board_forget(s->board);
 	list_remove(&s->accept_task.link);
 	list_remove(&s->dgrams.flush.link);
 	list_remove(&s->link);

@@ -1,7 +1,9 @@
 #include "server/site.h"
 
+#include "base/clock.h"
 #include "script/script.h"
 #include "script/task.h"
+#include "server/counters.h"
 #include "server/engine.h"
 
 #include <errno.h>
@@ -12,6 +14,28 @@ site_init(struct site *s)
 {
 	list_init(&s->requests);
 	pool_init(&s->pool, sizeof(struct request));
+	s->allowance = site_allowance(&s->given);
+	s->allowance.preempted = &s->counters->preempted;
+}
+
+void
+site_count_in(struct site *s, struct counters *counters)
+{
+	s->counters = counters;
+	s->allowance.preempted = &counters->preempted;
+}
+
+static int64_t
+nanoseconds(double seconds)
+{
+	return seconds == ATTR_NONE ? CLOCK_NEVER : clock_after(0, seconds);
+}
+
+struct allowance
+site_allowance(const struct attrs *a)
+{
+	return (struct allowance){.slice = nanoseconds(a->time_slice),
+				  .limit = nanoseconds(a->cpu_limit)};
 }
 
 void
@@ -107,41 +131,86 @@ attach(lua_State *L)
 }
 
 int
-site_adopt(struct site *s, struct script *script, char *why, size_t size)
+site_prepare(struct site *s, struct script *script, struct site_plan *plan, char *why,
+	     size_t size)
 {
 	lua_State *L = script->state.L;
-	struct attrs next = s->given;
-	struct generation generation;
 
-	if (site_read_attrs(script, &next, why, size) < 0) {
-		script_release(script);
+	*plan = (struct site_plan){.script = script, .attrs = s->given};
+	if (site_read_attrs(script, &plan->attrs, why, size) < 0)
 		return -EINVAL;
-	}
 	lua_pushcfunction(L, attach);
 	lua_pushlightuserdata(L, s);
 	lua_pushlightuserdata(L, script);
-	lua_pushlightuserdata(L, &generation);
-	if (state_call(L, 3, 0) != LUA_OK) {
-		script_keep_error(L, script->path, why, size);
-		script_release(script);
-		return -EINVAL;
-	}
-	if (s->script) {
-		/* What the socket, its buffers and running timers were made with stays. */
-		next.request_queue_size = s->attrs.request_queue_size;
-		next.max_packet_size = s->attrs.max_packet_size;
-		next.socket_mode = s->attrs.socket_mode;
-		next.idle_timeout = s->attrs.idle_timeout;
-		next.max_children = s->attrs.max_children;
-		next.max_requests_per_child = s->attrs.max_requests_per_child;
-		script_release(s->script);
-	}
-	if (!script->borrowed)
-		script->state.alloc.limit = (size_t)next.memory_limit;
+	lua_pushlightuserdata(L, &plan->generation);
+	if (state_call(L, 3, 0) == LUA_OK)
+		return 0;
+	script_keep_error(L, script->path, why, size);
+	return -EINVAL;
+}
+
+/* What the socket, its buffers, children and running timers were made with. */
+static void
+keep_fixed(struct attrs *next, const struct attrs *old)
+{
+	next->request_queue_size = old->request_queue_size;
+	next->max_packet_size = old->max_packet_size;
+	next->socket_mode = old->socket_mode;
+	next->idle_timeout = old->idle_timeout;
+	next->max_children = old->max_children;
+	next->max_requests_per_child = old->max_requests_per_child;
+}
+
+void
+site_commit(struct site *s, const struct site_plan *plan)
+{
+	struct script *old = s->script;
+	struct attrs next = plan->attrs;
+
+	if (old)
+		keep_fixed(&next, &s->attrs);
+	if (!plan->script->borrowed)
+		plan->script->state.alloc.limit = (size_t)next.memory_limit;
+	script_hold(plan->script);
 	s->attrs = next;
-	s->generation = generation;
-	s->script = script;
-	return 0;
+	s->allowance = site_allowance(&next);
+	s->allowance.preempted = &s->counters->preempted;
+	s->generation = plan->generation;
+	s->script = plan->script;
+	if (old)
+		script_release(old);
+}
+
+int
+site_adopt(struct site *s, struct script *script, char *why, size_t size)
+{
+	struct site_plan plan;
+	int rc = site_prepare(s, script, &plan, why, size);
+
+	if (rc == 0)
+		site_commit(s, &plan);
+	script_release(script);
+	return rc;
+}
+
+uint64_t
+site_running(const struct site *s, unsigned number)
+{
+	uint64_t n = 0;
+
+	for (const struct list *l = s->requests.next; l != &s->requests; l = l->next)
+		n += LIST_ENTRY(l, struct request, link)->script->number == number;
+	return n;
+}
+
+void
+site_retire(struct site *s, unsigned number, const char *why)
+{
+	for (struct list *l = s->requests.next; l != &s->requests; l = l->next) {
+		struct request *r = LIST_ENTRY(l, struct request, link);
+		if (r->script->number == number)
+			task_cancel(r->task, why);
+	}
 }
 
 /* The pool gets room, and keeps it. */

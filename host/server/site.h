@@ -11,6 +11,7 @@
 #include "base/pool.h"
 #include "bind/ldatagram.h"
 #include "bind/lserver.h"
+#include "script/slice.h"
 #include "server/attrs.h"
 #include "server/request.h"
 
@@ -36,6 +37,7 @@ struct site {
 	int self_ref;  /* self.server */
 
 	struct attrs attrs;           /* and what the script says */
+	struct allowance allowance;   /* of that, what limits computing */
 	struct script *script;        /* the current generation; holds a reference */
 	struct generation generation; /* what that holds for this site */
 	struct list requests;
@@ -46,12 +48,38 @@ struct site {
 
 void site_init(struct site *s);
 
+/* Has it count there from now on. */
+void site_count_in(struct site *s, struct counters *counters);
+
+/* The limits of computing that these attributes set. */
+struct allowance site_allowance(const struct attrs *a);
+
 /* No request may be left. */
 void site_free(struct site *s);
 
-/* New requests run this generation from now on; its reference is taken over.
- * -EINVAL with why: the old one stays. */
+/* A generation that a site could go on with. */
+struct site_plan {
+	struct script *script; /* borrowed */
+	struct attrs attrs;
+	struct generation generation;
+};
+
+/* Fits a generation to the site, which goes on with its old one until site_commit().
+ * -EINVAL with why: it does not fit. */
+int site_prepare(struct site *s, struct script *script, struct site_plan *plan, char *why,
+		 size_t size);
+
+/* New requests run it from now on; the site takes a reference. */
+void site_commit(struct site *s, const struct site_plan *plan);
+
+/* Both; the caller's reference is taken over, whatever happens. */
 int site_adopt(struct site *s, struct script *script, char *why, size_t size);
+
+/* How many requests run the generation of this number. */
+uint64_t site_running(const struct site *s, unsigned number);
+
+/* Cancels these. */
+void site_retire(struct site *s, unsigned number, const char *why);
 
 /* In a process that will fork: makes what a request needs, once, so that no child has to.
  * False: out of memory. */

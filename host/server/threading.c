@@ -50,10 +50,39 @@ lingering(const struct server *s)
 	return s->mixin ? crew_lingering(s->mixin) : 0;
 }
 
+static int
+prepare(struct server *s, struct script *next)
+{
+	return s->mixin ? crew_prepare(s->mixin, next) : 0;
+}
+
+static void
+abandon(struct server *s)
+{
+	if (s->mixin)
+		crew_abandon(s->mixin);
+}
+
+static uint64_t
+running(const struct server *s, unsigned number)
+{
+	return s->mixin ? crew_running(s->mixin, number) : 0;
+}
+
+static void
+retire(struct server *s, unsigned number, const char *why)
+{
+	if (s->mixin)
+		crew_retire(s->mixin, number, why);
+}
+
 static void
 adopted(struct server *s)
 {
-	(void)crew_adopt(s->mixin); /* without memory the old generation stays */
+	if (s->mixin)
+		if (s->mixin)
+			(void)crew_adopt(
+			    s->mixin); /* without memory the old generation stays */
 }
 
 static void
@@ -112,6 +141,10 @@ const struct policy policy_threading = {
     .begin = begin,
     .active = active,
     .lingering = lingering,
+    .running = running,
+    .retire = retire,
+    .prepare = prepare,
+    .abandon = abandon,
     .adopted = adopted,
     .drained = drained,
     .cancel = cancel,

@@ -1,6 +1,7 @@
 #include "server/worker.h"
 
 #include "base/clock.h"
+#include "base/stack.h"
 #include "script/script.h"
 #include "server/crew.h"
 #include "server/seat.h"
@@ -11,9 +12,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
-
-/* Enough for Lua's C levels (200), and address space only until used. */
-enum { STACK = 1024 * 1024 };
 
 /* How long closing waits for threads that should end at once. */
 static const int64_t JOIN = CLOCK_SECOND;
@@ -150,7 +148,9 @@ round_of(struct worker *w, struct seat *s)
 		workers_tell(c);
 	}
 	pthread_mutex_unlock(&c->mutex);
+	meter_watch(&w->meter, &s->engine.sched);
 	rc = seat_run(s, &in, &w->buffers, &more, why, sizeof(why));
+	meter_watch(&w->meter, NULL);
 	pthread_mutex_lock(&c->mutex);
 	w->seat = NULL;
 	s->runs = NULL;
@@ -177,12 +177,18 @@ work(void *arg)
 	struct seat *s;
 	bool last;
 
+	if (c->given.cpu_limit != ATTR_NONE || c->given.time_slice != ATTR_NONE)
+		(void)meter_open(
+		    &w->meter); /* the server's thread has said so if it fails */
 	pthread_mutex_lock(&c->mutex);
 	while ((s = next_seat(w)))
 		if (seat_claim(s))
 			do
 				round_of(w, s);
 			while (!seat_release(s));
+	pthread_mutex_unlock(&c->mutex);
+	meter_close(&w->meter);
+	pthread_mutex_lock(&c->mutex);
 	c->nworkers--;
 	w->ended = true;
 	last = c->orphan && c->nworkers == 0;
@@ -209,7 +215,7 @@ start_worker(struct crew *c)
 	w->crew = c;
 	w->number = c->started + 1;
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK);
+	pthread_attr_setstacksize(&attr, STACK_NEEDED);
 	rc = pthread_create(&w->thread, &attr, work, w);
 	pthread_attr_destroy(&attr);
 	if (rc != 0) {

@@ -7,6 +7,7 @@
 #define HOST_SERVER_WORKER_H
 
 #include "base/list.h"
+#include "script/meter.h"
 #include "server/engine.h"
 
 #include <pthread.h>
@@ -19,6 +20,7 @@ struct worker {
 	struct crew *crew;
 	pthread_t thread;
 	struct buffers buffers; /* of the seats that it runs */
+	struct meter meter;     /* of what it computes */
 	unsigned number;        /* in the log */
 	struct seat *seat;      /* that it runs now */
 	uint64_t rounds;        /* begun so far */

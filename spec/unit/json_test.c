@@ -1,5 +1,5 @@
 #include "base/json.h"
-#include "base/text.h"
+#include "base/line.h"
 #include "unit.h"
 
 #include <string.h>
@@ -7,13 +7,13 @@
 static bool
 quotes(const char *s, size_t n, const char *expected)
 {
-	struct text t = {0};
+	struct line t = {0};
 	bool ok;
 
 	json_quote(&t, s, n);
 	ok = buf_len(&t.buf) == strlen(expected) &&
 	     memcmp(buf_data(&t.buf), expected, buf_len(&t.buf)) == 0;
-	text_free(&t);
+	line_free(&t);
 	return ok;
 }
 

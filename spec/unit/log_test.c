@@ -51,6 +51,14 @@ forms(int fd, struct log *log)
 	    "words\",\"none\":\"\",\"n\":-5,\"b\":\"a\\n\\u0000\\u00ff\"}\n"));
 	log_event(log, LOG_INFO, "bare", NULL);
 	CHECK(ends_with(drain(fd), ",\"event\":\"bare\"}\n"));
+	log->own = log_int("worker", 3);
+	log_event(log, LOG_ERROR, "own", f + 3);
+	CHECK(strstr(drain(fd), ",\"event\":\"own\",\"worker\":3,\"n\":-5,"));
+	log->format = LOG_TEXT;
+	log_event(log, LOG_ERROR, "own", f + 3);
+	CHECK(strstr(drain(fd), " error own worker=3 n=-5 "));
+	log->format = LOG_JSON;
+	log->own = (struct log_field){0};
 }
 
 static void

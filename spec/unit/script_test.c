@@ -24,7 +24,7 @@ opens_or_not(struct sched *s)
 	struct state st;
 
 	while (limit < PLENTY &&
-	       state_open(&st, s, limit, "/nowhere/?.lua;", preload_moonport) < 0) {
+	       state_open(&st, s, limit, "/nowhere/?.lua;", preload_moonport, NULL) < 0) {
 		if (st.L || st.alloc.used || st.alloc.spare || st.alloc.mixed)
 			break;
 		limit += STEP;

@@ -11,6 +11,7 @@ void unit_check(bool ok, const char *text, const char *file, int line);
 #define CHECK(condition) unit_check((condition), #condition, __FILE__, __LINE__)
 
 void test_addr(void);
+void test_beneath(void);
 void test_buf(void);
 void test_heap(void);
 void test_json(void);
@@ -20,7 +21,11 @@ void test_log(void);
 void test_loop(void);
 void test_nearest(void);
 void test_packsize(void);
+void test_plain(void);
+void test_pattern(void);
 void test_pool(void);
 void test_script(void);
+void test_signals(void);
+void test_watch(void);
 
 #endif

@@ -1,0 +1,17 @@
+/* finalizer.h - scripts' __gc functions, where a limit of CPU time can reach them.
+ *
+ * While Lua calls a finalizer it lets no hook of that coroutine fire.  So the one that a
+ * script gives to setmetatable() is put into a function of the host, which runs it in a
+ * coroutine apart; __gc then holds that function.  All finalizers of one run of a task
+ * share one allowance; past it, the one that runs gets an error, which Lua makes a warning
+ * of, and the others of that run are left out. */
+#ifndef HOST_SCRIPT_FINALIZER_H
+#define HOST_SCRIPT_FINALIZER_H
+
+#include <lua.h>
+
+/* Replaces setmetatable and debug.setmetatable of a new state.  May raise for want of
+ * memory. */
+void finalizer_guard(lua_State *L);
+
+#endif

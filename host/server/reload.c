@@ -1,0 +1,328 @@
+#include "server/reload.h"
+
+#include "base/clock.h"
+#include "script/sources.h"
+#include "server/host.h"
+#include "server/policy.h"
+#include "server/server.h"
+#include "server/unit.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void
+tell_all(struct list *asks, unsigned number, const char *why)
+{
+	struct list told;
+
+	list_take(&told, asks);
+	while (!list_empty(&told)) {
+		struct reload_ask *a = LIST_ENTRY(told.next, struct reload_ask, link);
+		list_remove(&a->link);
+		a->told(a, number, why);
+	}
+}
+
+static void
+log_outcome(struct unit *u, const char *why)
+{
+	struct reload *r = &u->reload;
+	char hash[20];
+	struct log_field f[6] = {log_str("script", u->script->path),
+				 log_int("generation", u->script->number)};
+
+	snprintf(hash, sizeof(hash), "%016llx",
+		 (unsigned long long)sources_hash(u->script->sources));
+	f[2] = why ? log_str("why", why) : log_str("hash", hash);
+	f[3] = log_int("ms", (clock_now() - r->began) / CLOCK_MS);
+	log_event(u->host->engine.log, why ? LOG_ERROR : LOG_INFO,
+		  why ? "reload failed" : "reloaded", f);
+}
+
+void
+reload_tell(struct unit *u, unsigned number, const char *why)
+{
+	for (struct server *s = NULL; (s = unit_server(u, s));)
+		if (s->policy->told)
+			s->policy->told(s, number, why);
+}
+
+/* It is over, one way or the other. */
+static void
+finish(struct unit *u, const char *why, const struct sources *tried)
+{
+	struct reload *r = &u->reload;
+	unsigned number = why ? 0 : u->script->number;
+
+	r->runs = false;
+	buf_free(&r->handover.data);
+	free(r->plans);
+	free(r->record);
+	r->plans = NULL;
+	r->record = NULL;
+	count_add(why ? &u->host->failed_reloads : &u->host->reloads, 1);
+	if (!u->host->member) /* the master says it for all */
+		log_outcome(u, why);
+	reload_tell(u, number, why);
+	tell_all(&r->asks, number, why);
+	if (u->host->reloaded)
+		u->host->reloaded(u->host, u, tried);
+	if (r->again)
+		loop_defer(u->host->engine.loop, &r->begin);
+}
+
+static void
+fail(struct unit *u)
+{
+	struct reload *r = &u->reload;
+	struct sources *tried = r->next ? sources_hold(r->next->sources) : r->loading.tried;
+
+	for (struct server *s = NULL; (s = unit_server(u, s));)
+		if (s->policy->abandon)
+			s->policy->abandon(s);
+	if (r->next)
+		script_release(r->next);
+	r->next = NULL;
+	r->loading.tried = NULL;
+	finish(u, r->why, tried);
+	sources_release(tried);
+}
+
+static void
+commit(struct unit *u)
+{
+	struct reload *r = &u->reload;
+	struct server *s = NULL;
+
+	for (unsigned i = 0; (s = unit_server(u, s)); i++) {
+		site_commit(&s->site, &r->plans[i]);
+		if (s->policy->adopted)
+			s->policy->adopted(s);
+	}
+	unit_switch(u, r->next, r->record);
+	r->next = NULL;
+	r->record = NULL;
+	while ((s = unit_server(u, s)))
+		server_resume(s); /* the ceiling may be higher now */
+	finish(u, NULL, NULL);
+}
+
+/* Everything of this process has had its say. */
+static void
+decide(struct unit *u)
+{
+	struct reload *r = &u->reload;
+	const char *why = *r->why ? r->why : NULL;
+
+	r->votes = true; /* the verdict may come at once */
+	if (u->host->vote && u->host->vote(u->host, u, why))
+		return;
+	r->votes = false;
+	if (why)
+		fail(u);
+	else
+		commit(u);
+}
+
+static void
+fail_for(struct unit *u, const char *why)
+{
+	if (why != u->reload.why)
+		snprintf(u->reload.why, sizeof(u->reload.why), "%s", why);
+	decide(u);
+}
+
+void
+reload_verdict(struct unit *u, const char *why)
+{
+	struct reload *r = &u->reload;
+
+	if (!r->votes)
+		return;
+	r->votes = false;
+	if (why && !*r->why)
+		snprintf(r->why, sizeof(r->why), "%s", why);
+	if (*r->why)
+		fail(u);
+	else
+		commit(u);
+}
+
+void
+reload_prepared(struct server *s, const char *why)
+{
+	struct reload *r = &s->unit->reload;
+
+	if (!r->runs || r->waiting == 0)
+		return;
+	if (why && !*r->why)
+		snprintf(r->why, sizeof(r->why), "%s", why);
+	if (--r->waiting == 0)
+		decide(s->unit);
+}
+
+/* The new generation is there: would it do for all? */
+static void
+prepare(struct unit *u)
+{
+	struct reload *r = &u->reload;
+	struct server *s = NULL;
+	unsigned n = 0;
+
+	while ((s = unit_server(u, s)))
+		n++;
+	r->plans = calloc(n + 1, sizeof(*r->plans));
+	r->record = calloc(1, sizeof(*r->record));
+	if (!r->plans || !r->record) {
+		fail_for(u, "out of memory");
+		return;
+	}
+	for (unsigned i = 0; (s = unit_server(u, s)); i++)
+		if (site_prepare(&s->site, r->next, &r->plans[i], r->why, sizeof(r->why)) <
+		    0) {
+			decide(u);
+			return;
+		}
+	r->waiting = 1; /* not before all were asked */
+	while ((s = unit_server(u, s)))
+		if (s->policy->prepare)
+			r->waiting += (unsigned)s->policy->prepare(s, r->next);
+	if (--r->waiting == 0)
+		decide(u);
+}
+
+static const struct allowance *
+allowance_of(const struct unit *u)
+{
+	const struct server *s = unit_server(u, NULL);
+
+	return s ? &s->site.allowance : NULL;
+}
+
+static void
+initialized(struct handover *h, int rc)
+{
+	struct unit *u = LIST_ENTRY(h, struct unit, reload.handover);
+
+	if (rc < 0)
+		fail_for(u, h->why);
+	else
+		prepare(u);
+}
+
+static void
+saved(struct handover *h, int rc)
+{
+	struct unit *u = LIST_ENTRY(h, struct unit, reload.handover);
+
+	if (rc < 0) {
+		fail_for(u, h->why);
+		return;
+	}
+	h->done = initialized;
+	if (handover_init(h, u->reload.next, allowance_of(u)) < 0)
+		fail_for(u, "out of memory");
+}
+
+static void
+loaded(struct loading *l, int rc)
+{
+	struct unit *u = LIST_ENTRY(l, struct unit, reload.loading);
+	struct reload *r = &u->reload;
+
+	if (rc < 0) {
+		fail_for(u, l->why);
+		return;
+	}
+	r->next = l->script;
+	r->handover.done = saved;
+	if (handover_save(&r->handover, u->script, allowance_of(u)) < 0)
+		fail_for(u, "out of memory");
+}
+
+static void
+begin(struct unit *u)
+{
+	struct reload *r = &u->reload;
+	struct script_options o = host_script_options(u->host, u->script->state.alloc.limit,
+						      u->script->number + 1);
+
+	r->runs = true;
+	r->again = false;
+	r->began = clock_now();
+	*r->why = 0;
+	list_take(&r->asks, &r->later);
+	r->loading.done = loaded;
+	o.allowance = allowance_of(u);
+	if (script_begin(u->script->sched, u->script->path, &o, &r->loading) < 0)
+		fail_for(u, r->loading.why);
+}
+
+static void
+on_begin(struct loop_task *t)
+{
+	struct unit *u = LIST_ENTRY(t, struct unit, reload.begin);
+
+	if (!u->reload.runs)
+		begin(u);
+}
+
+void
+reload_init(struct unit *u)
+{
+	struct reload *r = &u->reload;
+
+	list_init(&r->asks);
+	list_init(&r->later);
+	list_init(&r->begin.link);
+	r->begin.run = on_begin;
+}
+
+void
+reload_end(struct unit *u, const char *why)
+{
+	struct reload *r = &u->reload;
+
+	list_remove(&r->begin.link);
+	r->again = r->in_line = false;
+	if (r->runs) {
+		script_give_up(&r->loading);
+		chore_cancel(&r->handover.chore);
+		snprintf(r->why, sizeof(r->why), "%s", why);
+		r->votes = false;
+		r->waiting = 0;
+		fail(u);
+	}
+	tell_all(&r->later, 0, why);
+}
+
+void
+reload_ask(struct unit *u, struct reload_ask *a)
+{
+	if (u->host->ask)
+		u->host->ask(u->host, u, a);
+	else
+		reload_here(u, a);
+}
+
+void
+reload_here(struct unit *u, struct reload_ask *a)
+{
+	struct reload *r = &u->reload;
+
+	if (a)
+		list_append(&r->later, &a->link);
+	if (r->again)
+		return;
+	r->again = true;
+	if (!r->runs)
+		loop_defer(u->host->engine.loop, &r->begin);
+}
+
+void
+reload_withdraw(struct reload_ask *a)
+{
+	list_remove(&a->link);
+}
