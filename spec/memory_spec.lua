@@ -128,7 +128,8 @@ describe("A memory bomb", function()
           assert.are_not.equal("timeout", (select(2, c:all(30))))
           before = before or p:memory()
         end
-        if not host.sanitizer() then resident_again(p, before, name .. " under " .. policy) end
+        -- a finalizer may have ended at its allowance of time before: what it leaves is usual garbage
+        if name ~= "a __gc" and not host.sanitizer() then resident_again(p, before, name .. " under " .. policy) end
         p:stop()
       end
     end)

@@ -211,6 +211,9 @@ enum { GARBAGE = 512 * 1024 };
 /* A state that held this much leaves holes worth giving back to the system. */
 enum { MUCH = 4 * 1024 * 1024 };
 
+/* Collections in a row after a lack of memory. */
+enum { ROUNDS = 8 };
+
 void
 state_tune(struct state *st)
 {
@@ -236,11 +239,16 @@ state_relieve(struct state *st)
 {
 	size_t before;
 
-	st->alloc.refused = false;
-	do { /* each collection makes the table of all strings smaller by half */
+	/* Each collection makes the table of all strings smaller by half, and runs
+	 * finalizers, which may make more garbage. */
+	for (int i = 0; i < ROUNDS; i++) {
 		before = st->alloc.used;
+		st->alloc.refused = false;
 		lua_gc(st->L, LUA_GCCOLLECT);
-	} while (st->alloc.used < before - before / 4);
+		if (!st->alloc.refused && st->alloc.used >= before - before / 4)
+			break;
+	}
+	st->alloc.refused = false;
 	malloc_trim(0); /* what is free lies below what lives: only this gives it back */
 }
 
