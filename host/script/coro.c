@@ -207,6 +207,7 @@ drive(lua_State *L, lua_State *co, int n, lua_KContext wrapped)
 	if (s) {
 		s->running = running;
 		s->barrier = barrier;
+		slice_pass_on(L, s);
 		if (status == LUA_YIELD && s->parked) {
 			coro_mark_waiting(co, 1);
 			return lua_yieldk(L, 0, wrapped, resume_k);

@@ -137,6 +137,13 @@ on_count(lua_State *L, lua_Debug *ar)
 	lua_yield(L, 0);
 }
 
+void
+slice_pass_on(lua_State *L, const struct sched *s)
+{
+	if (s->overdue == s->runs)
+		lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+}
+
 bool
 slice_over(lua_State *L)
 {

@@ -257,9 +257,11 @@ resume(struct task *t)
 		return;
 	}
 	if (status == LUA_YIELD) {
-		lua_settop(co, 0);
-		lua_pushliteral(
-		    co, "a C function yielded to the host, which has no use for that");
+		lua_settop(co,
+			   0); /* making a string could fail, and nobody would catch that */
+		lua_pushlightuserdata(
+		    co,
+		    (void *)"a C function yielded to the host, which has no use for that");
 		status = LUA_ERRRUN;
 	}
 	end(t, status);
