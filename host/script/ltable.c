@@ -1,5 +1,6 @@
 #include "script/ltable.h"
 
+#include "script/lsort.h"
 #include "script/pieces.h"
 #include "script/slice.h"
 
@@ -279,12 +280,19 @@ tab_concat(lua_State *L)
 	return concat(L, first);
 }
 
+/* table.sort(list [, less]) */
+static int
+tab_sort(lua_State *L)
+{
+	return lsort(L, length(L, 1, READS | WRITES));
+}
+
 void
 ltable_install(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
 	    {"concat", tab_concat}, {"insert", tab_insert}, {"move", tab_move},
-	    {"remove", tab_remove}, {NULL, NULL},
+	    {"remove", tab_remove}, {"sort", tab_sort},     {NULL, NULL},
 	};
 
 	lua_getglobal(L, LUA_TABLIBNAME);
