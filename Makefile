@@ -20,7 +20,7 @@ SOURCES := $(wildcard host/*/*.c)
 OBJECTS = $(SOURCES:host/%.c=$B/%.o)
 LIBRARY = $(filter-out $B/cli/%,$(OBJECTS))
 UNITS := $(wildcard spec/unit/*.c)
-SPEC_TOOLS = $B/sys.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/unit
+SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools
 
@@ -38,7 +38,7 @@ $B/%.o: host/%.c
 	$(COMPILE) -c -o $@ $<
 
 # What the specs run beside the program: see the head of each file in spec/support.
-$B/sys.so: spec/support/sys.c
+$B/sys.so $B/burn.so: $B/%.so: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 $(LUA_CFLAGS) -o $@ $<
 

@@ -17,6 +17,10 @@ local FOR_EVER = {
   ["table.move"] = "table.move({}, 1, 1 << 40, 2)",
   ["table.move, from the end"] = "local t = {} table.move(t, 1, 1 << 40, 2, t)",
   ["table.concat"] = "table.concat(setmetatable({}, { __index = rawlen }), '', 1, 1 << 40)",
+  ["table.sort"] = "table.sort(setmetatable({}, { __len = function() return (1 << 31) - 2 end, __index = rawlen, "
+    .. "__newindex = rawlen }))",
+  ["table.sort, one long scan"] = "table.sort(setmetatable({}, { __len = function() return (1 << 31) - 2 end, "
+    .. "__index = rawlen, __newindex = rawlen }), rawequal)",
 }
 
 -- Where the call stands.
@@ -119,6 +123,18 @@ describe("a long call", function()
       for i = 1, 1000000 do t[i] = i end
       local s = table.concat(t, ",")
       return #s, s:sub(1, 10), s:sub(3000000, 3000020), s:sub(-10)]],
+    ["table.sort"] = [[
+      local t, sum = {}, 0
+      for i = 1, 300000 do t[i] = i * 7919 % 300007 end
+      table.sort(t)
+      for i = 2, #t do sum = sum + i * (t[i] - t[i - 1]) end
+      return #t, t[1], t[2], t[150000], t[300000], sum]],
+    ["table.sort with a function"] = [[
+      local t, sum = {}, 0
+      for i = 1, 100000 do t[i] = i * 7919 % 100003 end
+      table.sort(t, function(a, b) return a > b end)
+      for i = 2, #t do sum = sum + i * (t[i] - t[i - 1]) end
+      return #t, t[1], t[2], t[50000], t[100000], sum]],
   } do
     it("goes on where it was: " .. what, function()
       local expected = table.pack(assert(load(code))())

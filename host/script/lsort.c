@@ -15,9 +15,6 @@ enum { LIST = 1, LESS, KEPT, FIRST, SECOND, THIRD, PIVOT = FIRST };
 /* Elements between two looks at the clock.  A comparison may be a call of Lua. */
 enum { ELEMENTS = 8 };
 
-/* In more elements than this the middle is a poor guess: others may have chosen it. */
-enum { LARGE = 100 };
-
 /* A split is uneven where one part is larger by this factor; so many, and it is a heap's.
  */
 enum { UNEVEN = 128, PATIENCE = 8 };
@@ -117,8 +114,7 @@ order_three(lua_State *L, const struct sort *s, unsigned lo, unsigned p, unsigne
 static void
 begin(lua_State *L, struct sort *s)
 {
-	unsigned lo = s->now.lo, up = s->now.up;
-	unsigned p = up - lo > LARGE ? lo + (up - lo) / 4 : lo + (up - lo) / 2;
+	unsigned lo = s->now.lo, up = s->now.up, p = lo + (up - lo) / 2;
 
 	if (s->now.uneven >= PATIENCE) {
 		s->i = (up - lo + 1) / 2;
