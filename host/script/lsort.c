@@ -17,7 +17,7 @@ enum { ELEMENTS = 8 };
 
 /* A split is uneven where one part is larger by this factor; so many, and it is a heap's.
  */
-enum { UNEVEN = 128, PATIENCE = 8 };
+enum { UNEVEN = 128, LARGE = 100, PATIENCE = 8 };
 
 /* The smaller part goes first: what waits halves each time. */
 enum { WAITING = sizeof(unsigned) * CHAR_BIT };
@@ -111,10 +111,21 @@ order_three(lua_State *L, const struct sort *s, unsigned lo, unsigned p, unsigne
 	return up - lo > 2;
 }
 
+/* Where the pivot comes from: the middle is right for what is sorted either way. */
+static unsigned
+place_of_pivot(const struct range *r)
+{
+	unsigned quarter = (r->up - r->lo) / 4;
+
+	if (r->uneven == 0 || r->up - r->lo < LARGE)
+		return r->lo + (r->up - r->lo) / 2;
+	return r->lo + quarter + (r->lo ^ r->up) * 2654435761U % (2 * quarter);
+}
+
 static void
 begin(lua_State *L, struct sort *s)
 {
-	unsigned lo = s->now.lo, up = s->now.up, p = lo + (up - lo) / 2;
+	unsigned lo = s->now.lo, up = s->now.up, p = place_of_pivot(&s->now);
 
 	if (s->now.uneven >= PATIENCE) {
 		s->i = (up - lo + 1) / 2;
