@@ -18,7 +18,7 @@ SOURCES := $(wildcard host/*/*.c)
 OBJECTS = $(SOURCES:host/%.c=$B/%.o)
 LIBRARY = $(filter-out $B/cli/%,$(OBJECTS))
 UNITS := $(wildcard spec/unit/*.c)
-SPEC_TOOLS = $B/sys.so $B/shim.so $B/flood $B/unit
+SPEC_TOOLS = $B/sys.so $B/shim.so $B/flood $B/visit $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools
 
@@ -44,7 +44,7 @@ $B/shim.so: spec/support/shim.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 -o $@ $< -ldl
 
-$B/flood: spec/support/flood.c
+$B/flood $B/visit: $B/%: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -o $@ $<
 
