@@ -1,29 +1,8 @@
 --- SIGHUP: new code for new requests.
 
 local host = require("support.host")
-
--- A script that answers each line with a word, and more when told.
-local function version(word, extra)
-  return ([[
-    local H = {}
-    %s
-    function H:handle()
-      for line in self.rfile:lines() do
-        if line == "fail" then error("failed as %s") end
-        self.wfile:write("%s ", line, "\n")
-      end
-      return false
-    end
-    return H
-  ]]):format(extra or "", word, word)
-end
-
--- Asks for a reload and waits for what comes of it: the log event.
-local function reload(p, event)
-  local n = #p:find(event)
-  p:kill("HUP")
-  return host.eventually(event .. " in:\n" .. host.read(p.log_path), function() return p:find(event)[n + 1] end)
-end
+local generations = require("support.generations")
+local version, reload = generations.version, generations.reload
 
 describe("SIGHUP", function()
   after_each(host.cleanup)
