@@ -8,7 +8,7 @@ local reloads = tonumber(os.getenv("MOONPORT_RELOADS"))
 
 local rows = {
   { name = "async", args = {} },
-  { name = "threading", args = { "--mixin=threading", "-o", "max_threads=110" } },
+  { name = "threading", args = { "--mixin=threading", "-o", "max_threads=110" }, places = 110 },
   -- A process for each request, and as many streams as there are places for them beside the others.
   { name = "forking", args = { "--mixin=forking", "-o", "max_children=200" } },
   { name = "forking, pre-forked", args = { "--mixin=forking", "-o", "max_children=200", "-o",

@@ -203,7 +203,7 @@ static const int64_t LOOK = 10 * CLOCK_MS;
 
 /* Its outcome, if it began after that; false: there is none yet. */
 static bool
-read_outcome(const struct shared *shared, int64_t asked, unsigned *number, char *why)
+read_outcome(struct shared *shared, int64_t asked, unsigned *number, char *why)
 {
 	unsigned before = shared->reloads;
 
@@ -211,8 +211,7 @@ read_outcome(const struct shared *shared, int64_t asked, unsigned *number, char 
 		return false;
 	*number = shared->number;
 	memcpy(why, shared->why, SCRIPT_ERROR);
-	atomic_thread_fence(memory_order_acquire);
-	return shared->reloads == before;
+	return atomic_fetch_add(&shared->reloads, 0) == before; /* after what was read */
 }
 
 /* Stack: the server, the shared memory, when it asked. */

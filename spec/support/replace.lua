@@ -20,6 +20,7 @@ local function get(self)
 end
 local function talk(self, line)
   while line do
+    if math.random(20) == 1 then collectgarbage() end -- what piles up is not to be measured
     self.wfile:write("%d ", line:match("%%d+"), "\n")
     line = self.rfile:read()
   end
@@ -106,10 +107,21 @@ end
 ---@field args string[] of the program
 ---@field attributes? string of the handler, as Lua
 ---@field reloads integer
+---@field places? integer how many requests may run at once
 ---@field rate? number connections a second; 600
 ---@field streams? integer 100
 ---@field period? number milliseconds; 50
 ---@field pause? number seconds between two reloads, at least; 0.01
+
+-- All places are taken once, so that what there is of each is there.
+local function warm(p, n)
+  local clients = {}
+  for i = 1, n do
+    clients[i] = host.connect(p:url())
+    assert(clients[i]:ask("say 1") == "1 1")
+  end
+  for _, c in ipairs(clients) do c:close() end
+end
 
 ---Starts a program, has its code replaced so many times, and stops it. What the visitors have seen, `seconds`,
 ---`memory`: resident KiB after every 100th reload, and when all was over.
@@ -120,7 +132,9 @@ function M.run(options)
   write(folder, 1, options.attributes)
   local p = host.start(folder .. "/script.lua", { args = options.args })
   for _, a in ipairs(options.args) do p.workers = p.workers or a:find("^%-%-workers") end
+  warm(p, options.places or 0)
   local visitors = M.visit(p:url(), options.rate or 600, options.streams or 100, options.period or 50)
+  visitors:tell("ready")
   local began, samples = sys.now(), {}
   for n = 2, options.reloads + 1 do
     write(folder, n, options.attributes)

@@ -13,6 +13,7 @@
  * So a reply that is cut short, lost, or of two versions is a failure; so is a stream whose
  * version changes.  Standard input says what is expected:
  *
+ *   ready     "ok" is written when each stream has had an answer
  *   least N   connections opened from now on are answered by N or a later one; "ok" is
  *             written when that holds
  *   pause     opens no more; "ok" is written when none but the streams is left
@@ -64,7 +65,7 @@ static struct {
 	double rate;
 	int64_t period;
 	long least;
-	bool paused, stopping, answer_due;
+	bool paused, stopping, answer_due, ready_due;
 	struct conn *shorts;
 	struct conn *streams;
 	size_t nstreams, nopen; /* nopen: short ones */
@@ -307,6 +308,8 @@ on_command(char *line)
 		answer();
 	} else if (strcmp(line, "pause") == 0)
 		run.paused = run.answer_due = true;
+	else if (strcmp(line, "ready") == 0)
+		run.ready_due = true;
 	else if (strcmp(line, "go on") == 0) {
 		run.paused = false;
 		answer();
@@ -352,6 +355,15 @@ look_for_late(int64_t t)
 	}
 }
 
+static bool
+all_ready(void)
+{
+	for (size_t i = 0; i < run.nstreams; i++)
+		if (run.streams[i].version == 0)
+			return false;
+	return true;
+}
+
 static void
 step(int64_t t, int64_t began)
 {
@@ -369,8 +381,8 @@ step(int64_t t, int64_t began)
 		look_for_late(t);
 		looked = t;
 	}
-	if (run.answer_due && run.nopen == 0) {
-		run.answer_due = false;
+	if ((run.answer_due && run.nopen == 0) || (run.ready_due && all_ready())) {
+		run.answer_due = run.ready_due = false;
 		answer();
 	}
 }
