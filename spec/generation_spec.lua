@@ -147,7 +147,7 @@ describe("a generation", function()
 
   local BIG = [[
     local H, ballast = {}, {}
-    for i = 1, 200 do ballast[i] = ("%c"):rep(100000) .. i end
+    for i = 1, 100 do ballast[i] = ("%c"):rep(100000) .. i end
     function H:handle()
       for line in self.rfile:lines() do
         local s = self.server:stats()
@@ -161,22 +161,22 @@ describe("a generation", function()
     it("is counted while requests of it run, and its memory is free after that: " .. mixin, function()
       local p, path = serve(mixin, BIG:format(97))
       local c <close> = host.connect(p:url())
-      assert.are.equal("200 1", c:ask("generations"))
+      assert.are.equal("100 1", c:ask("generations"))
       host.write(BIG:format(98), path)
       reload(p, "reloaded")
-      assert.are.equal("200 2", c:ask("generations"))
-      assert.are.equal("200 1", c:ask("reloads"))
+      assert.are.equal("100 2", c:ask("generations"))
+      assert.are.equal("100 1", c:ask("reloads"))
       local new <close> = host.connect(p:url())
-      assert.are.equal("200 2", new:ask("generations"))
+      assert.are.equal("100 2", new:ask("generations"))
       c:close()
-      host.eventually("one generation", function() return new:ask("generations") == "200 1" end)
+      host.eventually("one generation", function() return new:ask("generations") == "100 1" end)
       if not host.sanitizer() then
         local before
-        for n = 3, 20 do
+        for n = 3, 12 do
           host.write(BIG:format(97 + n), path)
           reload(p, "reloaded")
           host.eventually("few generations", function() return tonumber(new:ask("generations"):match("%d+$")) <= 2 end)
-          if n == 8 then before = p:memory() end
+          if n == 6 then before = p:memory() end
         end
         assert.is_true(p:memory() < before + 15 * 1024) -- less than one state, of 20 MB
       end
