@@ -481,8 +481,11 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){
-	    .site = s, .stream = st, .script = s->script, .generation = s->generation};
+	*r = (struct request){.site = s,
+			      .stream = st,
+			      .script = s->script,
+			      .generation = s->generation,
+			      .allowance = s->allowance};
 	r->client.len = client->len;
 	memcpy(&r->client.ss, &client->ss, client->len);
 	if (s->attrs.idle_timeout != ATTR_NONE &&
@@ -494,7 +497,7 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 	r->task->owner = r;
 	r->task->ended = task_ended;
 	r->task->overran = overran;
-	r->task->allowance = &s->allowance;
+	r->task->allowance = &r->allowance;
 	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
 	r->task->stream = st;
