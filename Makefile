@@ -14,11 +14,13 @@ COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Ihost -fPIC -fvisibility=hidden -pthread
   $(WARN) -MMD -MP $(LUA_CFLAGS) $(CFLAGS)
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
+SCARCE = malloc calloc realloc aligned_alloc strdup strndup asprintf alloc_realloc
+
 SOURCES := $(wildcard host/*/*.c)
 OBJECTS = $(SOURCES:host/%.c=$B/%.o)
 LIBRARY = $(filter-out $B/cli/%,$(OBJECTS))
 UNITS := $(wildcard spec/unit/*.c)
-SPEC_TOOLS = $B/sys.so $B/shim.so $B/flood $B/visit $B/unit
+SPEC_TOOLS = $B/sys.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools
 
@@ -40,9 +42,13 @@ $B/sys.so: spec/support/sys.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 $(LUA_CFLAGS) -o $@ $<
 
-$B/shim.so: spec/support/shim.c
+$B/shim.so $B/clock.so: $B/%.so: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 -o $@ $< -ldl
+
+$B/scarce.so: spec/support/scarce.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 -o $@ $<
 
 $B/flood $B/visit: $B/%: spec/support/%.c
 	@mkdir -p $(@D)
@@ -74,6 +80,14 @@ tsan: deps ## the specs of threads under ThreadSanitizer
 	MOONPORT_BUILD=build-tsan \
 	  busted --cpath='./build-tsan/?.so' $(or $(SPECS),spec/race_spec.lua)
 
+scarce: deps ## spec/allocation_spec.lua with every allocation failing, Lua's one by one, under ASan
+	@mkdir -p build-scarce
+	$(CC) -std=c11 -D_GNU_SOURCE -fPIC $(WARN) -g -DSCARCE_WRAP -c -o build-scarce/scarce.o spec/support/scarce.c
+	@$(MAKE) --no-print-directory -s tools B=build-scarce CFLAGS='$(SANITIZE)' \
+	  LDFLAGS='-Wl,-z,now $(SCARCE:%=-Wl,--wrap=%) build-scarce/scarce.o'
+	MOONPORT_BUILD=build-scarce ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 \
+	  busted --cpath='./build-scarce/?.so' $(or $(SPECS),spec/allocation_spec.lua)
+
 check: deps ## formatting, luacheck, and that includes go down the floors
 	clang-format --dry-run --Werror host/*/*.[ch]
 	luacheck --quiet lua scripts spec
@@ -89,9 +103,9 @@ deps: ## install the Debian packages that are missing
 	@.ci/deps $(PACKAGES)
 
 clean: ## remove what was built
-	rm -rf build build-asan build-tsan
+	rm -rf build build-asan build-tsan build-scarce
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan tsan check install deps clean help
+.PHONY: all tools run test asan tsan scarce check install deps clean help

@@ -423,4 +423,138 @@ describe("coroutine", function()
     for _ = 1, 10 do case.run(p, code) end
     assert.is_true(case.run(p, code)[1] - before < 16)
   end)
+
+  -- torture list 63
+  describe("that must not be resumed", function()
+    -- What resume, wrap's function and close say of kept.co, and its status; in a request of its own.
+    local function others_try(name)
+      return case.run(p, ([[
+        local co = kept.%s
+        local _, resumed = coroutine.resume(co)
+        local ok, closed = pcall(coroutine.close, co)
+        return coroutine.status(co), resumed, ok or closed, coroutine.isyieldable(co) ~= nil]]):format(name))
+    end
+    local BUSY = { "normal", "cannot resume non-suspended coroutine", "cannot close a normal coroutine", true, n = 4 }
+    local DEAD = { "dead", "cannot resume dead coroutine", true, true, n = 4 }
+
+    it("is another request's that waits, or any of those around it, or its wrap's function", function()
+      local c <close> = host.connect(p:url())
+      c:send(case.piece [[
+        kept.main = coroutine.running()
+        return coroutine.wrap(function()
+          kept.middle = coroutine.running()
+          kept.f = coroutine.wrap(function()
+            kept.inner = coroutine.running()
+            return rfile:read()
+          end)
+          return kept.f()
+        end)()]])
+      host.eventually("the other", function() return case.run(p, "return kept.inner ~= nil")[1] end)
+      for _, name in ipairs { "main", "middle", "inner" } do assert.are.same(BUSY, others_try(name), name) end
+      local _, why = table.unpack((case.run(p, "return pcall(kept.f)")))
+      assert.matches("cannot resume non%-suspended coroutine$", why)
+      c:send("unharmed\n")
+      c:finish()
+      assert.are.same({ "unharmed", n = 1 }, (case.results((c:all()))))
+      for _, name in ipairs { "middle", "inner" } do assert.are.same(DEAD, others_try(name), name) end
+      _, why = table.unpack((case.run(p, "return pcall(kept.f)")))
+      assert.matches("cannot resume dead coroutine$", why)
+    end)
+
+    it("is its own request's first one, from any depth", function()
+      assert.are.same({ "normal", "cannot resume non-suspended coroutine", "cannot close a normal coroutine",
+        "running", true, false, "goes on", n = 7 }, case.run(p, [[
+        local main, is_main = coroutine.running()
+        return coroutine.wrap(function()
+          return coroutine.wrap(function()
+            moonport.sleep(0)
+            local me, me_main = coroutine.running()
+            local _, why = coroutine.resume(main)
+            local _, why2 = pcall(coroutine.close, main)
+            return coroutine.status(main), why, why2, coroutine.status(me), is_main, me_main, rfile:read()
+          end)()
+        end)()]], "goes on\n"))
+    end)
+
+    it("is an iterator that has ended, has failed, or runs", function()
+      local got = case.run(p, [[
+        local ended = coroutine.wrap(function() coroutine.yield(1) end)
+        ended() ended()
+        local failed = coroutine.wrap(function() moonport.sleep(0) error("first", 0) end)
+        pcall(failed)
+        local itself itself = coroutine.wrap(function() moonport.sleep(0) return pcall(itself) end)
+        local out = { select(2, pcall(ended)), select(2, pcall(failed)), select(2, itself()) }
+        for i = 1, 3 do out[i] = out[i]:gsub("^case:%d+: ", "") end
+        return table.unpack(out)]])
+      assert.are.same({ "cannot resume dead coroutine", "cannot resume dead coroutine",
+        "cannot resume non-suspended coroutine", n = 3 }, got)
+    end)
+
+    it("is one that a request has left when it was cancelled", function()
+      local q = case.start { args = { "-o", "request_timeout=0.2" } }
+      local c <close> = host.connect(q:url())
+      c:send(case.piece [[
+        coroutine.wrap(function() kept.inner = coroutine.running() moonport.sleep(100) end)()]])
+      assert.are.same({ "raised", "cancelled: request_timeout", n = 2 }, (case.results((c:all()))))
+      c:close()
+      assert.are.same({ "dead", "cannot resume dead coroutine", n = 2 },
+        case.run(q, "return coroutine.status(kept.inner), select(2, coroutine.resume(kept.inner))"))
+      q:stop()
+    end)
+
+    it("may be resumed between two waits, but its request is over", function()
+      case.run(p, "kept.late = coroutine.wrap(function() while true do coroutine.yield(pcall(rfile.read, rfile)) end "
+        .. "end) return kept.late()", "one\n")
+      local got = case.run(p, "return kept.late()", "two\n")
+      assert.is_false(got[1])
+      assert.matches("the request is over", got[2])
+    end)
+  end)
+
+  -- torture list 62
+  it("that is abandoned, a hundred thousand times, with things to close, costs nothing in the end", function()
+    local q = case.start { args = { "-o", "max_connections=5000" } }
+    case.run(q, "return 1")
+    local descriptors = q:descriptors()
+    local abandon = ([[
+      local closed = 0
+      for _ = 1, 100000 do
+        coroutine.wrap(function()
+          local _ <close> = setmetatable({}, { __close = function() closed = closed + 1 end })
+          coroutine.yield()
+        end)()
+      end
+      local sockets = 0
+      for i = 1, 200 do
+        local co = coroutine.create(function()
+          local s <close> = assert(moonport.connect("%s"))
+          sockets = sockets + 1
+          coroutine.yield()
+        end)
+        coroutine.resume(co)
+        if i %% 2 == 0 then assert(coroutine.close(co)) end
+      end
+      return sockets, closed]]):format(q:url())
+    local function settled()
+      -- What nobody can reach any more goes when it is collected.
+      local got
+      host.eventually("descriptors back", function()
+        got = case.run(q, "collectgarbage() collectgarbage() local s = self.server:stats() "
+          .. "return collectgarbage('count'), s.streams, s.tasks, s.timers")
+        return q:descriptors() == descriptors
+      end)
+      host.eventually("streams back", function()
+        got = case.run(q, "collectgarbage() collectgarbage() local s = self.server:stats() "
+          .. "return collectgarbage('count'), s.streams, s.tasks")
+        return got[2] == 1 and got[3] == 1
+      end)
+      return got[1]
+    end
+    assert.are.same({ 200, 0, n = 2 }, case.run(q, abandon))
+    local before = settled()
+    for _ = 1, 3 do assert.are.same({ 200, 0, n = 2 }, case.run(q, abandon)) end
+    local after = settled()
+    assert.is_true(after - before < 256, after - before .. " KiB more")
+    q:stop()
+  end)
 end)

@@ -411,3 +411,87 @@ describe("SIGHUP", function()
     p:stop()
   end)
 end)
+
+describe("a reload that changes what concerns the socket", function()
+  after_each(host.cleanup)
+
+  local sys = host.sys
+
+  -- The sockets that the program listens on, as /proc names them.
+  local function listening(p)
+    local inodes, own = {}, {}
+    for _, fd in ipairs(sys.list("/proc/" .. p.pid .. "/fd")) do
+      local inode = (sys.readlink(("/proc/%d/fd/%s"):format(p.pid, fd)) or ""):match("^socket:%[(%d+)%]$")
+      if inode then own[inode] = fd end
+    end
+    for line in host.read("/proc/net/tcp"):gmatch("[^\n]+") do
+      local state, inode = line:match("^%s*%d+: %S+ %S+ (%x%x) %S+ %S+ %S+ +%d+ +%d+ (%d+)")
+      if state == "0A" and own[inode] then inodes[#inodes + 1] = "tcp " .. inode .. " as " .. own[inode] end
+    end
+    for line in host.read("/proc/net/unix"):gmatch("[^\n]+") do
+      local flags, inode, path = line:match("^%S+ %S+ %S+ (%x+) %S+ %S+ +(%d+) (%S+)$")
+      if path and tonumber(flags, 16) & 0x10000 ~= 0 and own[inode] then
+        inodes[#inodes + 1] = ("unix %s %s as %s, mode %o"):format(inode, path, own[inode], sys.stat(path).mode)
+      end
+    end
+    table.sort(inodes)
+    return inodes
+  end
+
+  -- One request at a time, which stands at the gate: the others are in the kernel's queue.
+  local function queueing(gate, word, attributes)
+    return gate:code() .. ([[
+      local H = {}
+      H.server = { %s }
+      function H:handle()
+        local line = self.rfile:read()
+        if line == "wait" then self.wfile:write("waiting\n"):flush() gate() end
+        self.wfile:write("%s ", line, "\n")
+      end
+      return H
+    ]]):format(attributes, word)
+  end
+
+  local next_code = {
+    ["new attributes"] = { "request_queue_size = 1, socket_mode = '666', allow_reuse_address = false, "
+      .. "allow_reuse_port = true, ipv6_v6only = true, disable_nagle_algorithm = false, max_connections = 1", "two" },
+    ["attributes that are wrong"] = { "request_queue_size = 0, socket_mode = '666'", "one" },
+    ["an error"] = { "request_queue_size = 1 }\nerror('no luck')\nH.server = {", "one" },
+  }
+  for what, case in pairs(next_code) do
+    it("leaves it as it is, and who waits in its queue: " .. what, function()
+      local gate = host.gate()
+      local path = host.write(queueing(gate, "one", "request_queue_size = 64, max_connections = 2"))
+      local p = host.start(path, {
+        listen = { "tcp://127.0.0.1:0", "unix://" .. host.folder() .. "/s" }, args = { "-m", "sync" } })
+      local before = listening(p)
+      assert.are.equal(2, #before)
+      local first <close> = host.connect(p:url("script"))
+      assert.are.equal("waiting", first:ask("wait"))
+      -- The whole program waits: these are nobody's yet, and some have not yet spoken.
+      local queued = {}
+      for i = 1, 40 do
+        queued[i] = host.connect(p:url(i % 2 == 0 and "script" or "script-2"))
+        if i <= 20 then assert(queued[i]:send(i .. "\n")) end
+      end
+      host.write(queueing(gate, "two", case[1]), path)
+      p:kill("HUP")
+      gate:pass()
+      assert.are.equal("one wait", first:line())
+      local outcome = case[2] == "two" and "reloaded" or "reload failed"
+      host.eventually(outcome, function() return p:find(outcome)[1] end)
+      for i, c in ipairs(queued) do
+        if i > 20 then assert(c:send(i .. "\n")) end
+        -- Which code it was is a matter of when it was accepted.
+        assert.are.equal(tostring(i), c:line():match("^%w+ (%d+)$"))
+        c:close()
+      end
+      local last <close> = host.connect(p:url("script"))
+      assert.are.equal(case[2] .. " last", last:ask("last"))
+      last:close()
+      first:close()
+      assert.are.same(before, listening(p))
+      p:stop()
+    end)
+  end
+end)

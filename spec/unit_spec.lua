@@ -3,7 +3,8 @@ local host = require("support.host")
 
 describe("the C unit", function()
   local tests = {
-    "addr", "beneath", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize", "plain", "pool",
+    "addr", "beneath", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize",
+    "pattern", "plain", "pool", "script", "signals", "watch",
   }
 
   local function run(arguments)

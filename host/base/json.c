@@ -1,6 +1,6 @@
 #include "base/json.h"
 
-#include "base/buf.h"
+#include "base/line.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -26,11 +26,11 @@ utf8_len(const unsigned char *p, size_t n)
 }
 
 void
-json_quote(struct buf *b, const char *s, size_t n)
+json_quote(struct line *t, const char *s, size_t n)
 {
 	char esc[8];
 
-	buf_put(b, "\"", 1);
+	line_put(t, "\"");
 	for (size_t i = 0; i < n;) {
 		unsigned char c = (unsigned char)s[i];
 		size_t u = c < 0x80 ? 1 : utf8_len((const unsigned char *)s + i, n - i);
@@ -42,12 +42,12 @@ json_quote(struct buf *b, const char *s, size_t n)
 		else if (c < 0x20 || c == 0x7f || u == 0)
 			snprintf(esc, sizeof(esc), "\\u%04x", c);
 		else {
-			buf_put(b, s + i, u);
+			line_put_bytes(t, s + i, u);
 			i += u;
 			continue;
 		}
-		buf_put(b, esc, strlen(esc));
+		line_put(t, esc);
 		i++;
 	}
-	buf_put(b, "\"", 1);
+	line_put(t, "\"");
 }

@@ -4,10 +4,10 @@
 
 #include <stddef.h>
 
-struct buf;
+struct line;
 
 /* Appends n bytes as a JSON string.  Bytes that are not UTF-8 become U+0080 to
  * U+00FF, so that the text parses whatever it holds. */
-void json_quote(struct buf *b, const char *s, size_t n);
+void json_quote(struct line *t, const char *s, size_t n);
 
 #endif

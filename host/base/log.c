@@ -1,8 +1,8 @@
 #include "base/log.h"
 
-#include "base/buf.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/line.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -11,7 +11,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_FIELDS = 24, CHUNK = 4096 };
+enum { MAX_FIELDS = 24, CHUNK = 4096, URGENT = 4096 };
+
+/* The most of one value that is written: a handler's error may have any length. */
+enum { LONGEST = 64 * 1024 };
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
@@ -45,24 +48,18 @@ log_level_of(const char *word)
 }
 
 static void
-put(struct buf *b, const char *s)
+put_stamp(struct line *t)
 {
-	buf_put(b, s, strlen(s));
-}
-
-static void
-put_stamp(struct buf *b)
-{
-	struct timespec t;
+	struct timespec now;
 	struct tm tm;
 	char s[64];
 
-	clock_gettime(CLOCK_REALTIME, &t);
-	gmtime_r(&t.tv_sec, &tm);
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
 	strftime(s, sizeof(s), "%Y-%m-%dT%H:%M:%S", &tm);
-	put(b, s);
-	snprintf(s, sizeof(s), ".%03ldZ", t.tv_nsec / 1000000);
-	put(b, s);
+	line_put(t, s);
+	snprintf(s, sizeof(s), ".%03ldZ", now.tv_nsec / 1000000);
+	line_put(t, s);
 }
 
 static bool
@@ -76,75 +73,98 @@ is_plain(const char *s, size_t n)
 }
 
 static void
-put_text_field(struct buf *b, const struct log_field *f, bool multiline)
+put_text_field(struct line *t, const struct log_field *f, bool multiline)
 {
 	char num[32];
 
 	if (f->str && multiline && memchr(f->str, '\n', f->len)) {
-		put(b, "\n    ");
+		line_put(t, "\n    ");
 		for (size_t i = 0; i < f->len; i++) {
 			if (f->str[i] == '\n')
-				put(b, "\n    ");
+				line_put(t, "\n    ");
 			else if ((unsigned char)f->str[i] < ' ' && f->str[i] != '\t')
-				put(b,
+				line_put(
+				    t,
 				    "?"); /* a peer's bytes must not steer the terminal */
 			else
-				buf_put(b, f->str + i, 1);
+				line_put_bytes(t, f->str + i, 1);
 		}
 		return;
 	}
-	put(b, " ");
-	put(b, f->name);
-	put(b, "=");
+	line_put(t, " ");
+	line_put(t, f->name);
+	line_put(t, "=");
 	if (!f->str) {
 		snprintf(num, sizeof(num), "%lld", (long long)f->num);
-		put(b, num);
+		line_put(t, num);
 	} else if (is_plain(f->str, f->len))
-		buf_put(b, f->str, f->len);
+		line_put_bytes(t, f->str, f->len);
 	else
-		json_quote(b, f->str, f->len);
+		json_quote(t, f->str, f->len);
 }
 
 static void
-put_json_field(struct buf *b, const struct log_field *f)
+put_json_field(struct line *t, const struct log_field *f)
 {
 	char num[32];
 
-	put(b, ",");
-	json_quote(b, f->name, strlen(f->name));
-	put(b, ":");
+	line_put(t, ",");
+	json_quote(t, f->name, strlen(f->name));
+	line_put(t, ":");
 	if (f->str) {
-		json_quote(b, f->str, f->len);
+		json_quote(t, f->str, f->len);
 		return;
 	}
 	snprintf(num, sizeof(num), "%lld", (long long)f->num);
-	put(b, num);
+	line_put(t, num);
 }
 
 static void
-compose(struct log *log, struct buf *b, enum log_level level, const char *event,
+put_fields(struct log *log, struct line *t, const struct log_field *fields)
+{
+	for (; fields && fields->name; fields++) {
+		struct log_field f = *fields,
+				 whole = log_int("whole_length", (int64_t)f.len);
+		bool cut = f.str && f.len > LONGEST;
+
+		f.len = cut ? LONGEST : f.len;
+		if (log->format == LOG_JSON)
+			put_json_field(t, &f);
+		else
+			put_text_field(t, &f, log->multiline);
+		if (cut && log->format == LOG_JSON)
+			put_json_field(t, &whole);
+		else if (cut)
+			put_text_field(t, &whole, false);
+	}
+}
+
+static void
+compose(struct log *log, struct line *t, enum log_level level, const char *event,
 	const struct log_field *fields)
 {
 	if (log->format == LOG_JSON) {
-		put(b, "{\"time\":\"");
-		put_stamp(b);
-		put(b, "\",\"level\":\"");
-		put(b, level_names[level]);
-		put(b, "\",\"event\":");
-		json_quote(b, event, strlen(event));
-		for (; fields && fields->name; fields++)
-			put_json_field(b, fields);
-		put(b, "}\n");
+		line_put(t, "{\"time\":\"");
+		put_stamp(t);
+		line_put(t, "\",\"level\":\"");
+		line_put(t, level_names[level]);
+		line_put(t, "\",\"event\":");
+		json_quote(t, event, strlen(event));
+		if (log->own.name)
+			put_json_field(t, &log->own);
+		put_fields(log, t, fields);
+		line_put(t, "}\n");
 		return;
 	}
-	put_stamp(b);
-	put(b, " ");
-	put(b, level_names[level]);
-	put(b, " ");
-	put(b, event);
-	for (; fields && fields->name; fields++)
-		put_text_field(b, fields, log->multiline);
-	put(b, "\n");
+	put_stamp(t);
+	line_put(t, " ");
+	line_put(t, level_names[level]);
+	line_put(t, " ");
+	line_put(t, event);
+	if (log->own.name)
+		put_text_field(t, &log->own, log->multiline);
+	put_fields(log, t, fields);
+	line_put(t, "\n");
 }
 
 /* Writes the line in pieces that a pipe takes whole.  False: no room for the first. */
@@ -177,20 +197,20 @@ static void
 write_event(struct log *log, enum log_level level, const char *event,
 	    const struct log_field *fields)
 {
-	struct buf b = {0};
+	struct line t = {0};
 
 	if (log->untold) {
 		struct log_field lost[] = {log_int("count", (int64_t)log->untold), {0}};
-		compose(log, &b, LOG_WARN, "log events dropped", lost);
+		compose(log, &t, LOG_WARN, "log events dropped", lost);
 	}
-	compose(log, &b, level, event, fields);
-	if (b.base && deliver(log, buf_data(&b), buf_len(&b)))
+	compose(log, &t, level, event, fields);
+	if (!t.lost && deliver(log, buf_data(&t.buf), buf_len(&t.buf)))
 		log->untold = 0;
 	else {
 		log->dropped++;
 		log->untold++;
 	}
-	buf_free(&b);
+	line_free(&t);
 }
 
 void
@@ -202,6 +222,24 @@ log_event(struct log *log, enum log_level level, const char *event,
 	pthread_mutex_lock(&log->mutex);
 	write_event(log, level, event, fields);
 	pthread_mutex_unlock(&log->mutex);
+}
+
+void
+log_urgent(struct log *log, enum log_level level, const char *event,
+	   const struct log_field *fields)
+{
+	char room[URGENT];
+	struct line l = {.buf = {.base = room, .cap = sizeof(room)}};
+	size_t n = 64;
+
+	for (const struct log_field *f = fields; f->name; f++)
+		n += strlen(f->name) + 24 + 6 * f->len; /* at worst, all is escaped */
+	if (level < log->level)
+		return;
+	if (n > sizeof(room)) /* then it must do without them */
+		fields = NULL;
+	compose(log, &l, level, event, fields);
+	deliver(log, buf_data(&l.buf), buf_len(&l.buf));
 }
 
 uint64_t

@@ -1,4 +1,5 @@
 /* moonport - the program. */
+#include "base/stack.h"
 #include "bind/lmoonport.h"
 #include "cli/options.h"
 #include "cli/serve.h"
@@ -57,26 +58,23 @@ fill_standard_descriptors(void)
 		close(fd);
 }
 
-int
-main(int argc, char **argv)
-{
-	struct options o;
-	struct log log = {.fd = STDERR_FILENO};
-	char why[512], lua_path[2 * PATH_MAX + 64];
-	int code = EXIT_DONE;
+/* What the program was started with, and its exit code. */
+struct start {
+	int argc;
+	char **argv;
+	int code;
+};
 
-	keep_heap();
-	fill_standard_descriptors();
-	if (options_parse(&o, argc, argv, why, sizeof(why)) < 0) {
-		fprintf(stderr, "moonport: %s\n", why);
-		options_free(&o);
-		return EXIT_USAGE;
-	}
-	log.level = o.log_level;
-	log.format = o.log_format;
+static int
+command(const struct options *o)
+{
+	struct log log = {
+	    .fd = STDERR_FILENO, .level = o->log_level, .format = o->log_format};
+	char lua_path[2 * PATH_MAX + 64];
+
 	log.multiline = isatty(STDERR_FILENO);
 	find_lua_path(lua_path, sizeof(lua_path));
-	switch (o.command) {
+	switch (o->command) {
 	case COMMAND_HELP:
 		options_help();
 		break;
@@ -84,18 +82,43 @@ main(int argc, char **argv)
 		printf("moonport " MOONPORT_VERSION " (%s)\n", LUA_RELEASE);
 		break;
 	case COMMAND_SERVE:
-		code = serve_command(&o, &log, lua_path);
-		break;
+		return serve_command(o, &log, lua_path);
 	case COMMAND_CHECK:
-		code = check_command(&o, &log, lua_path);
-		break;
+		return check_command(o, &log, lua_path);
 	case COMMAND_TRY:
-		code = try_command(&o, &log, lua_path);
-		break;
+		return try_command(o, &log, lua_path);
 	}
+	return EXIT_DONE;
+}
+
+static void
+run(void *arg)
+{
+	struct start *st = arg;
+	struct options o;
+	char why[512];
+
+	if (options_parse(&o, st->argc, st->argv, why, sizeof(why)) < 0) {
+		fprintf(stderr, "moonport: %s\n", why);
+		st->code = EXIT_USAGE;
+	} else
+		st->code = command(&o);
 	options_free(&o);
+}
+
+int
+main(int argc, char **argv)
+{
+	struct start st = {argc, argv, EXIT_DONE};
+
+	keep_heap();
+	fill_standard_descriptors();
+	if (stack_call(run, &st) < 0) {
+		fprintf(stderr, "moonport: cannot start: no memory for a stack\n");
+		return EXIT_SYSTEM;
+	}
 	/* A full disk or a closed pipe must not look like success. */
-	if (fflush(stdout) != 0 && code == EXIT_DONE)
-		code = EXIT_SYSTEM;
-	return code;
+	if (fflush(stdout) != 0 && st.code == EXIT_DONE)
+		st.code = EXIT_SYSTEM;
+	return st.code;
 }

@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include "base/nearest.h"
+#include "server/master.h"
 #include "server/policy.h"
 
 #include <errno.h>
@@ -19,7 +20,8 @@ enum {
 	LOG_FORMAT,
 	LOG_LEVEL,
 	SANDBOX,
-	STRICT
+	STRICT,
+	WORKERS
 };
 
 static const struct option long_options[] = {
@@ -30,6 +32,7 @@ static const struct option long_options[] = {
     {"drain-timeout", required_argument, NULL, DRAIN_TIMEOUT},
     {"ready-file", required_argument, NULL, READY_FILE},
     {"exit-with-parent", no_argument, NULL, EXIT_WITH_PARENT},
+    {"workers", required_argument, NULL, WORKERS},
     {"log-format", required_argument, NULL, LOG_FORMAT},
     {"log-level", required_argument, NULL, LOG_LEVEL},
     {"sandbox", no_argument, NULL, SANDBOX},
@@ -140,6 +143,21 @@ set_log(struct options *o, int option, const char *value, char *why, size_t size
 }
 
 static int
+set_workers(struct options *o, const char *value, char *why, size_t size)
+{
+	char *end;
+	long n = strtol(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || n < 1 || n > MAX_WORKERS) {
+		snprintf(why, size, "--workers %s: it must be a number from 1 to %d", value,
+			 MAX_WORKERS);
+		return -EINVAL;
+	}
+	o->workers = (int)n;
+	return 0;
+}
+
+static int
 add_script(struct options *o, const char *path, char *why, size_t size)
 {
 	struct entry *e;
@@ -186,6 +204,8 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 	case STRICT:
 		o->strict = true;
 		return 0;
+	case WORKERS:
+		return set_workers(o, optarg, why, size);
 	case LOG_FORMAT:
 	case LOG_LEVEL:
 		return set_log(o, c, optarg, why, size);
@@ -348,6 +368,8 @@ options_help(void)
 	    "  -o, --option NAME=VALUE any attribute below\n"
 	    "  -w, --watch             reload when a script or a module of its folder "
 	    "changes\n"
+	    "      --workers N         N processes that share the listeners; one that dies "
+	    "is replaced\n"
 	    "      --drain-timeout S   as --option drain_timeout=S\n"
 	    "      --ready-file PATH   write one JSON line when every listener accepts; - "
 	    "is stdout\n"

@@ -41,6 +41,7 @@ struct options {
 	bool exit_with_parent;
 	bool sandbox, strict; /* for all scripts */
 	bool watch;           /* reload when a script or one of its modules changes */
+	int workers;          /* 0: the program serves by itself */
 	enum log_format log_format;
 	enum log_level log_level;
 };

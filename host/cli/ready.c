@@ -1,7 +1,7 @@
 #include "cli/ready.h"
 
-#include "base/buf.h"
 #include "base/json.h"
+#include "base/line.h"
 #include "bind/lmoonport.h"
 #include "server/host.h"
 #include "server/server.h"
@@ -14,43 +14,37 @@
 #include <unistd.h>
 
 static void
-put(struct buf *b, const char *s)
+put_string(struct line *t, const char *name, const char *value)
 {
-	buf_put(b, s, strlen(s));
+	line_put(t, "\"");
+	line_put(t, name);
+	line_put(t, "\":");
+	json_quote(t, value, strlen(value));
 }
 
 static void
-put_string(struct buf *b, const char *name, const char *value)
-{
-	put(b, "\"");
-	put(b, name);
-	put(b, "\":");
-	json_quote(b, value, strlen(value));
-}
-
-static void
-put_server(struct buf *b, const struct server *s)
+put_server(struct line *t, const struct server *s)
 {
 	char text[ADDR_TEXT], port[16];
 
-	json_quote(b, s->site.view.name, strlen(s->site.view.name));
-	put(b, ":{");
-	put_string(b, "class", s->class_name);
-	put(b, ",");
+	json_quote(t, s->site.view.name, strlen(s->site.view.name));
+	line_put(t, ":{");
+	put_string(t, "class", s->class_name);
+	line_put(t, ",");
 	addr_url(&s->site.view.addr, s->site.view.transport, text, sizeof(text));
-	put_string(b, "url", text);
-	put(b, ",");
+	put_string(t, "url", text);
+	line_put(t, ",");
 	if (addr_is_unix(&s->site.view.addr)) {
 		addr_path(&s->site.view.addr, text, sizeof(text));
-		put_string(b, "path", text);
+		put_string(t, "path", text);
 	} else {
 		addr_host(&s->site.view.addr, text, sizeof(text));
-		put_string(b, "host", text);
+		put_string(t, "host", text);
 		snprintf(port, sizeof(port), "%d", addr_port(&s->site.view.addr));
-		put(b, ",\"port\":");
-		put(b, port);
+		line_put(t, ",\"port\":");
+		line_put(t, port);
 	}
-	put(b, "}");
+	line_put(t, "}");
 }
 
 static int
@@ -93,25 +87,27 @@ write_file(const char *path, const struct buf *b)
 int
 ready_write(struct host *h, const char *path)
 {
-	struct buf b = {0};
+	struct line t = {0};
 	char pid[32];
 	int rc;
 
-	put(&b, "{\"event\":\"ready\",\"pid\":");
+	line_put(&t, "{\"event\":\"ready\",\"pid\":");
 	snprintf(pid, sizeof(pid), "%ld", (long)getpid());
-	put(&b, pid);
-	put(&b, ",\"servers\":{");
+	line_put(&t, pid);
+	line_put(&t, ",\"servers\":{");
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		if (l != h->servers.next)
-			put(&b, ",");
-		put_server(&b, LIST_ENTRY(l, struct server, link));
+			line_put(&t, ",");
+		put_server(&t, LIST_ENTRY(l, struct server, link));
 	}
-	put(&b, "}}\n");
-	if (!b.base)
-		return -ENOMEM;
-	rc = strcmp(path, "-") == 0 ? write_all(STDOUT_FILENO, buf_data(&b), buf_len(&b))
-				    : write_file(path, &b);
-	buf_free(&b);
+	line_put(&t, "}}\n");
+	if (t.lost)
+		rc = -ENOMEM;
+	else if (strcmp(path, "-") == 0)
+		rc = write_all(STDOUT_FILENO, buf_data(&t.buf), buf_len(&t.buf));
+	else
+		rc = write_file(path, &t.buf);
+	line_free(&t);
 	return rc;
 }
 

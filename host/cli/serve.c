@@ -2,9 +2,11 @@
 
 #include "cli/options.h"
 #include "cli/ready.h"
+#include "cli/watching.h"
 #include "loop/signals.h"
 #include "script/script.h"
 #include "server/host.h"
+#include "server/master.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -17,16 +19,48 @@
 /* What `serve` holds besides the host. */
 struct serving {
 	struct host host;
+	struct master *master; /* NULL: no workers */
 	struct signals signals;
 	struct loop_fd parent; /* standard input, for --exit-with-parent */
 	struct loop_op parent_op;
+	struct watching *watching; /* NULL: not asked for */
 };
 
 int
 complain(int rc, const char *why)
 {
-	fprintf(stderr, "moonport: %s\n", why);
+	if (*why)
+		fprintf(stderr, "moonport: %s\n", why);
 	return rc == -EINVAL || rc == -EISDIR ? EXIT_USAGE : EXIT_SYSTEM;
+}
+
+/* ---- the host, or its workers ---- */
+
+static void
+drain(struct serving *sv)
+{
+	if (sv->master)
+		master_drain(sv->master);
+	else
+		host_drain(&sv->host);
+}
+
+static void
+stop(struct serving *sv)
+{
+	if (sv->master)
+		master_stop(sv->master);
+	else
+		host_stop(&sv->host);
+}
+
+static void
+log_tasks(struct serving *sv)
+{
+	if (sv->master)
+		master_log_tasks(sv->master);
+	else
+		host_log_tasks(&sv->host);
 }
 
 static void
@@ -39,13 +73,13 @@ on_signal(void *arg, int signo)
 		host_reload(&sv->host);
 		break;
 	case SIGUSR1:
-		host_log_tasks(&sv->host);
+		log_tasks(sv);
 		break;
 	default:
 		if (sv->host.draining)
-			host_stop(&sv->host);
+			stop(sv);
 		else
-			host_drain(&sv->host);
+			drain(sv);
 	}
 }
 
@@ -61,7 +95,7 @@ on_parent(struct loop_op *op)
 		loop_poll(&sv->parent, op, false);
 		return;
 	}
-	host_drain(&sv->host);
+	drain(sv);
 }
 
 /* A standard input that cannot be waited for, such as /dev/null, is at its end. */
@@ -70,7 +104,7 @@ watch_parent(struct serving *sv)
 {
 	sv->parent_op.done = on_parent;
 	if (loop_add(sv->host.engine.loop, &sv->parent, STDIN_FILENO, 0) < 0)
-		host_drain(&sv->host);
+		drain(sv);
 	else
 		loop_poll(&sv->parent, &sv->parent_op, false);
 }
@@ -106,8 +140,12 @@ log_listening(struct host *h)
 
 /* What is still alive after a drain: all zero, or something has leaked. */
 static void
-log_stopped(struct host *h)
+log_stopped(struct serving *sv)
 {
+	static const struct leftovers none;
+	const struct leftovers *left =
+	    sv->master ? &sv->master->boards.memory->left : &none;
+	struct host *h = &sv->host;
 	struct counters all = {0}, one;
 
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
@@ -117,11 +155,12 @@ log_stopped(struct host *h)
 	struct log_field f[] = {
 	    log_int("requests", (int64_t)count_get(&all.requests)),
 	    log_int("errors", (int64_t)count_get(&all.errors)),
-	    log_int("tasks", (int64_t)h->engine.sched.ntasks),
-	    log_int("streams", (int64_t)h->engine.io.streams.taken),
-	    log_int("descriptors", (int64_t)loop_live_fds(h->engine.loop)),
-	    log_int("timers", (int64_t)loop_live_timers(h->engine.loop)),
-	    log_int("buffered", (int64_t)h->engine.io.gathered),
+	    log_int("tasks", (int64_t)(h->engine.sched.ntasks + left->tasks)),
+	    log_int("streams", (int64_t)(h->engine.io.streams.taken + left->streams)),
+	    log_int("descriptors",
+		    (int64_t)(loop_live_fds(h->engine.loop) + left->descriptors)),
+	    log_int("timers", (int64_t)(loop_live_timers(h->engine.loop) + left->timers)),
+	    log_int("buffered", (int64_t)(h->engine.io.gathered + left->buffered)),
 	    {0},
 	};
 	log_event(h->engine.log, LOG_INFO, "stopped", f);
@@ -145,41 +184,127 @@ add_all(struct host *h, const struct options *o, char *why, size_t size)
 	return 0;
 }
 
-static int
-begin(struct serving *sv, const struct options *o, char *why, size_t size)
+static void
+on_reloaded(struct host *h, struct unit *u, const struct sources *tried)
 {
-	static const int signos[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
-	int rc = host_begin(&sv->host, why, size);
+	watching_reloaded(LIST_ENTRY(h, struct serving, host)->watching, u, tried);
+}
 
-	if (rc < 0)
-		return rc;
-	rc = signals_open(&sv->signals, sv->host.engine.loop, signos,
-			  sizeof(signos) / sizeof(*signos), on_signal, sv);
+static int
+tell_ready(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	int rc = o->ready_file ? ready_write(&sv->host, o->ready_file) : 0;
+
 	if (rc < 0) {
-		snprintf(why, size, "cannot start: %s", strerror(-rc));
-		return rc;
-	}
-	log_listening(&sv->host);
-	if (o->ready_file) {
-		rc = ready_write(&sv->host, o->ready_file);
-		if (rc < 0) {
-			snprintf(why, size, "cannot write the ready file %s: %s",
-				 o->ready_file, strerror(-rc));
-			signals_close(&sv->signals);
-			return -EIO;
-		}
+		snprintf(why, size, "cannot write the ready file %s: %s", o->ready_file,
+			 strerror(-rc));
+		return -EIO;
 	}
 	if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !o->ready_file)
 		ready_greet(&sv->host);
+	return 0;
+}
+
+static void
+stop_watching(struct serving *sv)
+{
+	sv->host.reloaded = NULL;
+	watching_end(sv->watching);
+	sv->watching = NULL;
+}
+
+static int
+catch_signals(struct serving *sv, char *why, size_t size)
+{
+	static const int signos[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+	int rc = signals_open(&sv->signals, sv->host.engine.loop, signos,
+			      sizeof(signos) / sizeof(*signos), on_signal, sv);
+
+	if (rc < 0)
+		snprintf(why, size, "cannot start: %s", strerror(-rc));
+	return rc;
+}
+
+/* Every listener accepts. */
+static int
+announce(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	int rc;
+
+	log_listening(&sv->host);
+	if (o->watch) {
+		rc = watching_begin(&sv->watching, &sv->host, why, size);
+		if (rc < 0)
+			return rc;
+		sv->host.reloaded = on_reloaded;
+	}
+	rc = tell_ready(sv, o, why, size);
+	if (rc < 0)
+		return rc;
 	if (o->exit_with_parent)
 		watch_parent(sv);
 	return 0;
 }
 
+static void
+finish(struct serving *sv)
+{
+	stop_watching(sv);
+	loop_release_fd(&sv->parent);
+	signals_close(&sv->signals);
+	log_stopped(sv);
+}
+
+/* Serves in this process. */
+static int
+serve(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	int rc = host_begin(&sv->host, why, size);
+
+	if (rc == 0)
+		rc = catch_signals(sv, why, size);
+	if (rc == 0)
+		rc = announce(sv, o, why, size);
+	if (rc < 0)
+		return rc;
+	host_run(&sv->host);
+	finish(sv);
+	return 0;
+}
+
+/* Has workers serve.  Returns in each of them as well, when it has ended. */
+static int
+serve_by_workers(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	struct master m;
+	int rc = master_init(&m, &sv->host, (unsigned)o->workers, why, size);
+
+	sv->master = &m;
+	if (rc == 0)
+		rc = catch_signals(sv, why, size);
+	if (rc == 0)
+		rc = master_start(&m, why, size);
+	if (rc == 0 && !m.draining)
+		rc = announce(sv, o, why, size);
+	if (rc == 0)
+		rc = master_run(&m);
+	if (rc == MASTER_FORKED) {
+		sv->signals.pipe.fd = -1; /* the master's */
+		sv->host.reloaded = NULL;
+		watching_forget(sv->watching);
+		sv->watching = NULL;
+		rc = member_run(&m.member);
+		*why = 0; /* the master knows */
+	} else if (rc == 0)
+		finish(sv);
+	master_free(&m);
+	return rc;
+}
+
 int
 serve_command(const struct options *o, struct log *log, const char *lua_path)
 {
-	struct serving sv = {.parent = {.fd = -1}};
+	struct serving sv = {.parent = {.fd = -1}, .signals.pipe.fd = -1};
 	char why[SCRIPT_ERROR];
 	int rc;
 
@@ -192,13 +317,11 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 	sv.host.strict = o->strict;
 	rc = add_all(&sv.host, o, why, sizeof(why));
 	if (rc == 0)
-		rc = begin(&sv, o, why, sizeof(why));
-	if (rc == 0) {
-		host_run(&sv.host);
-		loop_release_fd(&sv.parent);
+		rc = o->workers ? serve_by_workers(&sv, o, why, sizeof(why))
+				: serve(&sv, o, why, sizeof(why));
+	if (sv.signals.pipe.fd >= 0) /* the start has failed */
 		signals_close(&sv.signals);
-		log_stopped(&sv.host);
-	}
+	stop_watching(&sv);
 	host_free(&sv.host);
 	if (sv.host.left_behind) /* nothing that they use may go away */
 		_exit(EXIT_DONE);

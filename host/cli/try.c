@@ -223,6 +223,14 @@ verdict(const struct trial *t)
 			strerror(t->failed));
 		return EXIT_SYSTEM;
 	}
+	if (count_get(&c->accept_errors) > 0) {
+		fprintf(stderr, "moonport: the request could not begin: out of memory or "
+				"descriptors\n");
+		return EXIT_SYSTEM;
+	}
+	if (log_dropped(t->host.engine.log) > 0)
+		fprintf(stderr, "moonport: a log event was lost: out of memory, or nobody "
+				"reads standard error\n");
 	if (count_get(&c->timeouts) > 0 || count_get(&c->cancelled) > 0)
 		fprintf(stderr, "moonport: the request was %s\n",
 			count_get(&c->timeouts) > 0 ? "ended by a timeout" : "cancelled");
@@ -244,6 +252,7 @@ try_command(const struct options *o, struct log *log, const char *lua_path)
 		return complain(rc, strerror(-rc));
 	t.host.sandbox = o->sandbox;
 	t.host.strict = o->strict;
+	snprintf(why, sizeof(why), "out of memory");
 	t.chunk = malloc(CHUNK);
 	rc = t.chunk ? begin(&t, o, why, sizeof(why)) : -ENOMEM;
 	if (rc == 0) {

@@ -52,7 +52,9 @@ struct loop {
 	struct loop_op wake_op;
 	pthread_mutex_t mutex; /* guards posts */
 	struct post *posts;
-	bool more;    /* what the last wait() said */
+	bool more;   /* what the last wait() said */
+	bool unseen; /* the backend's: there may have been more events than it could take */
+	size_t held; /* events that deadlines still wait for */
 	char *buffer; /* what loop_recv() lends */
 	/* Of an embedded loop: a timerfd, and when it will go off; CLOCK_NEVER: it will
 	 * not. */
@@ -62,6 +64,9 @@ struct loop {
 };
 
 enum { LOOP_BUFFER = 64 * 1024 };
+
+/* Events that one wait() can take. */
+enum { LOOP_EVENTS = 256 };
 
 /* Marks the operation as pending.  Returns -EINPROGRESS. */
 int loop_pend_in(struct loop_fd *f, struct loop_op *op);

@@ -21,7 +21,6 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-enum { BATCH = 256 };
 enum {
 	AWAKE = EPOLLIN | EPOLLRDHUP,
 	EDGE = AWAKE | (int)EPOLLET,
@@ -39,7 +38,7 @@ struct data {
 	struct loop *loop;
 	int ep;
 	int n, at; /* the batch: how many, and which is being handled */
-	struct epoll_event batch[BATCH];
+	struct epoll_event batch[LOOP_EVENTS];
 	/* Streams that have waited since a short receive, roughly in order. */
 	struct list doubts;
 	struct loop_timer timer;
@@ -257,9 +256,11 @@ ep_wait(struct loop *loop, int64_t timeout)
 	bool more;
 	int64_t ms = timeout < 0 ? -1 : (timeout + CLOCK_MS - 1) / CLOCK_MS;
 
-	d->n = epoll_wait(d->ep, d->batch, BATCH, ms > INT32_MAX ? INT32_MAX : (int)ms);
+	d->n =
+	    epoll_wait(d->ep, d->batch, LOOP_EVENTS, ms > INT32_MAX ? INT32_MAX : (int)ms);
 	loop_refresh(loop);
-	more = d->n == BATCH || (d->n > 0 && d->levels > 0);
+	loop->unseen = d->n == LOOP_EVENTS;
+	more = loop->unseen || (d->n > 0 && d->levels > 0);
 	for (d->at = 0; d->at < d->n; d->at++) {
 		fetch(d, d->at + 1);
 		if (d->batch[d->at].data.ptr)
@@ -279,6 +280,11 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 		if (!sure && list_empty(&f->doubts))
 			doubt(f);
 	} else if (f->shared) {
+		/* The kernel wakes who has been in the set for the longest: what has taken
+		 * its share goes to the end of the queue. */
+		if (f->armed && sure)
+			ep_stand_back(f);
+		f->readable = false;
 		if (!f->armed)
 			(void)ep_add(f);
 	} else if (f->armed & EPOLLET)

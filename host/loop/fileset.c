@@ -1,13 +1,8 @@
 #include "loop/fileset.h"
 
-#include "base/clock.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Longer than the kernel's clock for file times ever stands still. */
-static const int64_t TICK = 20 * CLOCK_MS;
 
 static struct file *
 find_file(const struct fileset *set, const char *path)
@@ -44,21 +39,22 @@ add_home(struct fileset *set, const char *path)
 }
 
 static int
-add_file(struct fileset *set, const char *path)
+add_file(struct fileset *set, const struct stamped *file)
 {
 	char *copy;
 
-	if (find_file(set, path))
+	if (find_file(set, file->path))
 		return 0;
-	copy = strdup(path);
+	copy = strdup(file->path);
 	if (!copy)
 		return -ENOMEM;
-	set->files[set->nfiles++] = (struct file){.path = copy};
-	return add_home(set, path);
+	set->files[set->nfiles++] =
+	    (struct file){.path = copy, .seen = file->stamp, .last = file->stamp};
+	return add_home(set, file->path);
 }
 
 int
-fileset_make(struct fileset *set, const char *const *paths, size_t n)
+fileset_make(struct fileset *set, const struct stamped *files, size_t n)
 {
 	int rc;
 
@@ -66,7 +62,7 @@ fileset_make(struct fileset *set, const char *const *paths, size_t n)
 				.homes = calloc(n + 1, sizeof(*set->homes))};
 	rc = set->files && set->homes ? 0 : -ENOMEM;
 	for (size_t i = 0; rc == 0 && i < n; i++)
-		rc = add_file(set, paths[i]);
+		rc = add_file(set, &files[i]);
 	if (rc < 0)
 		fileset_free(set);
 	return rc;
@@ -86,37 +82,17 @@ fileset_free(struct fileset *set)
 	*set = (struct fileset){0};
 }
 
-static bool
-before(struct timespec a, struct timespec b)
+void
+fileset_learn(struct fileset *set, struct fileset *old)
 {
-	return a.tv_sec != b.tv_sec ? a.tv_sec < b.tv_sec : a.tv_nsec < b.tv_nsec;
-}
-
-static bool
-learn_file(struct file *f, const struct file *known, struct timespec since)
-{
-	char *path = f->path;
-
-	if (known) {
-		*f = *known;
-		f->path = path;
-		return false;
-	}
-	f->last = stamp_of(path);
-	if (f->last.err == 0 && !before(f->last.ctime, since))
-		return true;
-	f->seen = f->last;
-	return false;
-}
-
-bool
-fileset_learn(struct fileset *set, struct fileset *old, struct timespec since)
-{
-	bool late = false;
-
 	for (size_t i = 0; i < set->nfiles; i++) {
-		struct file *f = &set->files[i];
-		late |= learn_file(f, find_file(old, f->path), since);
+		struct file *f = &set->files[i], *known = find_file(old, f->path);
+		char *path = f->path;
+
+		if (known) {
+			*f = *known;
+			f->path = path;
+		}
 	}
 	for (size_t i = 0; i < set->nhomes; i++) {
 		struct home *h = &set->homes[i], *known = find_home(old, h->path);
@@ -128,7 +104,6 @@ fileset_learn(struct fileset *set, struct fileset *old, struct timespec since)
 		h->seen = known->seen;
 		known->seen = (struct listing){0};
 	}
-	return late;
 }
 
 bool
@@ -166,33 +141,13 @@ fileset_compare(struct fileset *set)
 	for (size_t i = 0; i < set->nfiles; i++) {
 		struct file *f = &set->files[i];
 		changed |= !stamp_same(&f->seen, &f->last);
+		changed |= f->seen.young && f->touched;
 		f->seen = f->last;
+		f->touched = false;
 	}
 	for (size_t i = 0; i < set->nhomes; i++)
 		changed |= has_newcomer(&set->homes[i]);
 	return changed;
-}
-
-bool
-fileset_blur(struct fileset *set, struct timespec now)
-{
-	struct timespec then = now;
-	bool any = false;
-
-	then.tv_nsec -= TICK;
-	if (then.tv_nsec < 0) {
-		then.tv_nsec += CLOCK_SECOND;
-		then.tv_sec--;
-	}
-	for (size_t i = 0; i < set->nfiles; i++) {
-		struct file *f = &set->files[i];
-		/* Another machine's clock may be ahead: that says nothing. */
-		if (before(f->seen.ctime, then) || before(now, f->seen.ctime))
-			continue;
-		f->seen = (struct stamp){0};
-		any = true;
-	}
-	return any;
 }
 
 bool

@@ -16,6 +16,7 @@ struct file {
 	char *path;
 	struct stamp seen; /* at the last fileset_compare() */
 	struct stamp last; /* when it was looked at last */
+	bool touched;      /* the owner's: there was an event since fileset_compare() */
 	bool writing;      /* the owner's: somebody is about to close it ... */
 	int64_t since;     /* ... and has written since then */
 };
@@ -33,16 +34,15 @@ struct fileset {
 	size_t nhomes;
 };
 
-/* A set of these paths, each once, that has not looked yet.  Errors: -ENOMEM: *set is
- * empty. */
-int fileset_make(struct fileset *set, const char *const *paths, size_t n);
+/* A set of these files, each once, that were seen as their stamps say.  Errors: -ENOMEM:
+ * *set is empty. */
+int fileset_make(struct fileset *set, const struct stamped *files, size_t n);
 
 void fileset_free(struct fileset *set);
 
-/* Takes over what the old set knew, which is only to be freed then.  Of the rest, what is
- * there now counts as seen, unless it may have changed since then (by the files' clock):
- * true. */
-bool fileset_learn(struct fileset *set, struct fileset *old, struct timespec since);
+/* Takes over what the old set knew of the files that it had; it is only to be freed then.
+ */
+void fileset_learn(struct fileset *set, struct fileset *old);
 
 /* Looks at all files; whether one is not what it was at the last look. */
 bool fileset_look(struct fileset *set);
@@ -50,10 +50,6 @@ bool fileset_look(struct fileset *set);
 /* Whether a file was, at its last look, not what it was at the last call, or a folder has
  * a new name. */
 bool fileset_compare(struct fileset *set);
-
-/* Files may change once more without a trace while the clock of their times stands still.
- * True: one is that young, and counts as changed at the next fileset_compare(). */
-bool fileset_blur(struct fileset *set, struct timespec now);
 
 /* Whether all could be read when looked at last. */
 bool fileset_readable(const struct fileset *set);

@@ -12,6 +12,10 @@
 /* Turns in one step: other loops have something to do as well. */
 enum { ROUNDS = 64 };
 
+/* Who comes back from a wait so much too late was stopped in between, and does not know
+ * what has come since. */
+static const int64_t LATE = 5 * CLOCK_MS;
+
 struct post {
 	struct post *next;
 	void (*fn)(void *arg);
@@ -185,23 +189,39 @@ run_timers(struct loop *loop)
 	}
 }
 
+/* When there was no time to take all events, deadlines wait for the rest.  Not for ever:
+ * twice as many as there are descriptors, for the kernel may put those of peers that were
+ * served and have left before the others. */
+static bool
+is_time(struct loop *loop)
+{
+	size_t rest = loop->held ? loop->held : 2 * loop->nfds;
+
+	loop->held = loop->unseen && rest > LOOP_EVENTS ? rest - LOOP_EVENTS : 0;
+	return loop->held == 0;
+}
+
+/* Data that has come goes before a deadline that is past: when the process was stopped
+ * there are both, and no healthy peer is to pay for that. */
 void
 loop_turn(struct loop *loop, int64_t until)
 {
 	struct loop_timer *t = heap_top(&loop->timers);
-	int64_t timeout = -1;
+	int64_t timeout = -1, expected = loop_refresh(loop);
 
 	if (t && t->when < until)
 		until = t->when;
 	if (!list_empty(&loop->deferred))
 		timeout = 0;
 	else if (until != CLOCK_NEVER) {
-		timeout = until - loop_refresh(loop);
-		if (timeout < 0)
-			timeout = 0;
+		timeout = until > loop->now ? until - loop->now : 0;
+		expected += timeout;
 	}
 	loop->more = loop->backend->wait(loop, timeout);
-	run_timers(loop);
+	if (t && loop->now > expected + LATE)
+		loop->more = loop->backend->wait(loop, 0);
+	if (is_time(loop))
+		run_timers(loop);
 	run_deferred(loop);
 }
 

@@ -6,8 +6,11 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The one thing that a signal handler can see: where to write. */
+/* What a signal handler can see: where to write, and which signals are written and not
+ * read yet.  Those are not written again: a pipe full of one would have no room for
+ * another. */
 static volatile sig_atomic_t signal_fd = -1;
+static volatile sig_atomic_t written[NSIG];
 
 /* After which signals the process may live no longer than so many seconds. */
 static volatile sig_atomic_t last_signo, last_other, last_seconds;
@@ -20,8 +23,10 @@ on_signal(int signo)
 
 	if ((signo == last_signo || signo == last_other) && last_seconds > 0)
 		alarm((unsigned)last_seconds);
-	if (signal_fd >= 0 && signo != SIGPIPE)
-		(void)!write(signal_fd, &c, 1); /* full: the signal is in it already */
+	if (signal_fd >= 0 && signo != SIGPIPE && !written[signo]) {
+		written[signo] = 1;
+		(void)!write(signal_fd, &c, 1);
+	}
 	errno = saved;
 }
 
@@ -29,18 +34,15 @@ static void
 on_readable(struct loop_op *op)
 {
 	struct signals *s = LIST_ENTRY(op, struct signals, op);
-	unsigned char got[256];
-	bool seen[256] = {0};
-	ssize_t n;
+	unsigned char got[NSIG];
+	ssize_t n = read(s->pipe.fd, got, sizeof(got));
 
-	while ((n = read(s->pipe.fd, got, sizeof(got))) > 0)
-		for (ssize_t i = 0; i < n; i++)
-			seen[got[i]] = true;
 	s->pipe.readable = false;
 	loop_poll(&s->pipe, op, false);
-	for (int i = 1; i < 256; i++)
-		if (seen[i])
-			s->caught(s->arg, i);
+	for (ssize_t i = 0; i < n; i++) {
+		written[got[i]] = 0; /* one that comes from here on is a new one */
+		s->caught(s->arg, got[i]);
+	}
 }
 
 static void
@@ -69,6 +71,8 @@ signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
 	}
 	s->op.done = on_readable;
 	loop_poll(&s->pipe, &s->op, false);
+	for (int i = 0; i < NSIG; i++) /* in a child they are its parent's */
+		written[i] = 0;
 	signal_fd = fds[1];
 	dispose(SIGPIPE, on_signal);
 	for (size_t i = 0; i < n; i++)

@@ -12,6 +12,9 @@
 /* Zeroed: like no file. */
 struct stamp {
 	int err; /* why it cannot be read, as errno has it; 0: it can */
+	/* It changed so shortly before that it may change again without a trace: the clock
+	 * of its times moves in steps. */
+	bool young;
 	dev_t dev;
 	ino_t ino;
 	off_t size;
@@ -20,6 +23,16 @@ struct stamp {
 
 struct stamp stamp_of(const char *path);
 
+/* Of an open file that can be read. */
+struct stamp stamp_of_fd(int fd);
+
+/* A file, as it was when it was read. */
+struct stamped {
+	const char *path; /* borrowed */
+	struct stamp stamp;
+};
+
+/* Whether they differ in nothing but their age. */
 bool stamp_same(const struct stamp *a, const struct stamp *b);
 
 #endif

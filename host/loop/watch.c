@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 static const int64_t QUIET = 50 * CLOCK_MS, PATIENCE = 500 * CLOCK_MS,
@@ -35,19 +34,8 @@ struct watch {
 	bool again;   /* call changed() whatever the files say */
 	bool told;    /* blind() */
 	int err;      /* why inotify does not see everything; 0: it does */
-	int64_t first, latest;  /* event, while pending */
-	struct timespec called; /* on the files' clock: when the files were looked at before
-				   changed() was called last */
+	int64_t first, latest; /* event, while pending */
 };
-
-static struct timespec
-files_clock(void)
-{
-	struct timespec ts = {0};
-
-	clock_gettime(CLOCK_REALTIME_COARSE, &ts);
-	return ts;
-}
 
 /* When to look whether something has changed. */
 static void
@@ -87,6 +75,7 @@ on_file(struct watch *w, struct file *f, uint32_t what)
 	bool begins = what & IN_MODIFY || (what & IN_CREATE && is_empty(f->path));
 
 	note(w);
+	f->touched = true;
 	if (begins && !f->writing) {
 		f->writing = true;
 		f->since = now;
@@ -247,7 +236,7 @@ on_look(struct loop_timer *timer)
 
 /* After the quiet: whether changed() is due. */
 static bool
-is_due(struct watch *w, struct timespec now)
+is_due(struct watch *w)
 {
 	bool moved;
 
@@ -262,8 +251,6 @@ is_due(struct watch *w, struct timespec now)
 	fileset_forget_writers(&w->set);
 	moved = fileset_compare(&w->set) || w->again;
 	w->again = false;
-	if (fileset_blur(&w->set, now))
-		note(w);
 	arm(w);
 	keep_looking(w);
 	return moved;
@@ -273,18 +260,14 @@ static void
 on_settled(struct loop_timer *timer)
 {
 	struct watch *w = LIST_ENTRY(timer, struct watch, settle);
-	struct timespec now;
 
 	catch_up(w);
 	if (w->settle.when > loop_now(w->loop))
 		return; /* there was more */
-	now = files_clock();
-	if (!is_due(w, now)) {
+	if (is_due(w))
+		w->changed(w->arg);
+	else
 		tell_blind(w);
-		return;
-	}
-	w->called = now;
-	w->changed(w->arg);
 }
 
 int
@@ -295,12 +278,8 @@ watch_open(struct watch **out, struct loop *loop, void (*changed)(void *arg),
 
 	if (!w)
 		return -ENOMEM;
-	*w = (struct watch){.loop = loop,
-			    .changed = changed,
-			    .blind = blind,
-			    .arg = arg,
-			    .inotify.fd = -1,
-			    .called = files_clock()};
+	*w = (struct watch){
+	    .loop = loop, .changed = changed, .blind = blind, .arg = arg, .inotify.fd = -1};
 	if (loop_timer_init(loop, &w->settle, on_settled) < 0)
 		goto fail;
 	if (loop_timer_init(loop, &w->look, on_look) < 0) {
@@ -316,7 +295,7 @@ fail:
 }
 
 int
-watch_set(struct watch *w, const char *const *files, size_t n)
+watch_set(struct watch *w, const struct stamped *files, size_t n)
 {
 	struct fileset set, old = w->set;
 	int rc = fileset_make(&set, files, n);
@@ -325,7 +304,8 @@ watch_set(struct watch *w, const char *const *files, size_t n)
 		return rc;
 	w->set = set;
 	lay(w); /* before they are looked at: what comes later makes an event */
-	if (fileset_learn(&w->set, &old, w->called))
+	fileset_learn(&w->set, &old);
+	if (fileset_look(&w->set))
 		note(w);
 	fileset_free(&old);
 	keep_looking(w);
@@ -339,6 +319,13 @@ watch_again(struct watch *w)
 {
 	w->again = true;
 	keep_looking(w);
+}
+
+void
+watch_forget(struct watch *w)
+{
+	w->inotify.fd = -1;
+	watch_close(w);
 }
 
 void

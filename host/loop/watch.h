@@ -25,6 +25,8 @@
 #ifndef HOST_LOOP_WATCH_H
 #define HOST_LOOP_WATCH_H
 
+#include "loop/stamp.h"
+
 #include <stddef.h>
 
 struct loop;
@@ -35,17 +37,21 @@ struct watch;
 int watch_open(struct watch **out, struct loop *loop, void (*changed)(void *arg),
 	       void (*blind)(void *arg, int err), void *arg);
 
-/* Replaces the set of files.  Of those that were in the set before, what counts is a
- * change since the last call of changed(), not since now; so are the others' changes since
- * then (or watch_open()), if need be by one call too many.  So a set that was learnt by
- * loading it misses nothing that happened meanwhile.  A path may lead nowhere: the file's
- * coming is a change.  Errors: -ENOMEM: nothing has changed. */
-int watch_set(struct watch *w, const char *const *files, size_t n);
+/* Replaces the set of files.  Of those that were in the set before, what counts is still a
+ * change since the last call of changed(); of the others, since they were read as their
+ * stamps say.  So a set that was learnt by loading it misses nothing that has happened
+ * meanwhile.  A path may lead nowhere: stamp_of() says so, and the file's coming is a
+ * change.  After a load that failed the set should have the files that it has tried, too.
+ * Errors: -ENOMEM: nothing has changed. */
+int watch_set(struct watch *w, const struct stamped *files, size_t n);
 
 /* Has changed() be called once more in a second, although nothing may have changed: what
  * is there could not be loaded for a reason outside the files. */
 void watch_again(struct watch *w);
 
 void watch_close(struct watch *w); /* NULL is fine */
+
+/* The same in a forked process, whose descriptors have been closed or are its parent's. */
+void watch_forget(struct watch *w);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/stack.h"
 #include "bind/lhandle.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
@@ -302,11 +303,17 @@ push_class(lua_State *L)
 					{"__gc", started_gc},
 					{NULL, NULL}};
 
-	if (!luaL_newmetatable(L, META))
+	if (luaL_getmetatable(L, META) == LUA_TTABLE)
 		return;
+	lua_newtable(L);
+	lua_pushstring(L, META);
+	lua_setfield(L, -2, "__name");
 	luaL_setfuncs(L, meta, 0);
 	luaL_newlib(L, methods);
 	lua_setfield(L, -2, "methods");
+	lua_pushvalue(L, -1);
+	lua_setfield(L, LUA_REGISTRYINDEX, META); /* only what is whole */
+	lua_replace(L, -2);
 }
 
 /* Where a server listens, as fields of a new table. */
@@ -499,12 +506,16 @@ set_up(lua_State *L)
 static int
 start_thread(struct started *st)
 {
+	pthread_attr_t attr;
 	sigset_t all, old;
 	int rc;
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	rc = pthread_create(&st->thread, NULL, run, st);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_NEEDED); /* not what `ulimit -s` says */
+	rc = pthread_create(&st->thread, &attr, run, st);
+	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return rc;
 }
@@ -523,7 +534,7 @@ module_start(lua_State *L)
 	object = lua_newuserdatauv(L, sizeof(*object), 1);
 	*object = NULL;
 	push_class(L);
-	lua_setmetatable(L, 3);
+	lua_setmetatable(L, 3); /* from here on its finalizer frees */
 	*object = st = calloc(1, sizeof(*st));
 	if (!st)
 		return luaL_error(L, "not enough memory");

@@ -1,13 +1,17 @@
 #include "script/coro.h"
 
+#include "base/stack.h"
 #include "script/task.h"
 
 #include <lauxlib.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-/* A state's extra space holds its scheduler; the lowest bit marks a coroutine
- * that stands in a wait, which nobody but the scheduler may resume. */
+/* A state's extra space holds its scheduler; the lowest bits mark a coroutine that stands
+ * in a wait, which nobody but the scheduler may resume, and one that a script knows. */
+enum { WAITING = 1, KNOWN = 2, BITS = 3 };
+
 static uintptr_t *
 space_of(lua_State *L)
 {
@@ -17,13 +21,19 @@ space_of(lua_State *L)
 void
 coro_mark_waiting(lua_State *co, int waiting)
 {
-	*space_of(co) = (*space_of(co) & ~(uintptr_t)1) | (waiting ? 1 : 0);
+	*space_of(co) = (*space_of(co) & ~(uintptr_t)WAITING) | (waiting ? WAITING : 0);
 }
 
 int
 coro_is_waiting(lua_State *co)
 {
-	return *space_of(co) & 1;
+	return *space_of(co) & WAITING;
+}
+
+int
+coro_is_known(lua_State *co)
+{
+	return (*space_of(co) & KNOWN) != 0;
 }
 
 /* The registry's key of a state whose scheduler comes and goes. */
@@ -32,7 +42,7 @@ static const char PASSING[] = "moonport.sched";
 struct sched *
 sched_of(lua_State *L)
 {
-	uintptr_t space = *space_of(L) & ~(uintptr_t)1;
+	uintptr_t space = *space_of(L) & ~(uintptr_t)BITS;
 	struct sched *s;
 
 	if (space)
@@ -231,6 +241,17 @@ resume_k(lua_State *L, int status, lua_KContext ctx)
 	return drive(L, co, 0, ctx);
 }
 
+/* Closing a coroutine does not count as a call through C for Lua 5.4.4: one that closes
+ * another, and so on, would go on until the stack is full.  Half of it is left for the
+ * 200 calls that each may make. */
+static bool
+is_deep(const struct sched *s)
+{
+	const char *here = __builtin_frame_address(0);
+
+	return s->base && (size_t)(s->base - here) > STACK_NEEDED / 2;
+}
+
 /* Runs what co still has to close; there it cannot wait. */
 static int
 close_variables(lua_State *L, lua_State *co, const char *name)
@@ -241,6 +262,10 @@ close_variables(lua_State *L, lua_State *co, const char *name)
 
 	if (!s)
 		return lua_resetthread(co);
+	if (is_deep(s)) {
+		lua_pushliteral(co, "C stack overflow");
+		return LUA_ERRRUN;
+	}
 	running = s->running;
 	barrier = s->barrier;
 	if (!barrier) {
@@ -454,6 +479,8 @@ co_running(lua_State *L)
 {
 	int main_thread = lua_pushthread(L);
 
+	if (is_main(L)) /* one request's is not to be the next one's */
+		*space_of(L) |= KNOWN;
 	lua_pushboolean(L, main_thread || is_main(L));
 	return 2;
 }

@@ -14,6 +14,9 @@ int luaopen_moonport_coroutine(lua_State *L);
 void coro_mark_waiting(lua_State *co, int waiting);
 int coro_is_waiting(lua_State *co);
 
+/* A script has got hold of it by coroutine.running(). */
+int coro_is_known(lua_State *co);
+
 /* Pushes the name of the function that keeps L from yielding: "table.sort".  It is
  * looked for from this level of L's stack outward. */
 void coro_push_culprit(lua_State *L, int level);

@@ -1,6 +1,8 @@
 #include "script/files.h"
 
 #include <lauxlib.h>
+#include <stdbool.h>
+#include <stdio.h>
 
 /* The registry's key of a table whose weak keys are the handles. */
 static const char KEY = 0;
@@ -47,21 +49,12 @@ files_watch(lua_State *L)
 	lua_pop(L, 1);
 }
 
-/* The standard files stay: 0 to 2 are the child's as well. */
-static int
-is_standard(lua_State *L, const luaL_Stream *p)
+/* The standard files stay: 0 to 2 are the child's as well.  Nothing here may raise, or
+ * need memory: nobody would catch it. */
+static bool
+is_standard(const luaL_Stream *p)
 {
-	static const char *const names[] = {"stdin", "stdout", "stderr"};
-	int same = 0;
-
-	lua_getglobal(L, "io");
-	for (size_t i = 0; lua_istable(L, -1) && i < 3; i++) {
-		lua_getfield(L, -1, names[i]);
-		same |= lua_touserdata(L, -1) == p;
-		lua_pop(L, 1);
-	}
-	lua_pop(L, 1);
-	return same;
+	return p->f == stdin || p->f == stdout || p->f == stderr;
 }
 
 void
@@ -70,7 +63,7 @@ files_forget(lua_State *L)
 	if (lua_rawgetp(L, LUA_REGISTRYINDEX, &KEY) == LUA_TTABLE)
 		for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
 			luaL_Stream *p = lua_touserdata(L, -2);
-			if (!is_standard(L, p))
+			if (!is_standard(p))
 				p->closef = NULL; /* what the io library takes for closed */
 		}
 	lua_pop(L, 1);

@@ -1,5 +1,6 @@
 #include "script/script.h"
 
+#include "script/coro.h"
 #include "script/lerror.h"
 #include "script/sandbox.h"
 #include "script/sources.h"
@@ -214,6 +215,14 @@ script_borrow(lua_State *L, struct sched *s, const char *path)
 	return sc;
 }
 
+/* Runs protected. */
+static int
+error_text(lua_State *L)
+{
+	state_push_text(L, 1);
+	return 1;
+}
+
 void
 script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 {
@@ -221,7 +230,9 @@ script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 	size_t n, at = 0;
 	const char *text, *end;
 
-	state_push_text(L, -1);
+	lua_pushcfunction(L, error_text);
+	lua_insert(L, -2);
+	(void)state_try(L, 1, 1); /* else the text is that there is not enough memory */
 	text = lua_tolstring(L, -1, &n);
 	end = memmem(text, n, "\nstack traceback:", 17);
 	n = end ? (size_t)(end - text) : n;
@@ -240,7 +251,7 @@ script_keep_error(lua_State *L, const char *path, char *why, size_t size)
 			why[at++] = '?';
 	}
 	why[at < size ? at : size - 1] = 0;
-	lua_pop(L, 2);
+	lua_pop(L, 1);
 }
 
 static void
@@ -257,6 +268,7 @@ loaded(struct chore *c, lua_State *co, int status)
 	lua_xmove(co, sc->state.L, 1);
 	script_keep_error(sc->state.L, sc->path, l->why, sizeof(l->why));
 	l->script = NULL;
+	l->tried = sources_hold(sc->sources);
 	script_release(sc); /* it lives until its task is gone, too */
 	l->done(l, -EINVAL);
 }
@@ -311,6 +323,7 @@ script_begin(struct sched *s, const char *path, const struct script_options *o,
 
 	l->chore.task = NULL;
 	l->script = NULL;
+	l->tried = NULL;
 	snprintf(l->why, sizeof(l->why), "cannot load %s: out of memory", path);
 	if (!sc)
 		return -ENOMEM;
@@ -367,6 +380,7 @@ script_load(struct sched *s, const char *path, const struct script_options *o,
 	}
 	if (rc == 0)
 		*out = a.loading.script;
+	sources_release(a.loading.tried);
 	snprintf(why, size, "%s", rc < 0 ? a.loading.why : "");
 	return rc;
 }
@@ -438,7 +452,7 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (sc->nspare < sc->room || more_room(sc)) {
+	if (!coro_is_known(co) && (sc->nspare < sc->room || more_room(sc))) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else

@@ -54,6 +54,8 @@ struct script_options {
 struct loading {
 	struct chore chore;
 	struct script *script; /* the caller's, once done() is called with 0 */
+	/* What a script that failed has read, or NULL; the caller's to release, too. */
+	struct sources *tried;
 	/* rc: 0, or as script_load(); why says more. */
 	void (*done)(struct loading *l, int rc);
 	char why[SCRIPT_ERROR];

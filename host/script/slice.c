@@ -11,7 +11,7 @@
 /* What a task that is past its limit gets for its __close, `finish` and the like. */
 enum { CLEANING = 20 /* its limit by this */ };
 
-static const int64_t LEAST_CLEANING = 20 * CLOCK_MS;
+static const int64_t LEAST_CLEANING = 50 * CLOCK_MS;
 
 /* A run is stuck when it goes on for so long after its limit. */
 static const int64_t STUCK = 100 * CLOCK_MS;
@@ -171,8 +171,10 @@ void
 slice_enter(struct sched *s, lua_State *L, struct section *saved)
 {
 	*saved = (struct section){.running = s->running, .counts = !s->current};
-	if (saved->counts)
+	if (saved->counts) {
 		s->runs++;
+		s->base = __builtin_frame_address(0);
+	}
 	s->running = L;
 }
 

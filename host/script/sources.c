@@ -115,13 +115,14 @@ sources_module(lua_State *L, const char *name)
 }
 
 size_t
-sources_files(const struct sources *s, const char **files, size_t n)
+sources_files(const struct sources *s, struct stamped *files, size_t n)
 {
 	size_t i = 0;
 
 	for (const struct source *x = s->list; x; x = x->next, i++)
 		if (i < n)
-			files[i] = x->file;
+			files[i] =
+			    (struct stamped){.path = x->file, .stamp = x->text.stamp};
 	return i;
 }
 

@@ -6,6 +6,8 @@
 #ifndef HOST_SCRIPT_SOURCES_H
 #define HOST_SCRIPT_SOURCES_H
 
+#include "loop/stamp.h"
+
 #include <lua.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,9 +41,9 @@ const char *sources_module(lua_State *L, const char *name);
 /* Of all texts and their files' names: FNV-1a, 64 bits. */
 uint64_t sources_hash(const struct sources *s);
 
-/* Puts the names of its first n files where files points to, borrowed from the set.
- * Returns how many it has. */
-size_t sources_files(const struct sources *s, const char **files, size_t n);
+/* Puts its first n files where `files` points to, as they were when they were read; the
+ * paths are the set's.  Returns how many it has. */
+size_t sources_files(const struct sources *s, struct stamped *files, size_t n);
 
 /* As luaL_loadfilex(L, file, "t"), by the state's set if it has the file.  name: of the
  * module, or NULL.  A file that the state's sandbox or strictness forbids is an error. */

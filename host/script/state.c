@@ -1,10 +1,13 @@
 #include "script/state.h"
 
+#include "base/clock.h"
 #include "script/clibs.h"
 #include "script/coro.h"
 #include "script/files.h"
 #include "script/finalizer.h"
 #include "script/lerror.h"
+#include "script/lstring.h"
+#include "script/ltable.h"
 #include "script/require.h"
 #include "script/sandbox.h"
 #include "script/slice.h"
@@ -14,7 +17,10 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
+#include <malloc.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 /* tostring() in protected mode: a throwing __tostring must not end the report.  The
  * address of an object would tell nobody anything. */
@@ -94,10 +100,12 @@ state_try(lua_State *L, int nargs, int nresults)
 static int
 text_load(lua_State *L)
 {
+	int type = lua_type(L, 1);
 	int n = lua_gettop(L) < 4
 		    ? 3
 		    : 4; /* a fourth argument, nil or not, is the environment */
 
+	luaL_argexpected(L, type == LUA_TFUNCTION || lua_isstring(L, 1), 1, "function");
 	lua_settop(L, n);
 	lua_pushliteral(L, "t");
 	lua_replace(L, 3);
@@ -153,14 +161,19 @@ refuse_sethook(lua_State *L)
 			  "code that computes too long");
 }
 
-/* Argument 1: what to put before package.path, or nil; 2: the function that opens more;
- * 3: the script's path if it has a sandbox, or nil; 4: where the host's own modules are. */
+/* Arguments, as light userdata (outside of here making a string would be fatal without
+ * memory), NULL for none: 1: what to put before package.path; 3: the script's path if it
+ * has a sandbox; 4: where the host's own modules are.  2: the function that opens more, or
+ * nil.
+ */
 static int
 open_libraries(lua_State *L)
 {
-	const char *boxed = lua_tostring(L, 3);
+	const char *boxed = lua_touserdata(L, 3);
 
 	luaL_openlibs(L);
+	lstring_install(L);
+	ltable_install(L);
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
 	luaopen_moonport_coroutine(L);
 	lua_pushvalue(L, -1);
@@ -172,7 +185,7 @@ open_libraries(lua_State *L)
 	lua_setglobal(L, "load");
 	clibs_watch(L);
 	if (boxed)
-		sandbox_enter(L, boxed, lua_tostring(L, 4));
+		sandbox_enter(L, boxed, lua_touserdata(L, 4));
 	files_watch(L);
 	finalizer_guard(L);
 	lua_getglobal(L, "debug");
@@ -181,7 +194,7 @@ open_libraries(lua_State *L)
 	lua_pop(L, 1);
 	lua_register(L, "loadfile", text_loadfile);
 	lua_register(L, "dofile", text_dofile);
-	require_install(L, lua_tostring(L, 1));
+	require_install(L, lua_touserdata(L, 1));
 	if (boxed)
 		sandbox_strip(L);
 	if (!lua_isnil(L, 2)) {
@@ -194,6 +207,12 @@ open_libraries(lua_State *L)
 /* Garbage that may pile up before a small heap is collected.  Less, and the standard
  * libraries are marked too often; more, and new strings are cold memory every time. */
 enum { GARBAGE = 512 * 1024 };
+
+/* A state that held this much leaves holes worth giving back to the system. */
+enum { MUCH = 4 * 1024 * 1024 };
+
+/* Collections in a row after a lack of memory. */
+enum { ROUNDS = 8 };
 
 void
 state_tune(struct state *st)
@@ -218,8 +237,47 @@ state_tune(struct state *st)
 void
 state_relieve(struct state *st)
 {
+	size_t before;
+
+	/* Each collection makes the table of all strings smaller by half, and runs
+	 * finalizers, which may make more garbage. */
+	for (int i = 0; i < ROUNDS; i++) {
+		before = st->alloc.used;
+		st->alloc.refused = false;
+		lua_gc(st->L, LUA_GCCOLLECT);
+		if (!st->alloc.refused && st->alloc.used >= before - before / 4)
+			break;
+	}
 	st->alloc.refused = false;
-	lua_gc(st->L, LUA_GCCOLLECT);
+	malloc_trim(0); /* what is free lies below what lives: only this gives it back */
+}
+
+/* Runs protected. */
+static int
+reseed(lua_State *L)
+{
+	lua_Integer seed[2] = {0};
+
+	if (getrandom(seed, sizeof(seed), GRND_NONBLOCK) < 0) {
+		seed[0] = getpid();
+		seed[1] = clock_now();
+	}
+	lua_getglobal(L, LUA_MATHLIBNAME);
+	lua_getfield(L, -1, "randomseed");
+	lua_pushinteger(L, seed[0]);
+	lua_pushinteger(L, seed[1]);
+	lua_call(L, 2, 0);
+	return 0;
+}
+
+void
+state_reseed(struct state *st)
+{
+	lua_State *L = st->L;
+
+	lua_pushcfunction(L, reseed);
+	if (state_call(L, 0, 0) != LUA_OK) /* the script has taken the library away */
+		lua_pop(L, 1);
 }
 
 int
@@ -235,17 +293,18 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 	}
 	sched_attach(st->L, s);
 	lua_pushcfunction(st->L, open_libraries);
-	lua_pushstring(st->L, path);
+	lua_pushlightuserdata(st->L, (void *)path);
 	if (open)
 		lua_pushcfunction(st->L, open);
 	else
 		lua_pushnil(st->L);
-	lua_pushstring(st->L, box ? box->script : NULL);
-	lua_pushstring(st->L, box ? box->lua_path : NULL);
+	lua_pushlightuserdata(st->L, (void *)(box ? box->script : NULL));
+	lua_pushlightuserdata(st->L, (void *)(box ? box->lua_path : NULL));
 	if (state_call(st->L, 4, 0) != LUA_OK) {
 		state_close(st);
 		return -ENOMEM;
 	}
+	state_reseed(st);
 	st->alloc.low = st->alloc.used;
 	state_tune(st);
 	return 0;
@@ -254,6 +313,7 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 void
 state_close(struct state *st)
 {
+	size_t held = st->alloc.used;
 	struct sched *s = st->L ? sched_of(st->L) : NULL;
 	struct section section;
 
@@ -265,4 +325,6 @@ state_close(struct state *st)
 		slice_leave(s, NULL, &section);
 	st->L = NULL;
 	alloc_free(&st->alloc);
+	if (held > MUCH)
+		malloc_trim(0);
 }

@@ -26,6 +26,10 @@ struct state {
 int state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 	       lua_CFunction open, const struct sandbox_options *box);
 
+/* math.random() begins anew, unlike that of any other state: Lua's own seed is the time in
+ * seconds and an address, which are the same in forked processes. */
+void state_reseed(struct state *st);
+
 /* Runs the finalizers and frees the state. */
 void state_close(struct state *st);
 

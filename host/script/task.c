@@ -237,6 +237,7 @@ resume(struct task *t)
 	s->running = co;
 	s->parked = false;
 	t->state = TASK_RUNNING;
+	s->base = __builtin_frame_address(0);
 	if (t->cpu && s->meter)
 		meter_begin(s->meter);
 	coro_mark_waiting(co, 0);
@@ -346,7 +347,8 @@ task_start(struct task *t, int nargs)
 {
 	t->nargs = nargs;
 	if (t->sched->current)
-		make_ready(t); /* tasks do not nest: a handler has caused this one */
+		task_start_soon(
+		    t, nargs); /* tasks do not nest: a handler has caused this one */
 	else
 		resume(t);
 }
@@ -355,6 +357,7 @@ void
 task_start_soon(struct task *t, int nargs)
 {
 	t->nargs = nargs;
+	coro_mark_waiting(t->co, 1); /* nobody else may begin it */
 	make_ready(t);
 }
 

@@ -71,6 +71,7 @@ struct sched {
 	lua_State
 	    *barrier; /* an outer coroutine that stands in a C call which cannot yield */
 	const char *barrier_name; /* that call, where the stack does not show it */
+	const char *base;         /* where the C stack was when Lua was entered */
 	bool parked;              /* a wait is on its way outward */
 	struct list tasks, ready;
 	struct list slow; /* those that compute: one has a slice each turn of the loop */

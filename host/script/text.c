@@ -114,7 +114,7 @@ text_read(int fd, const char *file, bool strict, struct text *out, char *why, si
 	int rc = 0;
 
 	*why = 0;
-	*out = (struct text){0};
+	*out = (struct text){.stamp = stamp_of_fd(fd)};
 	if (strict)
 		rc = text_trust(fd, file, why, size);
 	if (rc == 0)

@@ -11,12 +11,15 @@
 #ifndef HOST_SCRIPT_TEXT_H
 #define HOST_SCRIPT_TEXT_H
 
+#include "loop/stamp.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
 struct text {
 	char *p; /* the caller's, to be freed */
 	size_t len;
+	struct stamp stamp; /* of the file, before it was read */
 };
 
 /* Reads what fd, opened by the name `file`, holds, and closes it.  -errno: it cannot be

@@ -63,7 +63,7 @@ gone(struct child *child, int status)
 	struct children *c = child->set;
 	struct counters *slot = &c->shared->slots[child->slot], counted = {0};
 
-	if (watchdog_log(c->shared->stuck, c->server->site.engine->log))
+	if (watchdog_log(&c->shared->stuck, c->server->site.engine->log))
 		count_add(&over(c)->stuck, 1);
 	loop_close_fd(&child->fd);
 	list_remove(&child->link);

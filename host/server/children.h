@@ -46,7 +46,7 @@ struct children {
 		int64_t began;   /* clock_now() */
 		unsigned number; /* of the generation; 0: see why */
 		char why[SCRIPT_ERROR];
-		struct stuck_report stuck[WATCHDOG_REPORTS];
+		struct stuck_report stuck;
 		struct counters slots[];
 	} * shared;
 	unsigned *spare; /* slots that are free: nspare of them */

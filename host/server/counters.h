@@ -30,4 +30,7 @@ struct counters {
 /* Adds each of `from` to its like in `to`, which the calling thread owns. */
 void counters_add(struct counters *to, const struct counters *from);
 
+/* Makes each that of its like. */
+void counters_copy(struct counters *to, const struct counters *from);
+
 #endif

@@ -160,11 +160,12 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	limit_life(s);
 	s->shutdown = shut_down;
 	s->site.view.reload = view_reload;
-	watchdog_sacrifice(&s->host->watchdog, self.family->children.shared->stuck);
-	watchdog_watch(&s->host->watchdog, &s->site.engine->sched);
+	s->host->watchdog.report = &self.family->children.shared->stuck;
 	s->policy = &policy_sync;
 	children_unblock();
 	files_forget(state->L);
+	if (!s->site.script->borrowed)
+		state_reseed(state);
 	if (self.family->prefork)
 		return;
 	lua_gc(state->L, LUA_GCSTEP, -GARBAGE);

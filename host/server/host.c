@@ -17,11 +17,18 @@
 int
 host_init(struct host *h, struct log *log, const char *lua_path)
 {
+	int rc;
+
 	*h = (struct host){
 	    .lua_path = lua_path, .drain_until = CLOCK_NEVER, .pid = getpid()};
 	list_init(&h->servers);
 	list_init(&h->units);
-	return engine_init(&h->engine, log);
+	rc = engine_init(&h->engine, log);
+	if (rc < 0)
+		return rc;
+	h->watchdog.log = log;
+	watchdog_watch(&h->watchdog, &h->engine.sched);
+	return 0;
 }
 
 void
@@ -284,24 +291,10 @@ watch_drain(struct host *h)
 		h->drain_until = clock_after(clock_now(), longest);
 }
 
-/* A process that forks has no other threads; its children are watched by themselves. */
-static void
-open_watchdog(struct host *h)
-{
-	if (!h->metered || h->watchdog.shared)
-		return;
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		if (LIST_ENTRY(l, struct server, link)->policy->forks)
-			return;
-	if (watchdog_open(&h->watchdog, h->engine.log) == 0)
-		watchdog_watch(&h->watchdog, &h->engine.sched);
-}
-
 void
 host_run(struct host *h)
 {
 	measure(h);
-	open_watchdog(h);
 	while (!is_done(h)) {
 		watch_drain(h);
 		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
@@ -313,7 +306,6 @@ host_run(struct host *h)
 	h->collected = 0;
 	host_collect(h); /* connections that scripts have made and forgotten */
 	lingers_drop(&h->engine.io.lingers);
-	watchdog_close(&h->watchdog);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_end_drain(LIST_ENTRY(l, struct server, link));
 }
@@ -331,6 +323,27 @@ host_reborn(struct host *h, struct stream *keep)
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_forget(LIST_ENTRY(l, struct server, link));
 	return engine_reborn(&h->engine, keep);
+}
+
+int
+host_share(struct host *h)
+{
+	int rc = engine_reborn(&h->engine, NULL);
+
+	h->pid = getpid();
+	meter_reborn(&h->meter);
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		unit_reborn(LIST_ENTRY(l, struct unit, link));
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		state_reseed(&LIST_ENTRY(l, struct unit, link)->script->state);
+	for (struct list *l = h->servers.next, *next; l != &h->servers; l = next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		next = l->next;
+		server_share(s);
+		if (s->draining && rc == 0)
+			server_close(s);
+	}
+	return rc;
 }
 
 void
@@ -360,6 +373,25 @@ host_stop(struct host *h)
 	h->cancelled = true;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
 		server_kill(LIST_ENTRY(l, struct server, link));
+}
+
+struct unit *
+host_unit(const struct host *h, int number)
+{
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		if (number-- == 0)
+			return LIST_ENTRY(l, struct unit, link);
+	return NULL;
+}
+
+int
+host_unit_number(const struct host *h, const struct unit *u)
+{
+	int n = 0;
+
+	for (struct list *l = h->units.next; l != &u->link; l = l->next)
+		n++;
+	return n;
 }
 
 void

@@ -13,8 +13,12 @@
 
 #include <sys/types.h>
 
+struct ballot;
+struct member;
 struct policy;
+struct reload_ask;
 struct script_options;
+struct sources;
 struct stream;
 struct server;
 struct unit;
@@ -36,9 +40,16 @@ struct host {
 	 * others have a say as well.  True: reload_verdict() comes later.  NULL: nobody
 	 * has. */
 	bool (*vote)(struct host *h, struct unit *u, const char *why);
-	pid_t pid;        /* whose host this is: a forked child's copy is not to be freed */
-	bool child;       /* this is a forked copy: see host_reborn() */
-	bool left_behind; /* threads still run that could not be ended */
+	struct ballot *ballot; /* of a master */
+	/* In a worker: asks its master.  NULL: a reload is this process's own business. */
+	void (*ask)(struct host *h, struct unit *u, struct reload_ask *a);
+	/* A reload is over; tried: what one that failed has read, as far as it came, or
+	 * NULL. NULL: nobody wants to know. */
+	void (*reloaded)(struct host *h, struct unit *u, const struct sources *tried);
+	pid_t pid;  /* whose host this is: a forked child's copy is not to be freed */
+	bool child; /* this is a forked copy: see host_reborn() */
+	struct member *member; /* of a worker: its line to the master; else NULL */
+	bool left_behind;      /* threads still run that could not be ended */
 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
@@ -67,6 +78,11 @@ void host_run(struct host *h);
  * running task and that stream.  Errors: as engine_reborn(). */
 int host_reborn(struct host *h, struct stream *keep);
 
+/* In a forked copy of a host that has not begun: a worker, which may host_begin() and
+ * accepts on the same listeners as the others.  Servers that had been stopped are closed.
+ * Errors: as engine_reborn(). */
+int host_share(struct host *h);
+
 /* The child's own host_run(): returns when its servers are done, and tidies up nothing. */
 void host_run_child(struct host *h);
 
@@ -78,6 +94,10 @@ void host_stop(struct host *h);
 
 /* Has every script loaded again (reload.h); each outcome is one event in the log. */
 void host_reload(struct host *h);
+
+/* The unit with this number, from 0; NULL: there is none.  And its number. */
+struct unit *host_unit(const struct host *h, int number);
+int host_unit_number(const struct host *h, const struct unit *u);
 
 /* What a script of this host is loaded with. */
 struct script_options host_script_options(const struct host *h, size_t memory_limit,

@@ -41,9 +41,17 @@ log_outcome(struct unit *u, const char *why)
 		  why ? "reload failed" : "reloaded", f);
 }
 
+void
+reload_tell(struct unit *u, unsigned number, const char *why)
+{
+	for (struct server *s = NULL; (s = unit_server(u, s));)
+		if (s->policy->told)
+			s->policy->told(s, number, why);
+}
+
 /* It is over, one way or the other. */
 static void
-finish(struct unit *u, const char *why)
+finish(struct unit *u, const char *why, const struct sources *tried)
 {
 	struct reload *r = &u->reload;
 	unsigned number = why ? 0 : u->script->number;
@@ -55,11 +63,12 @@ finish(struct unit *u, const char *why)
 	r->plans = NULL;
 	r->record = NULL;
 	count_add(why ? &u->host->failed_reloads : &u->host->reloads, 1);
-	log_outcome(u, why);
-	for (struct server *s = NULL; (s = unit_server(u, s));)
-		if (s->policy->told)
-			s->policy->told(s, number, why);
+	if (!u->host->member) /* the master says it for all */
+		log_outcome(u, why);
+	reload_tell(u, number, why);
 	tell_all(&r->asks, number, why);
+	if (u->host->reloaded)
+		u->host->reloaded(u->host, u, tried);
 	if (r->again)
 		loop_defer(u->host->engine.loop, &r->begin);
 }
@@ -68,6 +77,7 @@ static void
 fail(struct unit *u)
 {
 	struct reload *r = &u->reload;
+	struct sources *tried = r->next ? sources_hold(r->next->sources) : r->loading.tried;
 
 	for (struct server *s = NULL; (s = unit_server(u, s));)
 		if (s->policy->abandon)
@@ -75,7 +85,9 @@ fail(struct unit *u)
 	if (r->next)
 		script_release(r->next);
 	r->next = NULL;
-	finish(u, r->why);
+	r->loading.tried = NULL;
+	finish(u, r->why, tried);
+	sources_release(tried);
 }
 
 static void
@@ -94,7 +106,7 @@ commit(struct unit *u)
 	r->record = NULL;
 	while ((s = unit_server(u, s)))
 		server_resume(s); /* the ceiling may be higher now */
-	finish(u, NULL);
+	finish(u, NULL, NULL);
 }
 
 /* Everything of this process has had its say. */
@@ -104,10 +116,10 @@ decide(struct unit *u)
 	struct reload *r = &u->reload;
 	const char *why = *r->why ? r->why : NULL;
 
-	if (u->host->vote && u->host->vote(u->host, u, why)) {
-		r->votes = true;
+	r->votes = true; /* the verdict may come at once */
+	if (u->host->vote && u->host->vote(u->host, u, why))
 		return;
-	}
+	r->votes = false;
 	if (why)
 		fail(u);
 	else
@@ -274,7 +286,7 @@ reload_end(struct unit *u, const char *why)
 	struct reload *r = &u->reload;
 
 	list_remove(&r->begin.link);
-	r->again = false;
+	r->again = r->in_line = false;
 	if (r->runs) {
 		script_give_up(&r->loading);
 		chore_cancel(&r->handover.chore);
@@ -288,6 +300,15 @@ reload_end(struct unit *u, const char *why)
 
 void
 reload_ask(struct unit *u, struct reload_ask *a)
+{
+	if (u->host->ask)
+		u->host->ask(u->host, u, a);
+	else
+		reload_here(u, a);
+}
+
+void
+reload_here(struct unit *u, struct reload_ask *a)
 {
 	struct reload *r = &u->reload;
 

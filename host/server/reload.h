@@ -22,6 +22,7 @@ struct unit;
 
 struct reload_ask {
 	struct list link;
+	int id; /* of a question to a master */
 	/* Once: the new generation's number, or 0 and why. */
 	void (*told)(struct reload_ask *a, unsigned number, const char *why);
 };
@@ -29,6 +30,7 @@ struct reload_ask {
 struct reload {
 	bool runs;
 	bool again;               /* somebody has asked meanwhile */
+	bool in_line;             /* of votes: the others have not been asked yet */
 	bool votes;               /* others have a say: see struct host */
 	int64_t began;            /* clock_now() */
 	struct script *next;      /* holds a reference */
@@ -49,6 +51,12 @@ void reload_end(struct unit *u, const char *why);
 
 /* Asks for one; soon.  a: NULL, nobody wants to know. */
 void reload_ask(struct unit *u, struct reload_ask *a);
+
+/* The same in this process alone: in a worker that its master has told to. */
+void reload_here(struct unit *u, struct reload_ask *a);
+
+/* Tells the outcome to those who have asked elsewhere than on this engine. */
+void reload_tell(struct unit *u, unsigned number, const char *why);
 
 /* The asker does not want to know any more; harmless when it has been told. */
 void reload_withdraw(struct reload_ask *a);

@@ -167,6 +167,23 @@ body(lua_State *L)
 
 static int steps(lua_State *L, int status, lua_KContext step);
 
+static void
+forget_failure(lua_State *L, struct request *r)
+{
+	luaL_unref(L, LUA_REGISTRYINDEX, r->failure_ref);
+	r->failure_ref = LUA_NOREF;
+}
+
+/* What has happened when all else was over: it goes to the log. */
+static void
+report_late(lua_State *L, struct request *r, int status)
+{
+	if (status == LUA_OK || status == LUA_YIELD)
+		return;
+	forget_failure(L, r);
+	report_error(r, L);
+}
+
 /* An error of the handler: its server's handle_error, else the log. */
 static int
 tell(lua_State *L, struct request *r)
@@ -174,6 +191,7 @@ tell(lua_State *L, struct request *r)
 	struct site *s = r->site;
 	int n;
 
+	forget_failure(L, r);
 	lua_pushvalue(L, FAILURE);
 	if (!lerror_code(L, -1) && s->tell) {
 		state_push_text(L, -1);
@@ -317,15 +335,13 @@ steps(lua_State *L, int status, lua_KContext step)
 		step = FINISHED;
 	}
 	if (step == FINISHED) {
-		if (status != LUA_OK && status != LUA_YIELD)
-			report_error(r, L);
+		report_late(L, r, status);
 		lua_settop(L, FAILURE);
 		status = lua_isnil(L, FAILURE) ? LUA_OK : tell(L, r);
 		step = TOLD;
 	}
 	if (step == TOLD) {
-		if (status != LUA_OK && status != LUA_YIELD)
-			report_error(r, L);
+		report_late(L, r, status);
 		lua_settop(L, MESSAGE_HANDLER);
 	}
 	if (step == SENT && task_woke(L) == -ETIMEDOUT && !r->stream->datagram)
@@ -389,6 +405,8 @@ overran(struct task *t, lua_State *L)
 		return -1;
 	push_kept(L, t->co, FAILURE);
 	slice_push_error(L, t->co, t->cpu);
+	lua_pushvalue(L, -1);
+	((struct request *)t->owner)->failure_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	return 3;
 }
 
@@ -416,7 +434,12 @@ end(struct request *r)
 static int
 report_protected(lua_State *L)
 {
-	report_error(lua_touserdata(L, 1), L);
+	struct request *r = lua_touserdata(L, 1);
+
+	if (lua_rawgeti(L, LUA_REGISTRYINDEX, r->failure_ref) == LUA_TNIL)
+		lua_pop(L, 1); /* it was told, or there was none */
+	forget_failure(L, r);
+	report_error(r, L);
 	return 0;
 }
 
@@ -445,9 +468,13 @@ static void
 on_idle(struct loop_timer *timer)
 {
 	struct request *r = LIST_ENTRY(timer, struct request, idle);
+	int64_t now = loop_now(r->site->engine->loop), late = now - timer->when;
 	int64_t due = clock_after(r->stream->active, r->site->attrs.idle_timeout);
 
-	if (due > loop_now(r->site->engine->loop))
+	/* While the loop could not look, in a handler that blocks in C, nobody was idle. */
+	if (due < CLOCK_NEVER - late)
+		due += late;
+	if (due > now)
 		loop_timer_set(r->site->engine->loop, timer, due);
 	else
 		task_cancel(r->task, "idle_timeout");
@@ -485,7 +512,8 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 			      .stream = st,
 			      .script = s->script,
 			      .generation = s->generation,
-			      .allowance = s->allowance};
+			      .allowance = s->allowance,
+			      .failure_ref = LUA_NOREF};
 	r->client.len = client->len;
 	memcpy(&r->client.ss, &client->ss, client->len);
 	if (s->attrs.idle_timeout != ATTR_NONE &&

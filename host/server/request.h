@@ -40,8 +40,10 @@ struct request {
 	struct loop_timer idle;
 	unsigned tries; /* to send the reply */
 	bool failed;
-	uint8_t stage;  /* of its course: see request.c */
-	bool passed_on; /* a thread or child goes on with it */
+	uint8_t stage;   /* of its course: see request.c */
+	int failure_ref; /* in the registry: the error that has ended its course, until it
+			    is told */
+	bool passed_on;  /* a thread or child goes on with it */
 	bool open; /* false: its connection is still to be accepted, see request_pull() */
 	/* The site's, when it began. */
 	struct generation generation;

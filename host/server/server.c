@@ -6,6 +6,7 @@
 #include "script/script.h"
 #include "script/task.h"
 #include "server/ask.h"
+#include "server/board.h"
 #include "server/engine.h"
 #include "server/host.h"
 #include "server/replies.h"
@@ -104,6 +105,8 @@ begin(struct server *s, const struct arrival *a)
 {
 	int rc = s->drives ? request_start(&s->site, a) : s->policy->begin(s, a);
 
+	if (s->board)
+		board_touch(s->board);
 	if (s->budget != UINT64_MAX)
 		s->budget--;
 	if (rc < 0) {
@@ -325,6 +328,8 @@ server_resume(struct server *s)
 	/* A descriptor may just have become free: no need to wait out the pause. */
 	loop_timer_set(s->site.engine->loop, &s->paused, CLOCK_NEVER);
 	replies_leave_loop(s);
+	if (s->board)
+		board_touch(s->board);
 	if (s->draining || s->closed || s->elsewhere || s->accept_due || s->accept_op.fd)
 		return;
 	s->accept_due = true;
@@ -355,7 +360,7 @@ put_count(lua_State *L, const char *name, uint64_t n)
 }
 
 void
-server_count(const struct server *s, struct counters *sum)
+server_count_here(const struct server *s, struct counters *sum)
 {
 	*sum = (struct counters){0};
 	counters_add(sum, &s->counters);
@@ -368,6 +373,14 @@ server_count(const struct server *s, struct counters *sum)
 }
 
 void
+server_count(const struct server *s, struct counters *sum)
+{
+	server_count_here(s, sum);
+	if (s->board)
+		board_add_others(s->board, sum);
+}
+
+void
 server_stats(const struct server *s, struct server_stats *out)
 {
 	*out =
@@ -377,6 +390,10 @@ server_stats(const struct server *s, struct server_stats *out)
 				  .generations = s->unit ? count_get(&s->unit->alive) : 1};
 	server_count(s, &out->counters);
 	out->active = count_get(&out->counters.requests) - count_get(&out->counters.ended);
+	if (s->board) {
+		out->workers = s->board->set->memory->accepting;
+		out->workers_died = count_get(&s->board->set->memory->died);
+	}
 }
 
 void
@@ -407,6 +424,8 @@ server_push_stats(lua_State *L, const struct server_stats *stats)
 	put_count(L, "failed_reloads", stats->failed_reloads);
 	put_count(L, "generations", stats->generations);
 	put_count(L, "drops", stats->drops);
+	put_count(L, "workers", stats->workers);
+	put_count(L, "workers_died", stats->workers_died);
 }
 
 static void
@@ -660,6 +679,17 @@ server_forget(struct server *s)
 	}
 	s->site.reply = NULL; /* that one collects for the loop of the server */
 	s->mixin = NULL;
+	if (s->board)
+		s->board->mute = true;
+}
+
+void
+server_share(struct server *s)
+{
+	s->shared = true;
+	s->listener.ino = 0; /* its path is the master's */
+	s->accept_due = false;
+	list_remove(&s->accept_task.link);
 }
 
 void
@@ -672,6 +702,8 @@ server_close(struct server *s)
 	listener_close(&s->listener);
 	loop_timer_done(s->site.engine->loop, &s->paused);
 	loop_timer_done(s->site.engine->loop, &s->dgrams.retry);
+	if (s->board)
+		board_forget(s->board);
 	list_remove(&s->accept_task.link);
 	list_remove(&s->dgrams.flush.link);
 	list_remove(&s->link);

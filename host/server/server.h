@@ -15,6 +15,7 @@
 #include "server/policy.h"
 #include "server/site.h"
 
+struct board;
 struct dgram;
 struct engine;
 struct host;
@@ -66,6 +67,7 @@ struct server {
 	 */
 	struct counters *tally;
 	unsigned ntally;
+	struct board *board; /* what all workers count; NULL: this process is alone */
 	const _Atomic unsigned *newest; /* of a pre-forked child: the parent's generation */
 	struct log_gate accept_gate, trunc_gate;
 };
@@ -117,6 +119,10 @@ void server_close(struct server *s);
 /* In a forked child: gives up the parent's listener and requests without a trace there. */
 void server_forget(struct server *s);
 
+/* In a forked copy of a server that has not begun: it will accept on the same listener as
+ * its like in other processes. */
+void server_share(struct server *s);
+
 /* Accepts again as soon as it may: a request has ended, or a descriptor is free. */
 void server_resume(struct server *s);
 
@@ -126,11 +132,15 @@ void server_pause(struct server *s, int err);
 /* The sum of what was counted everywhere.  Any thread. */
 void server_count(const struct server *s, struct counters *sum);
 
+/* Without what other workers have counted. */
+void server_count_here(const struct server *s, struct counters *sum);
+
 /* All that stats() tells of a server. */
 struct server_stats {
 	struct counters counters;
 	uint64_t active, reloads, failed_reloads, drops;
-	uint64_t generations; /* alive */
+	uint64_t generations;           /* alive */
+	uint64_t workers, workers_died; /* that accept; that were replaced */
 };
 
 /* Any thread, while the server is there. */

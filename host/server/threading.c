@@ -79,7 +79,8 @@ retire(struct server *s, unsigned number, const char *why)
 static void
 adopted(struct server *s)
 {
-	(void)crew_adopt(s->mixin); /* without memory the old generation stays */
+	if (s->mixin)
+		(void)crew_adopt(s->mixin); /* without memory the old generation stays */
 }
 
 static void

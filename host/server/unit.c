@@ -138,6 +138,16 @@ unit_new(struct host *h, struct script *script)
 }
 
 void
+unit_reborn(struct unit *u)
+{
+	while (!list_empty(&u->retired)) /* the master runs no requests */
+		forget(LIST_ENTRY(u->retired.next, struct retired, link));
+	u->look.slot = 0;
+	count_set(&u->alive, 1);
+	reload_init(u);
+}
+
+void
 unit_stop(struct unit *u)
 {
 	reload_end(u, "the server stops");

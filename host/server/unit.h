@@ -36,6 +36,9 @@ void unit_free(struct unit *u);
  * reference too. */
 void unit_switch(struct unit *u, struct script *next, struct retired *record);
 
+/* In a forked worker: its loop has no timers yet. */
+void unit_reborn(struct unit *u);
+
 /* No more reloads; those who wait for one are told. */
 void unit_stop(struct unit *u);
 

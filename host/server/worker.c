@@ -1,6 +1,7 @@
 #include "server/worker.h"
 
 #include "base/clock.h"
+#include "base/stack.h"
 #include "script/script.h"
 #include "server/crew.h"
 #include "server/seat.h"
@@ -11,9 +12,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
-
-/* Enough for Lua's C levels (200), and address space only until used. */
-enum { STACK = 1024 * 1024 };
 
 /* How long closing waits for threads that should end at once. */
 static const int64_t JOIN = CLOCK_SECOND;
@@ -217,7 +215,7 @@ start_worker(struct crew *c)
 	w->crew = c;
 	w->number = c->started + 1;
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK);
+	pthread_attr_setstacksize(&attr, STACK_NEEDED);
 	rc = pthread_create(&w->thread, &attr, work, w);
 	pthread_attr_destroy(&attr);
 	if (rc != 0) {

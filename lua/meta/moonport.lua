@@ -111,7 +111,8 @@ local Server = {}
 ---Takes no more requests and lets those under way end, for at most drain_timeout. Returns at once.
 function Server:shutdown() end
 
----Counters of all threads and children, new at each call.
+---Counters of all threads, children and workers, new at each call. What threads and children of other workers have
+---counted shows within 50 ms; what is not a counter (`tasks` to `timers`) is this process's.
 ---@return moonport.Stats
 function Server:stats() end
 
@@ -136,6 +137,8 @@ function Server:fileno() end
 ---@field bytes_out integer
 ---@field reloads integer
 ---@field failed_reloads integer
+---@field workers integer processes that accept; 0 without --workers
+---@field workers_died integer that ended by a signal or an error
 
 ---The rest is of the host, or under threading of the request's thread.
 ---@class moonport.Stats: moonport.Counters

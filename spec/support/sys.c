@@ -192,9 +192,9 @@ static int
 l_kill(lua_State *L)
 {
 	static const char *const names[] = {"TERM", "INT",	"HUP",	"USR1", "KILL", "STOP",
-					    "CONT", "PIPE", "QUIT", "SEGV", "ABRT", "0",	 NULL};
+					    "CONT", "PIPE", "QUIT", "SEGV", "ABRT", "CHLD",	 "0",	  NULL};
 	static const int numbers[] = {SIGTERM, SIGINT,	SIGHUP,	 SIGUSR1, SIGKILL, SIGSTOP,
-				      SIGCONT, SIGPIPE, SIGQUIT, SIGSEGV, SIGABRT, 0};
+				      SIGCONT, SIGPIPE, SIGQUIT, SIGSEGV, SIGABRT, SIGCHLD, 0};
 
 	return done(L, kill((pid_t)luaL_checkinteger(L, 1), numbers[luaL_checkoption(L, 2, "TERM", names)]));
 }

@@ -1,5 +1,5 @@
-#include "base/buf.h"
 #include "base/json.h"
+#include "base/line.h"
 #include "unit.h"
 
 #include <string.h>
@@ -7,13 +7,13 @@
 static bool
 quotes(const char *s, size_t n, const char *expected)
 {
-	struct buf b = {0};
+	struct line t = {0};
 	bool ok;
 
-	json_quote(&b, s, n);
-	ok = buf_len(&b) == strlen(expected) &&
-	     memcmp(buf_data(&b), expected, buf_len(&b)) == 0;
-	buf_free(&b);
+	json_quote(&t, s, n);
+	ok = buf_len(&t.buf) == strlen(expected) &&
+	     memcmp(buf_data(&t.buf), expected, buf_len(&t.buf)) == 0;
+	line_free(&t);
 	return ok;
 }
 

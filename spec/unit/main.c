@@ -11,11 +11,23 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } tests[] = {
-    {"addr", test_addr},       {"beneath", test_beneath},   {"buf", test_buf},
-    {"heap", test_heap},       {"json", test_json},         {"list", test_list},
-    {"listen", test_listen},   {"log", test_log},           {"loop", test_loop},
-    {"nearest", test_nearest}, {"packsize", test_packsize}, {"plain", test_plain},
+    {"addr", test_addr},
+    {"beneath", test_beneath},
+    {"buf", test_buf},
+    {"heap", test_heap},
+    {"json", test_json},
+    {"list", test_list},
+    {"listen", test_listen},
+    {"log", test_log},
+    {"loop", test_loop},
+    {"nearest", test_nearest},
+    {"packsize", test_packsize},
+    {"pattern", test_pattern},
+    {"plain", test_plain},
     {"pool", test_pool},
+    {"script", test_script},
+    {"signals", test_signals},
+    {"watch", test_watch},
 };
 
 static unsigned checks, failures;
@@ -45,11 +57,11 @@ main(int argc, char **argv)
 	unsigned failed = 0;
 
 	signal(SIGPIPE, SIG_IGN);
-	alarm(30); /* a test that hangs ends here */
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
 		if (!wanted(tests[i].name, argc, argv))
 			continue;
 		checks = failures = 0;
+		alarm(30); /* a test that hangs ends here */
 		tests[i].run();
 		printf("%s %s %u\n", failures ? "FAILED" : "ok", tests[i].name,
 		       failures ? failures : checks);

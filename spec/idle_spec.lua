@@ -1,0 +1,84 @@
+--- Connections that do nothing cost next to nothing.
+
+local host = require("support.host")
+local sys = host.sys
+
+local NUMBER = 15000
+local PROCESSES = 2 -- that hold them; each has a limit of descriptors as the server has
+local SPARE = 200   -- descriptors that a process needs for other things
+
+local function limit()
+  local p = io.popen("ulimit -Hn")
+  local n = p:read("a")
+  p:close()
+  return tonumber(n) or math.huge -- "unlimited"
+end
+
+local SCRIPT = [[
+  local H = {}
+  function H:handle()
+    for line in self.rfile:lines() do self.wfile:write(line, "\n") end
+  end
+  return H
+]]
+
+local function holder(p, n, line)
+  local input, stop = sys.pipe()
+  local out, result = sys.pipe()
+  local pid = assert(sys.spawn({ "lua5.4", "spec/support/hold.lua", host.build, p:url(), tostring(n), line },
+    { stdin = input, stdout = result, nofile = n + SPARE }))
+  sys.close(input)
+  sys.close(result)
+  return {
+    ready = function()
+      assert(sys.poll(out, "r", 60), "the connections were not made in time")
+      assert.are.equal("held\n", sys.read(out, 100))
+    end,
+    stop = function()
+      sys.close(stop)
+      sys.close(out)
+      assert.are.equal(0, sys.wait(pid, host.LIMIT))
+    end,
+  }
+end
+
+local function measure(p, what, line, memory, descriptors)
+  local holders = {}
+  for i = 1, PROCESSES do holders[i] = holder(p, NUMBER // PROCESSES, line) end
+  for _, h in ipairs(holders) do h.ready() end
+  host.eventually("all connections", function() return p:descriptors() >= descriptors + NUMBER end)
+
+  local each = (p:memory() - memory) / NUMBER
+  local cpu, now = sys.cpu(p.pid), sys.now()
+  host.eventually("a second", function() return sys.now() > now + 1 end)
+  local share = (sys.cpu(p.pid) - cpu) / (sys.now() - now)
+  if os.getenv("MOONPORT_SHOW") then print(("%s: %.2f KiB each, %.3f %% CPU"):format(what, each, share * 100)) end
+  assert.is_truthy(host.sanitizer() or each <= 32, ("%s: %.2f KiB each"):format(what, each))
+  assert.is_true(share <= 0.01, ("%s: %.1f %% of a processor"):format(what, share * 100))
+
+  local canary <close> = host.connect(p:url())
+  assert.are.equal("during", canary:ask("during"))
+  canary:close()
+  for _, h in ipairs(holders) do h.stop() end
+  host.eventually("all descriptors back", function() return p:descriptors() == descriptors end)
+end
+
+describe("15,000 idle connections", function()
+  after_each(host.cleanup)
+
+  it("cost little memory and no time", function()
+    local have = limit()
+    if have < NUMBER + SPARE then
+      pending(("this machine lets a process have %d descriptors, and %d are needed"):format(have, NUMBER + SPARE))
+      return
+    end
+    local p = host.start(host.write(SCRIPT), {
+      args = { "-o", "max_connections=20000", "-o", "memory_limit=1G", "-o", "request_queue_size=4096",
+        "--log-level=warn" } })
+    local memory, descriptors = p:memory(), p:descriptors()
+    measure(p, "silent", nil, memory, descriptors)
+    measure(p, "after a first line", "hello", memory, descriptors)
+    p:kill("TERM")
+    assert.are.equal(0, p:wait())
+  end)
+end)
