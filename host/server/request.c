@@ -512,6 +512,7 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 			      .stream = st,
 			      .script = s->script,
 			      .generation = s->generation,
+			      .allowance = s->allowance,
 			      .failure_ref = LUA_NOREF};
 	r->client.len = client->len;
 	memcpy(&r->client.ss, &client->ss, client->len);
@@ -524,7 +525,7 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 	r->task->owner = r;
 	r->task->ended = task_ended;
 	r->task->overran = overran;
-	r->task->allowance = &s->allowance;
+	r->task->allowance = &r->allowance;
 	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
 	r->task->stream = st;
