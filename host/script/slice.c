@@ -73,16 +73,18 @@ disarm(lua_State *L)
 		lua_sethook(L, NULL, 0, 0);
 }
 
-/* Pushes "script.lua:7: " for the innermost Lua function of co. */
+/* Pushes "script.lua:7: " for the innermost Lua function of co.  line: its own, if it is
+ * not 0: a coroutine that has yielded inside a hook seems to stand one instruction back. */
 static void
-push_where(lua_State *L, lua_State *co)
+push_where(lua_State *L, lua_State *co, int line)
 {
 	lua_Debug ar;
 
 	for (int level = 0; lua_getstack(co, level, &ar); level++) {
 		lua_getinfo(co, "Sl", &ar);
 		if (ar.currentline > 0) {
-			lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+			lua_pushfstring(L, "%s:%d: ", ar.short_src,
+					level == 0 && line > 0 ? line : ar.currentline);
 			return;
 		}
 	}
@@ -97,7 +99,7 @@ slice_push_error(lua_State *L, lua_State *co, int64_t used)
 
 	while (L != co && (next = coro_inner(L, inner)))
 		inner = next;
-	push_where(L, inner);
+	push_where(L, inner, L == co ? 0 : sched_of(L)->line);
 	lua_pushfstring(L,
 			"%sit has computed for %f s without a wait, longer than cpu_limit "
 			"allows",
@@ -115,7 +117,6 @@ on_count(lua_State *L, lua_Debug *ar)
 {
 	struct sched *s = sched_of(L);
 
-	(void)ar;
 	if (!s || !s->meter || s->overdue != s->runs) {
 		disarm(L);
 		return;
@@ -126,7 +127,8 @@ on_count(lua_State *L, lua_Debug *ar)
 			slice_push_error(L, L, slice_used(s));
 			lua_error(L);
 		}
-		task_overrun(s->current);
+		lua_getinfo(L, "l", ar);
+		task_overrun(s->current, ar->currentline);
 	} else {
 		disarm(L);
 		if (!can_yield(L, s))
@@ -163,7 +165,7 @@ slice_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
 			slice_push_error(L, L, slice_used(s));
 			return lua_error(L);
 		}
-		task_overrun(s->current);
+		task_overrun(s->current, 0);
 	} else if (yields)
 		task_step_aside(s->current);
 	else {

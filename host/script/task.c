@@ -120,8 +120,9 @@ task_step_aside(struct task *t)
 }
 
 void
-task_overrun(struct task *t)
+task_overrun(struct task *t, int line)
 {
+	t->sched->line = line;
 	t->cpu += meter_used(t->sched->meter);
 	t->overrun = t->overrun ? 3 : 1;
 	t->state = TASK_READY;

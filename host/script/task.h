@@ -66,6 +66,8 @@ struct task {
 
 struct sched {
 	struct loop *loop;
+	int line; /* where the innermost function of the last task_overrun() stands; 0: in C
+		   */
 	struct task *current;        /* the one that runs now */
 	lua_State *volatile running; /* the innermost coroutine; NULL: Lua does not run */
 	lua_State
@@ -159,7 +161,7 @@ void task_limit(struct task *t, int64_t limit);
 /* For slice.h: the running task has had its slice, or is past its limit; its innermost
  * coroutine yields next. */
 void task_step_aside(struct task *t);
-void task_overrun(struct task *t);
+void task_overrun(struct task *t, int line);
 
 /* Runs a task that is ready, and no other, until it has ended or waits.  Not from within
  * another task. */
