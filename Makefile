@@ -14,6 +14,8 @@ COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Ihost -fPIC -fvisibility=hidden -pthread
   $(WARN) -MMD -MP $(LUA_CFLAGS) $(CFLAGS)
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
+SCARCE = malloc calloc realloc aligned_alloc strdup strndup asprintf alloc_realloc
+
 SOURCES := $(wildcard host/*/*.c)
 OBJECTS = $(SOURCES:host/%.c=$B/%.o)
 LIBRARY = $(filter-out $B/cli/%,$(OBJECTS))
@@ -78,6 +80,14 @@ tsan: deps ## the specs of threads under ThreadSanitizer
 	MOONPORT_BUILD=build-tsan \
 	  busted --cpath='./build-tsan/?.so' $(or $(SPECS),spec/race_spec.lua)
 
+scarce: deps ## spec/allocation_spec.lua with every allocation failing, Lua's one by one, under ASan
+	@mkdir -p build-scarce
+	$(CC) -std=c11 -D_GNU_SOURCE -fPIC $(WARN) -g -DSCARCE_WRAP -c -o build-scarce/scarce.o spec/support/scarce.c
+	@$(MAKE) --no-print-directory -s tools B=build-scarce CFLAGS='$(SANITIZE)' \
+	  LDFLAGS='-Wl,-z,now $(SCARCE:%=-Wl,--wrap=%) build-scarce/scarce.o'
+	MOONPORT_BUILD=build-scarce ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 \
+	  busted --cpath='./build-scarce/?.so' $(or $(SPECS),spec/allocation_spec.lua)
+
 check: deps ## formatting, luacheck, and that includes go down the floors
 	clang-format --dry-run --Werror host/*/*.[ch]
 	luacheck --quiet lua scripts spec
@@ -93,9 +103,9 @@ deps: ## install the Debian packages that are missing
 	@.ci/deps $(PACKAGES)
 
 clean: ## remove what was built
-	rm -rf build build-asan build-tsan
+	rm -rf build build-asan build-tsan build-scarce
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan tsan check install deps clean help
+.PHONY: all tools run test asan tsan scarce check install deps clean help

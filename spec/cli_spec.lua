@@ -276,7 +276,8 @@ describe("moonport --help and --version", function()
       assert.are.equal("", err)
       assert.matches("^usage: moonport serve SCRIPT", out)
       for _, text in ipairs { "moonport check SCRIPT", "moonport try SCRIPT", "--listen URL", "--mixin NAME",
-        "--option NAME=VALUE", "--watch", "--ready-file PATH", "--exit-with-parent", "--workers N", "--log-format", "--log-level",
+        "--option NAME=VALUE", "--watch", "--ready-file PATH", "--exit-with-parent", "--workers N",
+        "--log-format", "--log-level",
         "tcp://127.0.0.1:9999", "unixgram://", "@NAME", "request_queue_size", "drain_timeout", "100", "111" } do
         assert.is_truthy(out:find(text, 1, true), text)
       end

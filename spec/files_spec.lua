@@ -43,6 +43,19 @@ describe("files of a script's top level", function()
     end)
   end
 
+  it("are closed in a child whose script has hidden the io library behind a strict _G", function()
+    local p = host.start(host.write([[
+      local f = assert(io.open("/dev/null"))
+      local kind = io.type
+      package.loaded.io.stdin = nil
+      io = nil
+      setmetatable(_G, { __index = function(_, name) error("undeclared " .. name) end })
+      return { handle = function(self) self.wfile:write(kind(f), "\n") end }]]), { args = { "--mixin=forking" } })
+    local c <close> = host.connect(p:url())
+    assert.are.equal("closed file", c:line())
+    p:stop()
+  end)
+
   it("stay open where nothing is forked", function()
     local folder = host.folder()
     local p = host.start(host.write([[

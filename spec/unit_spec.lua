@@ -4,7 +4,7 @@ local host = require("support.host")
 describe("the C unit", function()
   local tests = {
     "addr", "beneath", "buf", "heap", "json", "list", "listen", "log", "loop", "nearest", "packsize",
-    "pattern", "plain", "pool", "signals", "watch",
+    "pattern", "plain", "pool", "script", "signals", "watch",
   }
 
   local function run(arguments)

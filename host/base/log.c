@@ -13,6 +13,9 @@
 
 enum { MAX_FIELDS = 24, CHUNK = 4096, URGENT = 4096 };
 
+/* The most of one value that is written: a handler's error may have any length. */
+enum { LONGEST = 64 * 1024 };
+
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
 struct log_field
@@ -117,6 +120,26 @@ put_json_field(struct line *t, const struct log_field *f)
 }
 
 static void
+put_fields(struct log *log, struct line *t, const struct log_field *fields)
+{
+	for (; fields && fields->name; fields++) {
+		struct log_field f = *fields,
+				 whole = log_int("whole_length", (int64_t)f.len);
+		bool cut = f.str && f.len > LONGEST;
+
+		f.len = cut ? LONGEST : f.len;
+		if (log->format == LOG_JSON)
+			put_json_field(t, &f);
+		else
+			put_text_field(t, &f, log->multiline);
+		if (cut && log->format == LOG_JSON)
+			put_json_field(t, &whole);
+		else if (cut)
+			put_text_field(t, &whole, false);
+	}
+}
+
+static void
 compose(struct log *log, struct line *t, enum log_level level, const char *event,
 	const struct log_field *fields)
 {
@@ -129,8 +152,7 @@ compose(struct log *log, struct line *t, enum log_level level, const char *event
 		json_quote(t, event, strlen(event));
 		if (log->own.name)
 			put_json_field(t, &log->own);
-		for (; fields && fields->name; fields++)
-			put_json_field(t, fields);
+		put_fields(log, t, fields);
 		line_put(t, "}\n");
 		return;
 	}
@@ -141,8 +163,7 @@ compose(struct log *log, struct line *t, enum log_level level, const char *event
 	line_put(t, event);
 	if (log->own.name)
 		put_text_field(t, &log->own, log->multiline);
-	for (; fields && fields->name; fields++)
-		put_text_field(t, fields, log->multiline);
+	put_fields(log, t, fields);
 	line_put(t, "\n");
 }
 

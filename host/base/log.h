@@ -43,7 +43,8 @@ struct log_field log_str(const char *name, const char *value);
 struct log_field log_bytes(const char *name, const char *value, size_t len);
 struct log_field log_int(const char *name, int64_t value);
 
-/* Writes an event if its level is on.  fields may be NULL. */
+/* Writes an event if its level is on.  fields may be NULL.  Of a value of more than 64 KiB
+ * the beginning is written, and a field `whole_length`. */
 void log_event(struct log *log, enum log_level level, const char *event,
 	       const struct log_field *fields);
 

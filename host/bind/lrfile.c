@@ -27,6 +27,8 @@ read_failed(lua_State *L, ssize_t rc)
 		lua_pushliteral(L, "timeout");
 		return 2;
 	}
+	if (rc == -ENOMEM)
+		return luaL_error(L, "not enough memory");
 	return lerror_result(L, (int)-rc);
 }
 
@@ -37,6 +39,7 @@ read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx,
 	 lua_KFunction k, bool *parked)
 {
 	int top = lua_gettop(L);
+	bool collected = false;
 	ssize_t n;
 
 	for (;;) {
@@ -48,6 +51,11 @@ read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx,
 			*parked = true;
 			return n == -EAGAIN ? task_yield(L, ctx, k)
 					    : stream_park_in(L, s, ctx, k);
+		}
+		if (n == -ENOMEM && !collected) { /* garbage may be what is in the way */
+			collected = true;
+			lua_gc(L, LUA_GCCOLLECT);
+			continue;
 		}
 		if (n < 0)
 			return read_failed(L, n);

@@ -8,7 +8,7 @@
 struct stream;
 
 /* What a read gives when it has no data: nil, why [, errno].  rc: 0 end of stream, else
- * -errno. */
+ * -errno; -ENOMEM raises. */
 int read_failed(lua_State *L, ssize_t rc);
 
 #endif

@@ -1,6 +1,7 @@
 #include "bind/stream.h"
 
 #include "base/clock.h"
+#include "script/script.h"
 #include "script/task.h"
 
 #include <errno.h>
@@ -12,6 +13,57 @@
 /* Receives, and sends, of one task in a row before others get a turn. */
 enum { FILLS = 16, SENDS = 64 };
 
+static struct alloc *
+payer_of(const struct stream *s)
+{
+	const struct task *t = s->task ? s->task : s->io->sched->current;
+
+	return s->payer ? s->payer : t ? &t->script->state.alloc : NULL;
+}
+
+static size_t
+charge_of(size_t cap)
+{
+	return cap > STREAM_SPARED ? cap : 0;
+}
+
+/* To be called when a buffer has grown or gone. */
+static void
+charge(struct stream *s)
+{
+	size_t now = charge_of(s->in.cap) + charge_of(s->out.cap);
+
+	if (now == s->charged)
+		return;
+	s->payer = payer_of(s);
+	if (s->payer)
+		alloc_count(s->payer, (ptrdiff_t)(now - s->charged));
+	s->charged = now;
+}
+
+/* Whether the state may have a buffer that holds n bytes more.  What the peers of many
+ * connections send is bounded for each; what one handler has its own collect is not. */
+static bool
+may_keep(const struct stream *s, const struct buf *b, size_t n)
+{
+	size_t cap = b->cap * 2 > buf_len(b) + n ? b->cap * 2 : buf_len(b) + n;
+	struct alloc *a;
+
+	if (buf_len(b) + n <= STREAM_SPARED || buf_len(b) + n <= b->cap)
+		return true;
+	a = payer_of(s);
+	return !a || alloc_has_room(a, cap);
+}
+
+static bool
+keep(struct stream *s, struct buf *b, const char *p, size_t n)
+{
+	bool ok = may_keep(s, b, n) && buf_put(b, p, n);
+
+	charge(s);
+	return ok;
+}
+
 /* The receive buffer is needed again: what is unread in it moves to its stream. */
 static void
 settle(struct io *io)
@@ -21,7 +73,7 @@ settle(struct io *io)
 
 	io->borrower = NULL;
 	s->lent_len = 0;
-	if (n > 0 && !buf_put(&s->in, s->lent, n))
+	if (n > 0 && !keep(s, &s->in, s->lent, n))
 		s->lost = true; /* the next read reports it */
 }
 
@@ -98,6 +150,7 @@ push_out(struct stream *s)
 		if (n < 0) {
 			s->error = (int)-n;
 			buf_free(&s->out);
+			charge(s);
 			notice_failure(s);
 			break;
 		}
@@ -105,6 +158,7 @@ push_out(struct stream *s)
 		count_add(&s->io->bytes_out, (uint64_t)n);
 		buf_drop(&s->out, (size_t)n);
 	}
+	charge(s);
 	t = s->writer;
 	s->writer = NULL;
 	if (t)
@@ -272,6 +326,7 @@ stream_shut(struct stream *s)
 		linger_start(&s->io->lingers, loop_release_fd(&s->fd));
 	buf_free(&s->in);
 	buf_free(&s->out);
+	charge(s);
 	s->lent_len = 0;
 	s->scanned = 0;
 	s->closed = true;
@@ -312,8 +367,10 @@ stream_consume(struct stream *s, size_t n)
 	if (s->lent_len > 0) {
 		s->lent += n;
 		s->lent_len -= n;
-	} else
+	} else {
 		buf_drop(&s->in, n);
+		charge(s);
+	}
 }
 
 void
@@ -342,6 +399,8 @@ stream_fill(struct stream *s)
 		s->fills = 0;
 		return -EAGAIN;
 	}
+	if (!may_keep(s, &s->in, s->receive_max))
+		return -ENOMEM; /* before anything is received, and lost */
 	n = loop_recv(&s->fd, &s->in_op, s->receive_max, &p);
 	if (n == 0)
 		s->eof = true;
@@ -354,7 +413,10 @@ stream_fill(struct stream *s)
 		stream_lend(s, p, (size_t)n);
 		return n;
 	}
-	return buf_put(&s->in, p, (size_t)n) ? n : -ENOMEM;
+	if (keep(s, &s->in, p, (size_t)n))
+		return n;
+	s->lost = true;
+	return -ENOMEM;
 }
 
 void
@@ -384,7 +446,7 @@ stream_flush(struct stream *s)
 		if ((size_t)sent == n)
 			return;
 	}
-	if (!buf_put(&s->out, io->gather + sent, n - (size_t)sent)) {
+	if (!keep(s, &s->out, io->gather + sent, n - (size_t)sent)) {
 		s->error = ENOMEM;
 		return;
 	}
@@ -412,6 +474,7 @@ stream_replied(struct stream *s)
 		s->io->gathered = 0;
 	}
 	buf_free(&s->out);
+	charge(s);
 }
 
 size_t
@@ -425,6 +488,9 @@ collect(struct stream *s, const char *p, size_t n)
 {
 	struct io *io = s->io;
 
+	/* What has been kept at each wait of the task must go before there is more. */
+	if (!s->datagram && buf_len(&s->out) >= STREAM_GATHER)
+		return -EINPROGRESS;
 	if (io->gatherer != s) {
 		if (io->gatherer)
 			stream_flush(io->gatherer);
@@ -473,7 +539,7 @@ stream_write(struct stream *s, const char *p, size_t n)
 	if (s->error)
 		return -s->error;
 	if (s->datagram)
-		return buf_put(&s->out, p, n) ? (ssize_t)n : -ENOMEM;
+		return keep(s, &s->out, p, n) ? (ssize_t)n : -ENOMEM;
 	if (buf_len(&s->out) > 0)
 		return -EINPROGRESS;
 	s->sends++;

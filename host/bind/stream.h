@@ -23,6 +23,7 @@
 #include <lua.h>
 #include <stdint.h>
 
+struct alloc;
 struct dgram_local;
 struct log;
 struct sched;
@@ -32,6 +33,7 @@ enum {
 	STREAM_GATHER = 64 * 1024,   /* small writes collected before one send */
 	STREAM_DIRECT = 4 * 1024,    /* a write of this size is sent from where it is */
 	STREAM_MAX_LINE = 64 * 1024, /* the longest line or delimited part, unless told */
+	STREAM_SPARED = 256 * 1024,  /* a larger buffer counts as memory of the Lua state */
 };
 
 struct stream;
@@ -89,6 +91,8 @@ struct stream {
 	uint32_t collect_max; /* wbufsize */
 	uint32_t max_line;
 	struct task *writer; /* who waits to write */
+	struct alloc *payer; /* the memory of the state that large buffers count as, once */
+	size_t charged;      /* there are any; and how much of it */
 	struct loop_op out_op;
 	/* A datagram's sender, and the local address it wrote to; the request's. */
 	const struct addr *from;

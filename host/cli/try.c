@@ -224,9 +224,13 @@ verdict(const struct trial *t)
 		return EXIT_SYSTEM;
 	}
 	if (count_get(&c->accept_errors) > 0) {
-		fprintf(stderr, "moonport: the request could not begin\n");
+		fprintf(stderr, "moonport: the request could not begin: out of memory or "
+				"descriptors\n");
 		return EXIT_SYSTEM;
 	}
+	if (log_dropped(t->host.engine.log) > 0)
+		fprintf(stderr, "moonport: a log event was lost: out of memory, or nobody "
+				"reads standard error\n");
 	if (count_get(&c->timeouts) > 0 || count_get(&c->cancelled) > 0)
 		fprintf(stderr, "moonport: the request was %s\n",
 			count_get(&c->timeouts) > 0 ? "ended by a timeout" : "cancelled");

@@ -11,6 +11,7 @@
 #include "script/script.h"
 #include "script/task.h"
 
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,7 @@ stop(lua_State *L, struct runner *r)
 {
 	if (!r->loop)
 		return;
-	sched_lend(L, NULL);
+	sched_lend(L, NULL); /* takes no memory: the key is there */
 	while (!list_empty(&r->sched.tasks))
 		task_kill(LIST_ENTRY(r->sched.tasks.next, struct task, link));
 	pool_each(&r->io.streams, close_stream);
@@ -67,7 +68,8 @@ runner_gc(lua_State *L)
 	struct runner *r = luaL_checkudata(L, 1, RUNNER);
 
 	stop(L, r);
-	io_free(&r->io);
+	if (r->io.gather) /* it was opened; sockets may have used it until now */
+		io_free(&r->io);
 	return 0;
 }
 
@@ -88,6 +90,46 @@ main_ended(struct task *t, int status)
 	r->nresults = n;
 }
 
+static void
+push_class(lua_State *L)
+{
+	if (luaL_getmetatable(L, RUNNER) == LUA_TTABLE)
+		return;
+	lua_createtable(L, 0, 2);
+	lua_pushstring(L, RUNNER);
+	lua_setfield(L, -2, "__name");
+	lua_pushcfunction(L, runner_gc);
+	lua_setfield(L, -2, "__gc");
+	lua_pushvalue(L, -1);
+	lua_setfield(L, LUA_REGISTRYINDEX, RUNNER); /* only what is whole */
+	lua_replace(L, -2);
+}
+
+/* All that is not Lua's.  On failure there is nothing. */
+static int
+open_runner(lua_State *L, struct runner *r)
+{
+	struct script *sc = calloc(1, sizeof(*sc));
+	int rc = sc ? loop_new(&r->loop) : -ENOMEM;
+
+	if (rc < 0) {
+		free(sc);
+		return rc;
+	}
+	*sc =
+	    (struct script){.sched = &r->sched, .refs = 1, .state = {.L = L, .pause = -1}};
+	sched_init(&r->sched, r->loop);
+	rc = io_init(&r->io, &r->sched, &r->log);
+	if (rc < 0) {
+		loop_free(r->loop);
+		r->loop = NULL;
+		free(sc);
+		return rc;
+	}
+	r->script = sc;
+	return 0;
+}
+
 /* A runner on top of the stack, ready to start tasks. */
 static struct runner *
 new_runner(lua_State *L)
@@ -96,30 +138,16 @@ new_runner(lua_State *L)
 	int rc;
 
 	*r = (struct runner){.log = {.fd = STDERR_FILENO, .level = LOG_INFO}, .caller = L};
-	r->script = calloc(1, sizeof(*r->script));
-	if (!r->script)
+	push_class(L);
+	lua_setmetatable(L, -2); /* from here on its finalizer frees */
+	rc = open_runner(L, r);
+	if (rc == -ENOMEM)
 		luaL_error(L, "not enough memory");
-	*r->script =
-	    (struct script){.sched = &r->sched, .refs = 1, .state = {.L = L, .pause = -1}};
-	rc = loop_new(&r->loop);
-	if (rc < 0) {
-		free(r->script);
+	if (rc < 0)
 		luaL_error(L, "moonport.run: %s", strerror(-rc));
-	}
-	sched_init(&r->sched, r->loop);
-	if (io_init(&r->io, &r->sched, &r->log) < 0) {
-		loop_free(r->loop);
-		free(r->script);
-		luaL_error(L, "not enough memory");
-	}
-	if (luaL_newmetatable(L, RUNNER)) {
-		lua_pushcfunction(L, runner_gc);
-		lua_setfield(L, -2, "__gc");
-	}
-	lua_setmetatable(L, -2);
-	sched_lend(L, &r->sched);
 	lua_pushvalue(L, -1);
 	lua_rawsetp(L, LUA_REGISTRYINDEX, socket_anchor);
+	sched_lend(L, &r->sched);
 	return r;
 }
 
@@ -138,8 +166,10 @@ module_run(lua_State *L)
 	r = new_runner(L);
 	lua_insert(L, 1);
 	t = task_new(&r->sched, r->script);
-	if (!t || !lua_checkstack(t->co, nargs + 1))
+	if (!t || !lua_checkstack(t->co, nargs + 1)) {
+		stop(L, r);
 		return luaL_error(L, "not enough memory");
+	}
 	t->owner = r;
 	t->ended = main_ended;
 	lua_xmove(L, t->co, nargs + 1);

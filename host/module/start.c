@@ -303,11 +303,17 @@ push_class(lua_State *L)
 					{"__gc", started_gc},
 					{NULL, NULL}};
 
-	if (!luaL_newmetatable(L, META))
+	if (luaL_getmetatable(L, META) == LUA_TTABLE)
 		return;
+	lua_newtable(L);
+	lua_pushstring(L, META);
+	lua_setfield(L, -2, "__name");
 	luaL_setfuncs(L, meta, 0);
 	luaL_newlib(L, methods);
 	lua_setfield(L, -2, "methods");
+	lua_pushvalue(L, -1);
+	lua_setfield(L, LUA_REGISTRYINDEX, META); /* only what is whole */
+	lua_replace(L, -2);
 }
 
 /* Where a server listens, as fields of a new table. */
@@ -528,7 +534,7 @@ module_start(lua_State *L)
 	object = lua_newuserdatauv(L, sizeof(*object), 1);
 	*object = NULL;
 	push_class(L);
-	lua_setmetatable(L, 3);
+	lua_setmetatable(L, 3); /* from here on its finalizer frees */
 	*object = st = calloc(1, sizeof(*st));
 	if (!st)
 		return luaL_error(L, "not enough memory");

@@ -205,6 +205,23 @@ move(struct alloc *a, void *p, size_t old, size_t n)
 	return q;
 }
 
+void
+alloc_count(struct alloc *a, ptrdiff_t n)
+{
+	a->used += (size_t)n;
+	if (a->used < a->low)
+		a->low = a->used;
+}
+
+bool
+alloc_has_room(struct alloc *a, size_t n)
+{
+	if (!a->limit || a->used + n <= a->limit)
+		return true;
+	a->refused = true;
+	return false;
+}
+
 void *
 alloc_realloc(void *ud, void *p, size_t old, size_t n)
 {
@@ -221,10 +238,8 @@ alloc_realloc(void *ud, void *p, size_t old, size_t n)
 			a->low = a->used;
 		return NULL;
 	}
-	if (a->limit && n > old && a->used + (n - old) > a->limit) {
-		a->refused = true;
+	if (n > old && !alloc_has_room(a, n - old))
 		return NULL;
-	}
 	q = p ? move(a, p, old, n) : get(a, n);
 	if (q)
 		a->used += n - old;

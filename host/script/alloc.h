@@ -36,6 +36,12 @@ void alloc_init(struct alloc *a, size_t limit);
 /* A lua_Alloc; ud is the struct.  NULL: out of memory, or past the limit. */
 void *alloc_realloc(void *ud, void *p, size_t old, size_t n);
 
+/* n bytes more (or less) are kept elsewhere for the state's sake, and count as its own. */
+void alloc_count(struct alloc *a, ptrdiff_t n);
+
+/* Whether that many more would be within the limit; if not, it has refused them. */
+bool alloc_has_room(struct alloc *a, size_t n);
+
 /* In a process that will fork: room for the small blocks of a child that lives briefly.
  * False: out of memory. */
 bool alloc_reserve(struct alloc *a);

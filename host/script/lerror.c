@@ -27,9 +27,15 @@ lerror_push(lua_State *L, const char *code, const char *message, int err)
 		lua_pushinteger(L, err);
 		lua_setfield(L, -2, "errno");
 	}
-	if (luaL_newmetatable(L, META)) {
+	if (luaL_getmetatable(L, META) == LUA_TNIL) {
+		lua_createtable(L, 0, 2);
+		lua_pushstring(L, META);
+		lua_setfield(L, -2, "__name");
 		lua_pushcfunction(L, error_tostring);
 		lua_setfield(L, -2, "__tostring");
+		lua_pushvalue(L, -1);
+		lua_setfield(L, LUA_REGISTRYINDEX, META); /* only what is whole */
+		lua_replace(L, -2);
 	}
 	lua_setmetatable(L, -2);
 }

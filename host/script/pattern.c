@@ -337,12 +337,13 @@ static enum next
 back_reference(struct match *m)
 {
 	int i = m->item[1] - '1';
-	const struct capture *c = &m->captures[i];
+	const struct capture *c;
 
 	if (i < 0 || i >= m->ncaptures || pattern_is_open(m, (unsigned)i)) {
 		snprintf(m->error, sizeof(m->error), "invalid capture index %%%d", i + 1);
 		return BROKEN;
 	}
+	c = &m->captures[i];
 	if (c->len == PATTERN_POSITION || c->len > m->subject_end - m->at)
 		return RETRY;
 	m->steps -= c->len / 16;

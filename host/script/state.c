@@ -208,6 +208,12 @@ open_libraries(lua_State *L)
  * libraries are marked too often; more, and new strings are cold memory every time. */
 enum { GARBAGE = 512 * 1024 };
 
+/* A state that held this much leaves holes worth giving back to the system. */
+enum { MUCH = 4 * 1024 * 1024 };
+
+/* Collections in a row after a lack of memory. */
+enum { ROUNDS = 8 };
+
 void
 state_tune(struct state *st)
 {
@@ -233,11 +239,16 @@ state_relieve(struct state *st)
 {
 	size_t before;
 
-	st->alloc.refused = false;
-	do { /* each collection makes the table of all strings smaller by half */
+	/* Each collection makes the table of all strings smaller by half, and runs
+	 * finalizers, which may make more garbage. */
+	for (int i = 0; i < ROUNDS; i++) {
 		before = st->alloc.used;
+		st->alloc.refused = false;
 		lua_gc(st->L, LUA_GCCOLLECT);
-	} while (st->alloc.used < before - before / 4);
+		if (!st->alloc.refused && st->alloc.used >= before - before / 4)
+			break;
+	}
+	st->alloc.refused = false;
 	malloc_trim(0); /* what is free lies below what lives: only this gives it back */
 }
 
@@ -302,6 +313,7 @@ state_open(struct state *st, struct sched *s, size_t limit, const char *path,
 void
 state_close(struct state *st)
 {
+	size_t held = st->alloc.used;
 	struct sched *s = st->L ? sched_of(st->L) : NULL;
 	struct section section;
 
@@ -313,4 +325,6 @@ state_close(struct state *st)
 		slice_leave(s, NULL, &section);
 	st->L = NULL;
 	alloc_free(&st->alloc);
+	if (held > MUCH)
+		malloc_trim(0);
 }

@@ -41,6 +41,8 @@ close_ballot(struct ballot *b)
 	struct unit *u = b->unit;
 
 	b->unit = NULL;
+	if (!*b->why)
+		b->retried = NULL;
 	loop_timer_set(loop_of(b), &b->late, CLOCK_NEVER);
 	if (!b->next_due) {
 		b->next_due = true;
@@ -140,6 +142,20 @@ on_late(struct loop_timer *t)
 	look(b);
 }
 
+/* They may well be saved by now; but there are files that change whenever they are read. */
+static void
+retry_once(struct ballot *b)
+{
+	if (*b->why)
+		return;
+	if (b->retried == b->unit)
+		b->retried = NULL;
+	else {
+		b->retried = b->unit;
+		reload_ask(b->unit, NULL);
+	}
+}
+
 /* What a worker could go on with must be what the master has. */
 static void
 count_vote(struct ballot *b, struct process *p, const char *text)
@@ -151,8 +167,8 @@ count_vote(struct ballot *b, struct process *p, const char *text)
 	if (*text == '-')
 		refuse(b, p, text + 1);
 	else if (strcmp(text, own) != 0) {
+		retry_once(b);
 		refuse(b, p, "its files have changed while they were being loaded");
-		reload_ask(b->unit, NULL);
 	}
 }
 

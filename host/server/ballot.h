@@ -27,6 +27,7 @@ struct ballot {
 	struct unit *unit;      /* whose; NULL: none is under way */
 	bool switching;         /* all could, and were told to */
 	char why[BALLOT_WHY];   /* somebody could not */
+	struct unit *retried;   /* its files had changed, and it was begun again */
 	struct loop_timer late; /* then those who have not answered have failed it */
 	struct loop_task next;  /* a unit that waits for its ballot */
 	bool next_due;

@@ -80,9 +80,7 @@ static void
 adopted(struct server *s)
 {
 	if (s->mixin)
-		if (s->mixin)
-			(void)crew_adopt(
-			    s->mixin); /* without memory the old generation stays */
+		(void)crew_adopt(s->mixin); /* without memory the old generation stays */
 }
 
 static void

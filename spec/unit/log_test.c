@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -127,6 +128,35 @@ long_lines(int fd, struct log *log)
 	CHECK(strlen(drain(fd)) > sizeof(text));
 }
 
+/* What a handler says may be as long as its memory: the log keeps the beginning. */
+static void
+longer_lines(struct log *log)
+{
+	enum { LENGTH = 10 << 20 };
+	char *text = malloc(LENGTH), *line = malloc(1 << 20);
+	struct log_field f[] = {log_bytes("long", text, LENGTH), {0}};
+	FILE *file = tmpfile();
+	int was = log->fd;
+	size_t n;
+
+	if (!text || !line || !file) {
+		CHECK(!"memory and a file");
+		return;
+	}
+	memset(text, 1, LENGTH); /* each becomes six bytes of JSON */
+	log->fd = fileno(file);
+	log_event(log, LOG_INFO, "longer", f);
+	log->fd = was;
+	rewind(file);
+	n = fread(line, 1, (1 << 20) - 1, file);
+	line[n] = 0;
+	CHECK(n > 6 * 65536 && n < 6 * 65536 + 200);
+	CHECK(ends_with(line, "\\u0001\",\"whole_length\":10485760}\n"));
+	fclose(file);
+	free(text);
+	free(line);
+}
+
 void
 test_log(void)
 {
@@ -142,6 +172,7 @@ test_log(void)
 	levels(fds[0], &log);
 	gate(fds[0], &log);
 	long_lines(fds[0], &log);
+	longer_lines(&log);
 	full(fds[0], &log);
 	close(fds[0]);
 	log_event(&log, LOG_INFO, "to nobody",
