@@ -2,6 +2,7 @@
 
 #include "base/stack.h"
 #include "script/task.h"
+#include "script/trace.h"
 
 #include <lauxlib.h>
 #include <stdbool.h>
@@ -429,7 +430,7 @@ coro_push_traceback(lua_State *L, lua_State *co)
 		coro_push_traceback(L, inner);
 		lua_pushliteral(L, "\n");
 	}
-	luaL_traceback(L, co, NULL, 0);
+	trace_push(L, co, 0);
 	if (inner)
 		lua_concat(L, 3);
 }

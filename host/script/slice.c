@@ -16,8 +16,9 @@ static const int64_t LEAST_CLEANING = 50 * CLOCK_MS;
 /* A run is stuck when it goes on for so long after its limit. */
 static const int64_t STUCK = 100 * CLOCK_MS;
 
-/* After arming the hook, for so many times as long as that took, it is not done again. */
-enum { REST = 4 };
+/* After arming the hook, for so many times as long as that took, it is not done again; and
+ * past the limit. */
+enum { REST = 4, LATE_REST = 1 };
 
 static const struct allowance *
 allowance_of(const struct sched *s)
@@ -45,7 +46,8 @@ slice_used(const struct sched *s)
 	if (!s->meter)
 		return 0;
 	if (s->final.runs_now)
-		return s->final.used + meter_now() - s->final.began;
+		return (s->current ? s->current->final : s->final.used) + meter_now() -
+		       s->final.began;
 	return meter_used(s->meter) + (s->current ? s->current->cpu : 0);
 }
 
@@ -247,14 +249,16 @@ tell_stuck(struct meter *m, struct sched *s, lua_State *L)
 
 /* Lua walks the whole stack for that, and it may be deep: then it is done less often. */
 static void
-arm(struct meter *m, lua_State *L)
+arm(struct meter *m, lua_State *L, bool late)
 {
 	int64_t began = meter_now();
 
-	if (began < m->rest || lua_gethook(L) == on_count)
+	/* Also where it is armed: Lua may have been about to forget that just then. */
+	if (began < m->armed + (late ? LATE_REST : REST) * m->cost)
 		return;
 	lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
-	m->rest = began + REST * (meter_now() - began);
+	m->armed = meter_now();
+	m->cost = m->armed - began;
 }
 
 void
@@ -267,7 +271,7 @@ slice_tick(struct meter *m, struct sched *s)
 	    (int64_t)m->ticks * SLICE_MS * CLOCK_MS / 2 < a->slice)
 		return;
 	s->overdue = s->runs;
-	arm(m, s->running);
+	arm(m, s->running, used >= limit);
 	if (s->stuck && !m->told && limit != CLOCK_NEVER &&
 	    used - limit > STUCK + limit / 10)
 		tell_stuck(m, s, s->running);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "script/lerror.h"
 #include "script/script.h"
+#include "script/trace.h"
 #include "server/counters.h"
 #include "server/engine.h"
 #include "server/request.h"
@@ -75,6 +76,14 @@ count_kind(struct counters *c, lua_State *L)
 }
 
 void
+report_count(struct request *r, lua_State *L)
+{
+	r->failed = true;
+	count_kind(r->site->counters, L);
+	count_add(&r->site->counters->errors, 1);
+}
+
+void
 report_error(struct request *r, lua_State *L)
 {
 	struct counters *c = r->site->counters;
@@ -124,7 +133,7 @@ report_unsent(struct site *s, const char *why)
 static int
 push_traceback(lua_State *L)
 {
-	luaL_traceback(L, lua_touserdata(L, 1), NULL, 0);
+	trace_push(L, lua_touserdata(L, 1), 0);
 	return 1;
 }
 
