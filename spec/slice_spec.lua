@@ -161,7 +161,8 @@ describe("computing without end", function()
     run(p, "\ncoroutine.wrap(function()\n  local function hog()\n    while true do end\n  end\n  hog()\nend)()")
     local e = nth(p, "handler error", n + 1)
     assert.is_truthy(e.error:find("^piece:3: it has computed"), e.error)
-    assert.is_truthy(e.traceback:find("piece:3: in .-'hog'.*stack traceback:.*slice%.lua:%d+: in function"), e.traceback)
+    assert.is_truthy(e.traceback:find("piece:3: in .-'hog'.*stack traceback:.*slice%.lua:%d+: in function"),
+      e.traceback)
   end)
 
   it("closes variables of all coroutines, the innermost first; then comes finish", function()
