@@ -93,8 +93,15 @@ report_error(struct request *r, lua_State *L)
 	r->failed = true;
 	count_kind(c, L);
 	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
+		text = lua_touserdata(L, -1);
+		if (r->task->overrun > 2) { /* the first error is lost with the rest */
+			count_add(&c->errors, 1);
+			count_add(&c->cpu_limit, 1);
+			log_error(r, text, strlen(text), NULL);
+			return;
+		}
 		count_add(&c->cancelled, 1);
-		report_outcome(r, LOG_INFO, "cancelled", lua_touserdata(L, -1));
+		report_outcome(r, LOG_INFO, "cancelled", text);
 		return;
 	}
 	state_push_text(L, -1);
@@ -141,16 +148,18 @@ static void
 log_task(struct engine *e, struct task *t, const char *event)
 {
 	static const char *const states[] = {"new", "running", "waiting", "ready"};
-	struct request *r = t->owner;
-	char client[ADDR_TEXT];
+	const struct request *r = t->chore ? NULL : t->owner;
+	char client[ADDR_TEXT] = "";
 	lua_State *L = t->script->state.L;
 	struct log_field f[7];
 
-	addr_text(&r->client, client, sizeof(client));
+	if (r)
+		addr_text(&r->client, client, sizeof(client));
 	lua_pushcfunction(L, push_traceback);
 	lua_pushlightuserdata(L, t->co);
 	(void)state_call(L, 1, 1);
-	f[0] = log_str("server", r->site->view.name);
+	f[0] =
+	    r ? log_str("server", r->site->view.name) : log_str("script", t->script->path);
 	f[1] = log_str("client", client);
 	f[2] = log_int("generation", t->script->number);
 	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
