@@ -1,6 +1,7 @@
 -- How long a handler may compute: slices, cpu_limit, and that nothing gets round them.
 
 local host = require("support.host")
+local plain = require("support.plain")
 local sys = host.sys
 
 local LIMIT = 0.3
@@ -161,8 +162,7 @@ describe("computing without end", function()
     run(p, "\ncoroutine.wrap(function()\n  local function hog()\n    while true do end\n  end\n  hog()\nend)()")
     local e = nth(p, "handler error", n + 1)
     assert.is_truthy(e.error:find("^piece:3: it has computed"), e.error)
-    assert.is_truthy(e.traceback:find("piece:3: in .-'hog'.*stack traceback:.*slice%.lua:%d+: in function"),
-      e.traceback)
+    assert.is_truthy(e.traceback:find("piece:3: in .*hog.*stack traceback:.*slice%.lua:%d+: in function"), e.traceback)
   end)
 
   it("closes variables of all coroutines, the innermost first; then comes finish", function()
@@ -295,6 +295,210 @@ describe("a handler that waits now and then", function()
       or sys.cpu(p.pid) > 1.2
     c:close()
     assert.are.same({}, p:find("handler error"))
+    p:stop()
+  end)
+end)
+
+-- A script, its module `hog`, which computes without end when it is loaded, and a request's reply.
+local function script(text)
+  local folder = host.folder()
+  host.write("while true do end", folder .. "/hog.lua")
+  return host.write('local moonport = require("moonport") local H = { server = {} } ' .. text .. " return H",
+    folder .. "/script.lua")
+end
+
+describe("cpu_limit", function()
+  after_each(plain.cleanup)
+
+  for _, mixin in ipairs { "sync", "async", "threading", "forking" } do
+    for where, case in pairs {
+      setup = { "function H:setup() while true do end end function H:handle() end", "finish" },
+      handle = { "function H:handle() while true do end end", "finish" },
+      verify_request = { "function H.server.verify_request() while true do end end function H:handle() end", "finish" },
+      finish = { "function H:handle() self.wfile:write('handle') end function H:finish() while true do end end",
+        "handle" },
+      ["handle and finish"] = { "function H:handle() self.wfile:write('handle') while true do end end "
+        .. "function H:finish() self.wfile:write('finish') while true do end end", "handlefinish",
+        "it went on computing after its cpu_limit" },
+      handle_error = { "function H.server.handle_error() while true do end end function H:handle() error('x') end",
+        "finish" },
+      ["a module"] = { "function H:handle() pcall(require, 'hog') self.wfile:write('not reached') end", "finish" },
+    } do
+      it("holds under " .. mixin .. " in " .. where, function()
+        local p = host.start(script("function H:finish() self.wfile:write('finish') end " .. case[1]),
+          { args = { "--mixin=" .. mixin, table.unpack(LIMITED) } })
+        for i = 1, 2 do
+          local c <close> = host.connect(p:url())
+          assert.are.same({ case[2] }, { c:all() })
+          local e = nth(p, "handler error", i)
+          if case[3] then assert.are.equal(case[3], e.error) else seconds(e.error) end
+        end
+        p:stop()
+      end)
+    end
+  end
+
+  it("gives handle_error the error value", function()
+    local p = host.start(script("function H:handle() while true do end end "
+      .. "function H.server.handle_error(_, _, _, e) moonport.log('info', e.code .. ' ' .. tostring(e) "
+      .. ".. (e.traceback:match('^stack traceback') or '')) end"), { args = LIMITED })
+    local c <close> = host.connect(p:url())
+    c:all()
+    local told = nth(p, "script", 1).message
+    assert.is_truthy(told:find("^cpu_limit .*script%.lua:1: it has computed .*stack traceback$"), told)
+    assert.are.same({}, p:find("handler error"))
+    p:stop()
+  end)
+
+  for _, command in ipairs { "serve", "check", "try" } do
+    it("holds while a script is loaded, by " .. command, function()
+      for _, text in ipairs { "while true do end", "while true do pcall(error) end", "require('hog')" } do
+        local code, _, said = host.run { command, script(text), table.unpack(LIMITED) }
+        assert.are.equal(100, code)
+        seconds(said)
+      end
+    end)
+  end
+
+  it("holds in `moonport try`", function()
+    local code, out, said = host.run({ "try", script("function H:handle() self.wfile:write('a') while true do end end"),
+      table.unpack(LIMITED) })
+    assert.are.same({ 1, "a" }, { code, out })
+    seconds(said)
+  end)
+
+  it("holds while a script is loaded again, in save and in init; the old one serves, meanwhile as well", function()
+    local lines = "function H:handle() for l in self.rfile:lines('L') do self.wfile:write(l) end end "
+    local old = lines .. "function H.save() return {} end "
+    local path = script(old)
+    local p = host.start(path, { args = LIMITED })
+    local c <close> = host.connect(p:url())
+    local n = 0
+    local function refused(with, was)
+      host.write(host.read(script((was or old) .. with)), path)
+      n = n + 1
+      p:kill("HUP")
+      local asked = 0
+      local e = host.eventually("reload failed", function()
+        assert.are.equal("well", c:ask("well"))
+        asked = asked + 1
+        return p:find("reload failed")[n]
+      end)
+      seconds(e.why)
+      assert.is_true(asked > 10, "round trips meanwhile: " .. asked)
+    end
+    refused("while true do end")
+    refused("require('hog')")
+    refused("function H.init() while true do end end")
+    local saves = lines .. "function H.save() while true do end end "
+    host.write(host.read(script(saves)), path)
+    p:kill("HUP")
+    nth(p, "reloaded", 1)
+    refused("", saves)
+    c:close()
+    p:stop()
+  end)
+
+  it("and time_slice may be none", function()
+    local spin = "local till = os.clock() + 0.4 while os.clock() < till do end self.wfile:write('well')"
+    for _, args in ipairs { { "cpu_limit=none" }, { "time_slice=none", "cpu_limit=1" }, { "cpu_limit=none",
+      "time_slice=none" } } do
+      local argv = {}
+      for _, a in ipairs(args) do argv[#argv + 1] = "-o" argv[#argv + 1] = a end
+      local p = host.start(script("function H:handle() " .. spin .. " end"), { args = argv })
+      local c <close> = host.connect(p:url())
+      assert.are.equal("well", (c:all()))
+      c:close()
+      p:stop()
+    end
+    local p = host.start("spec/fixtures/slice.lua", { args = { "-o", "time_slice=none", table.unpack(LIMITED) } })
+    assert.are.equal("finish\n", run(p, "while true do end"))
+    seconds(nth(p, "handler error", 1).error)
+    p:stop()
+  end)
+
+  it("is checked", function()
+    for _, option in ipairs { "cpu_limit=0", "cpu_limit=-1", "time_slice=0", "cpu_limit=x" } do
+      local code, _, said = host.run { "serve", script("function H:handle() end"), "-o", option }
+      assert.are.equal(100, code)
+      assert.is_truthy(said:find(option:match("^[^=]+"), 1, true), said)
+    end
+  end)
+
+  for _, mixin in ipairs { "async", "threading" } do
+    it("holds in a plain Lua process, under " .. mixin, function()
+      local p = plain.start([[
+        local server = moonport.start(arg[2], { mixin = arg[3], options = { cpu_limit = 0.3 } })
+        say("at", server.url)
+        io.read()
+        server:shutdown()]], "spec/fixtures/slice.lua", mixin)
+      for _ = 1, 2 do
+        assert.are.equal("finish\n", run(p:url(), "while true do pcall(function() while true do end end) end"))
+      end
+      assert.are.equal("well\nended\nfinish\n", run(p:url(), "self.wfile:write('well\\n')"))
+      p:tell("")
+      p:done()
+    end)
+  end
+end)
+
+describe("a slice", function()
+  after_each(host.cleanup)
+
+  for _, hogs in ipairs { 2, 20 } do
+    it("is all that " .. hogs .. " hogs get before others have their turn", function()
+      local p = fixture { "-o", "cpu_limit=2" }
+      local clients = {}
+      for i = 1, 64 do
+        clients[i] = begin(p, "for l in self.rfile:lines('L') do self.wfile:write(l) end")
+      end
+      local greedy = {}
+      for i = 1, hogs do
+        greedy[i] = begin(p, i % 2 == 0 and "while true do pcall(error) end" or "while true do end")
+      end
+      -- All conversations at once, again and again, while no hog has ended: each round would last for a hog's whole
+      -- limit if one had to end first.
+      local began, rounds = sys.now(), 0
+      while rounds < 20 do
+        for _, c in ipairs(clients) do assert(c:send("a line\n")) end
+        for _, c in ipairs(clients) do assert.are.equal("a line", c:line()) end
+        rounds = rounds + 1
+      end
+      assert.are.same({}, p:find("handler error"), "after " .. sys.now() - began .. " s")
+      assert.is_true(stats(p).preempted >= 20)
+      for _, c in ipairs(greedy) do c:reset() end
+      for _, c in ipairs(clients) do c:close() end
+      p:kill("KILL") -- the hogs would go on for 40 s
+      p:wait()
+    end)
+  end
+
+  it("leaves who computes to be seen: SIGUSR1 tells of it, with its place", function()
+    local p = fixture { "-o", "cpu_limit=3" }
+    local c <close> = begin(p, "\nself.wfile:write('x') self.wfile:flush()\nwhile true do end")
+    assert.are.equal("x", c:receive(1))
+    host.eventually("a task that computes", function()
+      p:kill("USR1")
+      for _, e in ipairs(p:find("task")) do
+        if e.state == "computing" then return e.traceback:find("piece:%d: in") end
+      end
+    end)
+    c:all()
+    p:stop()
+  end)
+
+  it("leaves a script that is loaded to be seen, too", function()
+    local path = script("function H:handle() end")
+    local p = host.start(path, { args = { "-o", "cpu_limit=3" } })
+    host.write("while true do end", path)
+    p:kill("HUP")
+    host.eventually("a task that loads", function()
+      p:kill("USR1")
+      for _, e in ipairs(p:find("task")) do
+        if e.script == path then return e.traceback:find("script.lua:1: in", 1, true) end
+      end
+    end)
+    nth(p, "reload failed", 1)
     p:stop()
   end)
 end)

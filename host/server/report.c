@@ -93,8 +93,15 @@ report_error(struct request *r, lua_State *L)
 	r->failed = true;
 	count_kind(c, L);
 	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
+		text = lua_touserdata(L, -1);
+		if (r->task->overrun > 2) { /* the first error is lost with the rest */
+			count_add(&c->errors, 1);
+			count_add(&c->cpu_limit, 1);
+			log_error(r, text, strlen(text), NULL);
+			return;
+		}
 		count_add(&c->cancelled, 1);
-		report_outcome(r, LOG_INFO, "cancelled", lua_touserdata(L, -1));
+		report_outcome(r, LOG_INFO, "cancelled", text);
 		return;
 	}
 	state_push_text(L, -1);
