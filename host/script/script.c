@@ -27,15 +27,17 @@ base_name(const char *path)
 
 /* Reads the script into its sources, with clearer sentences than Lua's loader has. */
 static int
-read_script(struct sources *s, const char *path, bool strict, char *why, size_t size)
+read_script(struct sources *s, const char *path, const struct script_options *o, char *why,
+	    size_t size)
 {
 	struct text text = {0};
-	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+	int wait = o->number > 1 ? O_NONBLOCK : 0; /* a pipe: others are served meanwhile */
+	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC | wait);
 	int rc = fd < 0 ? -errno : 0;
 
 	*why = 0;
 	if (rc == 0)
-		rc = text_read(fd, path, strict, &text, why, size);
+		rc = text_read(fd, path, o->strict, &text, why, size);
 	if (rc < 0 && !*why)
 		snprintf(why, size, "cannot read the script %s: %s", path,
 			 rc == -EISDIR ? "it is a folder" : strerror(-rc));
@@ -298,7 +300,7 @@ open_script(struct script *sc, const struct script_options *o, char *why, size_t
 	int rc = 0;
 
 	if (!o->sources)
-		rc = read_script(sc->sources, sc->path, o->strict, why, size);
+		rc = read_script(sc->sources, sc->path, o, why, size);
 	if (rc < 0)
 		return rc;
 	search = search_path(sc->path, o->lua_path);

@@ -41,8 +41,9 @@ struct children {
 	struct shared {
 		_Atomic unsigned newest; /* generation */
 		_Atomic bool shutdown;   /* a child's script has asked for it */
-		/* What became of the last reload; written before `reloads` moves. */
+		/* What became of the last reload; odd: it is being written. */
 		_Atomic unsigned reloads;
+		int64_t began;   /* clock_now() */
 		unsigned number; /* of the generation; 0: see why */
 		char why[SCRIPT_ERROR];
 		struct stuck_report stuck;

@@ -544,6 +544,10 @@ void
 crew_prepared(struct crew *c, struct seat *s, int rc, const char *why)
 {
 	pthread_mutex_lock(&c->mutex);
+	if (s->inbox.prepare) { /* it is late, and was asked for another one meanwhile */
+		pthread_mutex_unlock(&c->mutex);
+		return;
+	}
 	if (s->due && c->preparing > 0) {
 		if (rc < 0 && !*c->why)
 			snprintf(c->why, sizeof(c->why), "%s", why);

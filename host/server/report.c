@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "script/lerror.h"
 #include "script/script.h"
+#include "script/trace.h"
 #include "server/counters.h"
 #include "server/engine.h"
 #include "server/request.h"
@@ -75,6 +76,14 @@ count_kind(struct counters *c, lua_State *L)
 }
 
 void
+report_count(struct request *r, lua_State *L)
+{
+	r->failed = true;
+	count_kind(r->site->counters, L);
+	count_add(&r->site->counters->errors, 1);
+}
+
+void
 report_error(struct request *r, lua_State *L)
 {
 	struct counters *c = r->site->counters;
@@ -124,25 +133,38 @@ report_unsent(struct site *s, const char *why)
 static int
 push_traceback(lua_State *L)
 {
-	luaL_traceback(L, lua_touserdata(L, 1), NULL, 0);
+	trace_push(L, lua_touserdata(L, 1), 0);
 	return 1;
+}
+
+/* Whose task it is: a request's, or (a chore) nobody's but the script's. */
+static void
+name_task(const struct task *t, struct log_field f[2], char client[ADDR_TEXT])
+{
+	const struct request *r = t->owner;
+
+	if (t->chore) {
+		f[0] = log_str("script", t->script->path);
+		f[1] = log_str("client", NULL);
+		return;
+	}
+	addr_text(&r->client, client, ADDR_TEXT);
+	f[0] = log_str("server", r->site->view.name);
+	f[1] = log_str("client", client);
 }
 
 static void
 log_task(struct engine *e, struct task *t, const char *event)
 {
 	static const char *const states[] = {"new", "running", "waiting", "ready"};
-	struct request *r = t->owner;
 	char client[ADDR_TEXT];
 	lua_State *L = t->script->state.L;
 	struct log_field f[7];
 
-	addr_text(&r->client, client, sizeof(client));
 	lua_pushcfunction(L, push_traceback);
 	lua_pushlightuserdata(L, t->co);
 	(void)state_call(L, 1, 1);
-	f[0] = log_str("server", r->site->view.name);
-	f[1] = log_str("client", client);
+	name_task(t, f, client);
 	f[2] = log_int("generation", t->script->number);
 	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
 	f[4] = log_str("state", t->cpu > 0 ? "computing" : states[t->state]);
