@@ -183,7 +183,7 @@ describe("docs/limits.md", function()
     assert.are.equal("1", printed:match("cpu_limit (%d+)"))
     assert.is_true(tonumber(printed:match("preempted (%d+)")) > 20, printed)
     assert.is_true(tonumber(printed:match("^%d+")) > 20, printed) -- without slices there are three
-    assert.matches("scripts/busy.lua:11: it has computed for 2[%d.]* s without a wait", p:log())
+    assert.matches("scripts/busy.lua:12: it has computed for 2[%d.]* s without a wait", p:log())
   end)
 
   it("names all counters", function()
