@@ -447,12 +447,13 @@ more_room(struct script *sc)
 void
 script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 {
-	if (!clean)
+	if (!clean && !coro_is_doomed(co))
 		lua_resetthread(co);
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (!coro_is_known(co) && (sc->nspare < sc->room || more_room(sc))) {
+	if (!coro_is_known(co) && !coro_is_doomed(co) &&
+	    (sc->nspare < sc->room || more_room(sc))) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else

@@ -127,6 +127,7 @@ on_count(lua_State *L, lua_Debug *ar)
 		if (!can_yield(L, s)) { /* armed as it is, it fires again if this is caught
 					 */
 			slice_push_error(L, L, slice_used(s));
+			coro_doom(L);
 			lua_error(L);
 		}
 		lua_getinfo(L, "l", ar);
@@ -146,6 +147,17 @@ slice_pass_on(lua_State *L, const struct sched *s)
 {
 	if (s->overdue == s->runs)
 		lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+}
+
+void
+slice_check(lua_State *L)
+{
+	struct sched *s = sched_of(L);
+
+	if (s && s->meter && s->overdue == s->runs && past_limit(s)) {
+		slice_push_error(L, L, slice_used(s));
+		lua_error(L);
+	}
 }
 
 bool
@@ -267,7 +279,7 @@ slice_tick(struct meter *m, struct sched *s)
 	const struct allowance *a = allowance_of(s);
 	int64_t limit = slice_limit(s), used = slice_used(s);
 
-	if (used < a->slice && used < limit &&
+	if (meter_used(m) < a->slice && used < limit &&
 	    (int64_t)m->ticks * SLICE_MS * CLOCK_MS / 2 < a->slice)
 		return;
 	s->overdue = s->runs;

@@ -98,6 +98,17 @@ state_try(lua_State *L, int nargs, int nresults)
 	return lua_pcall(L, nargs, nresults, 0);
 }
 
+/* What load() reads from, which is upvalue 1: a C function might feed it for ever. */
+static int
+read_piece(lua_State *L)
+{
+	slice_check(L);
+	lua_settop(L, 0);
+	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_call(L, 0, 1);
+	return 1;
+}
+
 /* load() as Lua's own, but for text only: bytecode can break out of any sandbox. */
 static int
 text_load(lua_State *L)
@@ -109,6 +120,11 @@ text_load(lua_State *L)
 
 	luaL_argexpected(L, type == LUA_TFUNCTION || lua_isstring(L, 1), 1, "function");
 	lua_settop(L, n);
+	if (type == LUA_TFUNCTION) {
+		lua_pushvalue(L, 1);
+		lua_pushcclosure(L, read_piece, 1);
+		lua_replace(L, 1);
+	}
 	lua_pushliteral(L, "t");
 	lua_replace(L, 3);
 	lua_pushvalue(L, lua_upvalueindex(1));
