@@ -80,7 +80,8 @@ sources_attach(lua_State *L, struct sources *s, bool record)
 void
 sources_seal(struct sources *s)
 {
-	s->record = false;
+	if (s->record) /* else threads share it */
+		s->record = false;
 }
 
 static struct sources *
