@@ -387,7 +387,7 @@ task_current(lua_State *L)
 	if (!s || !s->current || s->current->chore)
 		luaL_error(
 		    L, "this waits, and only a request can: it was called while no request "
-		       "was running (a script being loaded, or a finalizer)");
+		       "was running (a script being loaded, save, init or a finalizer)");
 	return s->current;
 }
 

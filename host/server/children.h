@@ -78,7 +78,7 @@ void children_reap(struct children *c);
 void children_wait(struct children *c);
 
 /* Sends all of them a signal. */
-void children_signal(struct children *c, int signo);
+void children_signal(const struct children *c, int signo);
 
 /* How many run the generation of this number. */
 unsigned children_running(const struct children *c, unsigned generation);

@@ -8,6 +8,7 @@
 #include "server/children.h"
 #include "server/host.h"
 #include "server/policy.h"
+#include "server/report.h"
 #include "server/server.h"
 #include "server/unit.h"
 
@@ -65,6 +66,8 @@ on_signal(void *arg, int signo)
 {
 	struct server *s = arg;
 
+	if (signo == SIGUSR1) /* the parent has been asked what runs */
+		report_tasks(s->site.engine, "task");
 	if (signo != SIGTERM && signo != SIGQUIT && signo != SIGUSR2)
 		return;
 	s->listener.ino = 0; /* its path is the parent's */
@@ -494,8 +497,10 @@ log_requests(const struct server *s, const char *event)
 {
 	const struct family *f = s->mixin;
 
-	if (f)
-		children_log(&f->children, event);
+	if (!f)
+		return;
+	children_log(&f->children, event);
+	children_signal(&f->children, SIGUSR1); /* each has a traceback to tell */
 }
 
 static void

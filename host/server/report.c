@@ -1,9 +1,9 @@
 #include "server/report.h"
 
 #include "base/clock.h"
+#include "script/coro.h"
 #include "script/lerror.h"
 #include "script/script.h"
-#include "script/trace.h"
 #include "server/counters.h"
 #include "server/engine.h"
 #include "server/request.h"
@@ -140,7 +140,7 @@ report_unsent(struct site *s, const char *why)
 static int
 push_traceback(lua_State *L)
 {
-	trace_push(L, lua_touserdata(L, 1), 0);
+	coro_push_traceback(L, lua_touserdata(L, 1));
 	return 1;
 }
 

@@ -393,6 +393,7 @@ server_stats(const struct server *s, struct server_stats *out)
 	if (s->board) {
 		out->workers = s->board->set->memory->accepting;
 		out->workers_died = count_get(&s->board->set->memory->died);
+		count_add(&out->counters.stuck, count_get(&s->board->set->memory->stuck));
 	}
 }
 
