@@ -192,8 +192,7 @@ work(void *arg)
 	bool last;
 
 	if (c->given.cpu_limit != ATTR_NONE || c->given.time_slice != ATTR_NONE)
-		(void)meter_open(
-		    &w->meter); /* the server's thread has said so if it fails */
+		open_meter(w);
 	pthread_mutex_lock(&c->mutex);
 	while ((s = next_seat(w)))
 		if (seat_claim(s))
