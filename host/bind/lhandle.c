@@ -20,6 +20,8 @@ handle_class(lua_State *L, const char *name, const luaL_Reg *methods)
 	lua_pushvalue(L, -3);
 	luaL_setfuncs(L, methods, 2);
 	lua_setfield(L, -2, "__index");
+	lua_pushboolean(L, 0); /* all requests of the state share it */
+	lua_setfield(L, -2, "__metatable");
 }
 
 struct handle *

@@ -2,6 +2,7 @@
 
 #include "base/stack.h"
 #include "script/task.h"
+#include "script/trace.h"
 
 #include <lauxlib.h>
 #include <stdbool.h>
@@ -9,8 +10,9 @@
 #include <string.h>
 
 /* A state's extra space holds its scheduler; the lowest bits mark a coroutine that stands
- * in a wait, which nobody but the scheduler may resume, and one that a script knows. */
-enum { WAITING = 1, KNOWN = 2, BITS = 3 };
+ * in a wait, which nobody but the scheduler may resume, one that a script knows, and one in
+ * which a hook has raised an error: Lua lets no other hook fire there any more. */
+enum { WAITING = 1, KNOWN = 2, DOOMED = 4, BITS = 7 };
 
 static uintptr_t *
 space_of(lua_State *L)
@@ -28,6 +30,18 @@ int
 coro_is_waiting(lua_State *co)
 {
 	return *space_of(co) & WAITING;
+}
+
+void
+coro_doom(lua_State *co)
+{
+	*space_of(co) |= DOOMED;
+}
+
+int
+coro_is_doomed(lua_State *co)
+{
+	return (*space_of(co) & DOOMED) != 0;
 }
 
 int
@@ -203,6 +217,8 @@ drive(lua_State *L, lua_State *co, int n, lua_KContext wrapped)
 			s->barrier = L;
 		s->running = co;
 	}
+	if (s)
+		slice_pass_on(co, s);
 	status = lua_resume(co, L, n, &nres);
 	if (s) {
 		s->running = running;
@@ -263,6 +279,10 @@ close_variables(lua_State *L, lua_State *co, const char *name)
 
 	if (!s)
 		return lua_resetthread(co);
+	if (coro_is_doomed(co)) { /* what it has to close could not be ended */
+		lua_pushliteral(co, "ended by cpu_limit");
+		return LUA_ERRRUN;
+	}
 	if (is_deep(s)) {
 		lua_pushliteral(co, "C stack overflow");
 		return LUA_ERRRUN;
@@ -429,7 +449,7 @@ coro_push_traceback(lua_State *L, lua_State *co)
 		coro_push_traceback(L, inner);
 		lua_pushliteral(L, "\n");
 	}
-	luaL_traceback(L, co, NULL, 0);
+	trace_push(L, co, 0);
 	if (inner)
 		lua_concat(L, 3);
 }
@@ -445,7 +465,8 @@ coro_close(lua_State *L, lua_State *co)
 	coro_mark_waiting(co, 0);
 	lua_sethook(co, NULL, 0, 0);
 	s->running = co;
-	lua_resetthread(co);
+	if (!coro_is_doomed(co))
+		lua_resetthread(co);
 	lua_settop(co, 0);
 }
 

@@ -14,6 +14,10 @@ int luaopen_moonport_coroutine(lua_State *L);
 void coro_mark_waiting(lua_State *co, int waiting);
 int coro_is_waiting(lua_State *co);
 
+/* A hook has raised an error in it: nothing more may run there. */
+void coro_doom(lua_State *co);
+int coro_is_doomed(lua_State *co);
+
 /* A script has got hold of it by coroutine.running(). */
 int coro_is_known(lua_State *co);
 

@@ -18,14 +18,26 @@ saved(lua_State *L, int status, lua_KContext ctx)
 	return 0;
 }
 
+/* Pushes the handler's function of that name; false: it has none. */
+static bool
+push_function(lua_State *L, const struct script *sc, const char *name)
+{
+	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
+	if (lua_getfield(L, -1, name) == LUA_TNIL)
+		return false;
+	if (!lua_isfunction(L, -1))
+		luaL_error(L, "%s must be a function, not a %s", name,
+			   luaL_typename(L, -1));
+	return true;
+}
+
 /* The chore.  Argument: the struct. */
 static int
 save(lua_State *L)
 {
 	struct handover *h = lua_touserdata(L, 1);
 
-	lua_rawgeti(L, LUA_REGISTRYINDEX, h->script->handler_ref);
-	if (lua_getfield(L, -1, "save") == LUA_TNIL)
+	if (!push_function(L, h->script, "save"))
 		return 0;
 	lua_replace(L, 2);
 	lua_callk(L, 0, 1, 0, saved);
@@ -45,8 +57,7 @@ init(lua_State *L)
 {
 	struct handover *h = lua_touserdata(L, 1);
 
-	lua_rawgeti(L, LUA_REGISTRYINDEX, h->script->handler_ref);
-	if (lua_getfield(L, -1, "init") == LUA_TNIL)
+	if (!push_function(L, h->script, "init"))
 		return 0;
 	plain_read(L, buf_data(&h->data), buf_len(&h->data));
 	lua_callk(L, 1, 0, 0, initialized);

@@ -181,6 +181,7 @@ iterate(lua_State *L)
 	const struct iterator *it = lua_touserdata(L, lua_upvalueindex(3));
 	struct match m;
 
+	slice_check(L);
 	if (!it->from)
 		return 0;
 	pattern_init(&m, s, ls, p, lp, lua_touserdata(L, lua_upvalueindex(4)), false);

@@ -6,7 +6,24 @@
 #include <lauxlib.h>
 #include <string.h>
 
-/* The searcher for Lua modules. */
+/* A path of more bytes would keep the search busy for long, out of reach of any limit. */
+enum { LONGEST = 64 * 1024 };
+
+/* package.searchpath, which is upvalue 1, for paths of a sensible length. */
+static int
+bounded_searchpath(lua_State *L)
+{
+	size_t n;
+
+	luaL_checklstring(L, 2, &n);
+	luaL_argcheck(L, n <= LONGEST, 2, "path too long");
+	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_insert(L, 1);
+	lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+	return lua_gettop(L);
+}
+
+/* The searcher for Lua modules.  Upvalues: package, its searchpath. */
 static int
 search(lua_State *L)
 {
@@ -16,16 +33,16 @@ search(lua_State *L)
 	if (file)
 		lua_pushstring(L, file);
 	else {
-		lua_getglobal(L, "package");
-		lua_getfield(L, -1, "searchpath");
+		lua_pushvalue(L, lua_upvalueindex(2)); /* searchpath */
 		lua_pushstring(L, name);
-		lua_getfield(L, -3, "path");
+		if (lua_getfield(L, lua_upvalueindex(1), "path") != LUA_TSTRING)
+			return luaL_error(L, "'package.path' must be a string");
 		lua_call(L, 2, 2);
 		if (lua_isnil(L, -2))
 			return 1; /* what was tried */
 		lua_pop(L, 1);
 	}
-	file = lua_tostring(L, -1);
+	file = luaL_checkstring(L, -1);
 	if (sources_load(L, name, file) != LUA_OK &&
 	    strstr(lua_tostring(L, -1), "binary chunk"))
 		return luaL_error(
@@ -128,8 +145,13 @@ require_install(lua_State *L, const char *path)
 	lua_pushvalue(L, -1);
 	lua_pushcclosure(L, require, 1);
 	lua_setglobal(L, "require");
+	lua_getfield(L, -1, "searchpath");
+	lua_pushcclosure(L, bounded_searchpath, 1);
+	lua_setfield(L, -2, "searchpath");
 	lua_getfield(L, -1, "searchers");
-	lua_pushcfunction(L, search);
+	lua_pushvalue(L, -2);
+	lua_getfield(L, -1, "searchpath");
+	lua_pushcclosure(L, search, 2);
 	lua_rawseti(L, -2, 2);
 	lua_pop(L, 1);
 	if (path) {

@@ -27,15 +27,17 @@ base_name(const char *path)
 
 /* Reads the script into its sources, with clearer sentences than Lua's loader has. */
 static int
-read_script(struct sources *s, const char *path, bool strict, char *why, size_t size)
+read_script(struct sources *s, const char *path, const struct script_options *o, char *why,
+	    size_t size)
 {
 	struct text text = {0};
-	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+	int wait = o->number > 1 ? O_NONBLOCK : 0; /* a pipe: others are served meanwhile */
+	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC | wait);
 	int rc = fd < 0 ? -errno : 0;
 
 	*why = 0;
 	if (rc == 0)
-		rc = text_read(fd, path, strict, &text, why, size);
+		rc = text_read(fd, path, o->strict, &text, why, size);
 	if (rc < 0 && !*why)
 		snprintf(why, size, "cannot read the script %s: %s", path,
 			 rc == -EISDIR ? "it is a folder" : strerror(-rc));
@@ -298,7 +300,7 @@ open_script(struct script *sc, const struct script_options *o, char *why, size_t
 	int rc = 0;
 
 	if (!o->sources)
-		rc = read_script(sc->sources, sc->path, o->strict, why, size);
+		rc = read_script(sc->sources, sc->path, o, why, size);
 	if (rc < 0)
 		return rc;
 	search = search_path(sc->path, o->lua_path);
@@ -445,12 +447,13 @@ more_room(struct script *sc)
 void
 script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 {
-	if (!clean)
+	if (!clean && !coro_is_doomed(co))
 		lua_resetthread(co);
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (!coro_is_known(co) && (sc->nspare < sc->room || more_room(sc))) {
+	if (!coro_is_known(co) && !coro_is_doomed(co) &&
+	    (sc->nspare < sc->room || more_room(sc))) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else

@@ -35,6 +35,10 @@ void slice_pass_on(lua_State *L, const struct sched *s);
  * slice_pause().  Cheap. */
 bool slice_over(lua_State *L);
 
+/* Raises if the task is past its limit: for a C function that another one may call again
+ * and again, and that cannot pause.  Cheap. */
+void slice_check(lua_State *L);
+
 /* Lets others go first: `return slice_pause(L, ctx, k)`.  k is called when it is this one's
  * turn again; at once, where L cannot be suspended.  Past the limit the task is ended, or,
  * where that cannot be, an error is raised. */

@@ -80,7 +80,8 @@ sources_attach(lua_State *L, struct sources *s, bool record)
 void
 sources_seal(struct sources *s)
 {
-	s->record = false;
+	if (s->record) /* else it is sealed, and others read it */
+		s->record = false;
 }
 
 static struct sources *
@@ -211,7 +212,8 @@ load_file(lua_State *L, struct sources *record, const char *name, const char *fi
 	int fd, rc, status;
 
 	lua_pushfstring(L, "@%s", file); /* now: this may raise */
-	fd = sandbox_open(L, file, O_RDONLY, name ? SANDBOX_MODULES : SANDBOX_FILES);
+	fd = sandbox_open(L, file, name ? O_RDONLY | O_NONBLOCK : O_RDONLY,
+			  name ? SANDBOX_MODULES : SANDBOX_FILES);
 	rc = fd < 0 ? fd : text_read(fd, file, sources_strict(L), &text, why, sizeof(why));
 	if (rc < 0) {
 		lua_pop(L, 1);

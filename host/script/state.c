@@ -8,11 +8,13 @@
 #include "script/lerror.h"
 #include "script/lstring.h"
 #include "script/ltable.h"
+#include "script/lxpcall.h"
 #include "script/require.h"
 #include "script/sandbox.h"
 #include "script/slice.h"
 #include "script/sources.h"
 #include "script/task.h"
+#include "script/trace.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -67,7 +69,7 @@ state_traceback(lua_State *L)
 	state_push_text(L, 1);
 	lua_pushliteral(L,
 			"\n"); /* not by luaL_traceback(): the text may have a NUL in it */
-	luaL_traceback(L, L, NULL, 1);
+	trace_push(L, L, 1);
 	lua_concat(L, 3);
 	return 1;
 }
@@ -96,6 +98,17 @@ state_try(lua_State *L, int nargs, int nresults)
 	return lua_pcall(L, nargs, nresults, 0);
 }
 
+/* What load() reads from, which is upvalue 1: a C function might feed it for ever. */
+static int
+read_piece(lua_State *L)
+{
+	slice_check(L);
+	lua_settop(L, 0);
+	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_call(L, 0, 1);
+	return 1;
+}
+
 /* load() as Lua's own, but for text only: bytecode can break out of any sandbox. */
 static int
 text_load(lua_State *L)
@@ -107,6 +120,11 @@ text_load(lua_State *L)
 
 	luaL_argexpected(L, type == LUA_TFUNCTION || lua_isstring(L, 1), 1, "function");
 	lua_settop(L, n);
+	if (type == LUA_TFUNCTION) {
+		lua_pushvalue(L, 1);
+		lua_pushcclosure(L, read_piece, 1);
+		lua_replace(L, 1);
+	}
 	lua_pushliteral(L, "t");
 	lua_replace(L, 3);
 	lua_pushvalue(L, lua_upvalueindex(1));
@@ -188,6 +206,7 @@ open_libraries(lua_State *L)
 		sandbox_enter(L, boxed, lua_touserdata(L, 4));
 	files_watch(L);
 	finalizer_guard(L);
+	lxpcall_install(L);
 	lua_getglobal(L, "debug");
 	lua_pushcfunction(L, refuse_sethook);
 	lua_setfield(L, -2, "sethook");

@@ -12,8 +12,10 @@
 
 #include <lauxlib.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static int
@@ -71,7 +73,7 @@ ask_here(lua_State *L, struct server *s)
 	struct here *h;
 
 	if (!s->unit)
-		return luaL_error(L, "reload: this server runs no script");
+		return luaL_error(L, ASK_NO_SCRIPT);
 	lua_settop(L, 1);
 	h = lua_newuserdatauv(L, sizeof(*h), 0);
 	*h = (struct here){.task = t, .ask.told = told_here};
@@ -199,28 +201,41 @@ ask_drop(struct list *questions)
 /* How often it looks. */
 static const int64_t LOOK = 10 * CLOCK_MS;
 
-/* ctx: how many reloads there had been when it asked. */
+/* Its outcome, if it began after that; false: there is none yet. */
+static bool
+read_outcome(struct shared *shared, int64_t asked, unsigned *number, char *why)
+{
+	unsigned before = shared->reloads;
+
+	if (before % 2 == 1 || shared->began < asked)
+		return false;
+	*number = shared->number;
+	memcpy(why, shared->why, SCRIPT_ERROR);
+	return atomic_fetch_add(&shared->reloads, 0) == before; /* after what was read */
+}
+
+/* Stack: the server, the shared memory, when it asked. */
 static int
 parent_k(lua_State *L, int status, lua_KContext ctx)
 {
-	struct children *c = lua_touserdata(L, 2);
-	struct shared *shared = c->shared;
+	char why[SCRIPT_ERROR];
+	unsigned number;
 
 	(void)status;
 	task_woke(L);
-	if (shared->reloads == (unsigned)ctx)
+	if (!read_outcome(lua_touserdata(L, 2), lua_tointeger(L, 3), &number, why))
 		return task_park(L, clock_now() + LOOK, NULL, NULL, ctx, parent_k);
-	return push_outcome(L, shared->number, shared->why);
+	return push_outcome(L, number, why);
 }
 
 int
-ask_parent(lua_State *L, struct children *c)
+ask_parent(lua_State *L, const struct children *c, pid_t parent)
 {
-	lua_KContext before = (lua_KContext)(unsigned)c->shared->reloads;
-
 	task_current(L);
 	lua_settop(L, 1);
-	lua_pushlightuserdata(L, c);
-	kill(getppid(), SIGHUP);
-	return task_park(L, clock_now() + LOOK, NULL, NULL, before, parent_k);
+	lua_pushlightuserdata(L, c->shared);
+	lua_pushinteger(L, clock_now());
+	if (getppid() != parent || kill(parent, SIGHUP) < 0)
+		return push_outcome(L, 0, "the server is gone");
+	return task_park(L, clock_now() + LOOK, NULL, NULL, 0, parent_k);
 }

@@ -7,6 +7,9 @@
 #define HOST_SERVER_ASK_H
 
 #include <lua.h>
+#include <sys/types.h>
+
+#define ASK_NO_SCRIPT "reload: this server runs no script"
 
 struct children;
 struct list;
@@ -18,7 +21,7 @@ int ask_crew(lua_State *L, struct seat *s);
 
 /* In a child: the parent process reloads on SIGHUP, and says how that went in shared
  * memory. */
-int ask_parent(lua_State *L, struct children *c);
+int ask_parent(lua_State *L, const struct children *c, pid_t parent);
 
 /* ---- what a seat has asked ---- */
 

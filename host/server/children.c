@@ -63,7 +63,7 @@ gone(struct child *child, int status)
 	struct children *c = child->set;
 	struct counters *slot = &c->shared->slots[child->slot], counted = {0};
 
-	if (watchdog_log(&c->shared->stuck, c->server->site.engine->log))
+	if (watchdog_log(&c->shared->stuck, c->server->site.engine->log, 0))
 		count_add(&over(c)->stuck, 1);
 	loop_close_fd(&child->fd);
 	list_remove(&child->link);
@@ -254,7 +254,7 @@ children_kill(struct children *c)
 }
 
 void
-children_signal(struct children *c, int signo)
+children_signal(const struct children *c, int signo)
 {
 	for (struct list *l = c->list.next; l != &c->list; l = l->next)
 		kill(LIST_ENTRY(l, struct child, link)->pid, signo);

@@ -41,8 +41,9 @@ struct children {
 	struct shared {
 		_Atomic unsigned newest; /* generation */
 		_Atomic bool shutdown;   /* a child's script has asked for it */
-		/* What became of the last reload; written before `reloads` moves. */
+		/* What became of the last reload; odd: it is being written. */
 		_Atomic unsigned reloads;
+		int64_t began;   /* clock_now() */
 		unsigned number; /* of the generation; 0: see why */
 		char why[SCRIPT_ERROR];
 		struct stuck_report stuck;
@@ -77,7 +78,7 @@ void children_reap(struct children *c);
 void children_wait(struct children *c);
 
 /* Sends all of them a signal. */
-void children_signal(struct children *c, int signo);
+void children_signal(const struct children *c, int signo);
 
 /* How many run the generation of this number. */
 unsigned children_running(const struct children *c, unsigned generation);

@@ -424,6 +424,29 @@ crew_count(struct crew *c, struct counters *sum)
 	pthread_mutex_unlock(&c->mutex);
 }
 
+/* Closing their states runs finalizers, which a limit has to reach. */
+static void
+free_seats(struct crew *c)
+{
+	struct meter meter = {0};
+
+	if (c->given.cpu_limit != ATTR_NONE)
+		(void)meter_open(&meter);
+	while (!list_empty(&c->seats)) {
+		struct seat *s = LIST_ENTRY(c->seats.next, struct seat, link);
+		list_remove(&s->link);
+		if (s->open)
+			meter_watch(&meter, &s->engine.sched);
+		seat_empty(s);
+		meter_watch(&meter, NULL);
+		if (s->inbox.job && s->inbox.fd >= 0)
+			close(s->inbox.fd);
+		free((void *)s->inbox.dgram.data);
+		free(s);
+	}
+	meter_close(&meter);
+}
+
 /* Without threads, and without the mutex. */
 void
 crew_free(struct crew *c)
@@ -432,15 +455,7 @@ crew_free(struct crew *c)
 		struct worker *w = LIST_ENTRY(c->workers.next, struct worker, link);
 		worker_free(w);
 	}
-	while (!list_empty(&c->seats)) {
-		struct seat *s = LIST_ENTRY(c->seats.next, struct seat, link);
-		list_remove(&s->link);
-		seat_empty(s);
-		if (s->inbox.job && s->inbox.fd >= 0)
-			close(s->inbox.fd);
-		free((void *)s->inbox.dgram.data);
-		free(s);
-	}
+	free_seats(c);
 	if (!transport_is_stream(c->view.transport) && c->port.fd >= 0)
 		close(c->port.fd);
 	if (c->bell >= 0)
@@ -544,6 +559,10 @@ void
 crew_prepared(struct crew *c, struct seat *s, int rc, const char *why)
 {
 	pthread_mutex_lock(&c->mutex);
+	if (s->inbox.prepare) { /* it is late, and was asked for another one meanwhile */
+		pthread_mutex_unlock(&c->mutex);
+		return;
+	}
 	if (s->due && c->preparing > 0) {
 		if (rc < 0 && !*c->why)
 			snprintf(c->why, sizeof(c->why), "%s", why);

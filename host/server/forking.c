@@ -8,9 +8,12 @@
 #include "server/children.h"
 #include "server/host.h"
 #include "server/policy.h"
+#include "server/report.h"
 #include "server/server.h"
+#include "server/unit.h"
 
 #include <errno.h>
+#include <lauxlib.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,6 +47,7 @@ struct family {
 static struct {
 	struct signals signals;
 	struct family *family; /* the parent's: what it holds is still there */
+	pid_t parent;
 } self;
 
 static uint64_t
@@ -62,6 +66,8 @@ on_signal(void *arg, int signo)
 {
 	struct server *s = arg;
 
+	if (signo == SIGUSR1) /* the parent has been asked what runs */
+		report_tasks(s->site.engine, "task");
 	if (signo != SIGTERM && signo != SIGQUIT && signo != SIGUSR2)
 		return;
 	s->listener.ino = 0; /* its path is the parent's */
@@ -84,8 +90,9 @@ shut_down(struct server *s)
 static int
 view_reload(struct server_view *v, lua_State *L)
 {
-	(void)v;
-	return ask_parent(L, &self.family->children);
+	if (!LIST_ENTRY(v, struct server, site.view)->unit)
+		return luaL_error(L, ASK_NO_SCRIPT);
+	return ask_parent(L, &self.family->children, self.parent);
 }
 
 /* A handler that blocks in C does not get to hear of a signal: it may have its grace. */
@@ -148,6 +155,7 @@ become_child(struct server *s, pid_t parent, int keep_fd, struct stream *keep,
 	signal(SIGCHLD, SIG_DFL);
 	site_count_in(&s->site, slot);
 	self.family = s->mixin;
+	self.parent = parent;
 	if (host_reborn(s->host, keep) < 0 ||
 	    signals_open(&self.signals, s->site.engine->loop, signos,
 			 sizeof(signos) / sizeof(*signos), on_signal, s) < 0)
@@ -426,12 +434,15 @@ told(struct server *s, unsigned number, const char *why)
 {
 	struct family *f = s->mixin;
 
+	struct shared *shared = f ? f->children.shared : NULL;
+
 	if (!f)
 		return;
-	f->children.shared->number = number;
-	snprintf(f->children.shared->why, sizeof(f->children.shared->why), "%s",
-		 why ? why : "");
-	f->children.shared->reloads++;
+	shared->reloads++;
+	shared->began = s->unit->reload.began;
+	shared->number = number;
+	snprintf(shared->why, sizeof(shared->why), "%s", why ? why : "");
+	shared->reloads++;
 }
 
 /* Pre-forked children have the old generation: each ends when its request has. */
@@ -486,8 +497,10 @@ log_requests(const struct server *s, const char *event)
 {
 	const struct family *f = s->mixin;
 
-	if (f)
-		children_log(&f->children, event);
+	if (!f)
+		return;
+	children_log(&f->children, event);
+	children_signal(&f->children, SIGUSR1); /* each has a traceback to tell */
 }
 
 static void

@@ -155,7 +155,7 @@ gone(struct process *p, int status)
 	if (p->accepts)
 		m->boards.memory->accepting--;
 	boards_fold(&m->boards, p->number - 1);
-	if (watchdog_log(&m->reports[p->number - 1], m->host->engine.log))
+	if (watchdog_log(&m->reports[p->number - 1], m->host->engine.log, p->number))
 		count_add(&m->boards.memory->stuck, 1);
 	if (died) {
 		note_failure(p, -EIO, NULL);

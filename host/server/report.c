@@ -1,6 +1,7 @@
 #include "server/report.h"
 
 #include "base/clock.h"
+#include "script/coro.h"
 #include "script/lerror.h"
 #include "script/script.h"
 #include "server/counters.h"
@@ -75,6 +76,14 @@ count_kind(struct counters *c, lua_State *L)
 }
 
 void
+report_count(struct request *r, lua_State *L)
+{
+	r->failed = true;
+	count_kind(r->site->counters, L);
+	count_add(&r->site->counters->errors, 1);
+}
+
+void
 report_error(struct request *r, lua_State *L)
 {
 	struct counters *c = r->site->counters;
@@ -84,8 +93,15 @@ report_error(struct request *r, lua_State *L)
 	r->failed = true;
 	count_kind(c, L);
 	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
+		text = lua_touserdata(L, -1);
+		if (r->task->overrun > 2) { /* the first error is lost with the rest */
+			count_add(&c->errors, 1);
+			count_add(&c->cpu_limit, 1);
+			log_error(r, text, strlen(text), NULL);
+			return;
+		}
 		count_add(&c->cancelled, 1);
-		report_outcome(r, LOG_INFO, "cancelled", lua_touserdata(L, -1));
+		report_outcome(r, LOG_INFO, "cancelled", text);
 		return;
 	}
 	state_push_text(L, -1);
@@ -124,25 +140,38 @@ report_unsent(struct site *s, const char *why)
 static int
 push_traceback(lua_State *L)
 {
-	luaL_traceback(L, lua_touserdata(L, 1), NULL, 0);
+	coro_push_traceback(L, lua_touserdata(L, 1));
 	return 1;
+}
+
+/* Whose task it is: a request's, or (a chore) nobody's but the script's. */
+static void
+name_task(const struct task *t, struct log_field f[2], char client[ADDR_TEXT])
+{
+	const struct request *r = t->owner;
+
+	if (t->chore) {
+		f[0] = log_str("script", t->script->path);
+		f[1] = log_str("client", NULL);
+		return;
+	}
+	addr_text(&r->client, client, ADDR_TEXT);
+	f[0] = log_str("server", r->site->view.name);
+	f[1] = log_str("client", client);
 }
 
 static void
 log_task(struct engine *e, struct task *t, const char *event)
 {
 	static const char *const states[] = {"new", "running", "waiting", "ready"};
-	struct request *r = t->owner;
 	char client[ADDR_TEXT];
 	lua_State *L = t->script->state.L;
 	struct log_field f[7];
 
-	addr_text(&r->client, client, sizeof(client));
 	lua_pushcfunction(L, push_traceback);
 	lua_pushlightuserdata(L, t->co);
 	(void)state_call(L, 1, 1);
-	f[0] = log_str("server", r->site->view.name);
-	f[1] = log_str("client", client);
+	name_task(t, f, client);
 	f[2] = log_int("generation", t->script->number);
 	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
 	f[4] = log_str("state", t->cpu > 0 ? "computing" : states[t->state]);

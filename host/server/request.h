@@ -8,6 +8,7 @@
 #include "base/list.h"
 #include "loop/loop.h"
 #include "net/dgram.h"
+#include "script/slice.h"
 
 #include <lua.h>
 
@@ -44,7 +45,9 @@ struct request {
 			    is told */
 	bool passed_on;  /* a thread or child goes on with it */
 	bool open; /* false: its connection is still to be accepted, see request_pull() */
-	struct generation generation; /* the site's, when it began */
+	/* The site's, when it began. */
+	struct generation generation;
+	struct allowance allowance;
 };
 
 /* Makes the functions that build instances, and their registry references.  Raises; for a

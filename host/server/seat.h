@@ -54,7 +54,7 @@ struct seat {
 	unsigned visit;              /* the last one; the mutex */
 	size_t lingering;            /* connections of its that linger; the mutex */
 	struct worker *runs;         /* who has claimed it; the mutex */
-	bool open;                   /* the fields below are in use */
+	_Atomic bool open;           /* the fields below are in use */
 	struct engine engine;
 	struct site site;
 	struct counters counters;

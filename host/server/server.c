@@ -393,6 +393,7 @@ server_stats(const struct server *s, struct server_stats *out)
 	if (s->board) {
 		out->workers = s->board->set->memory->accepting;
 		out->workers_died = count_get(&s->board->set->memory->died);
+		count_add(&out->counters.stuck, count_get(&s->board->set->memory->stuck));
 	}
 }
 
@@ -659,7 +660,7 @@ void
 server_forget(struct server *s)
 {
 	const struct task *t = s->site.engine->sched.current;
-	struct request *r = t ? t->owner : NULL;
+	struct request *r = t && !t->chore ? t->owner : NULL;
 
 	s->draining = s->closed = true;
 	s->accept_due = s->dgrams.flush_due = false;

@@ -23,6 +23,9 @@ site_count_in(struct site *s, struct counters *counters)
 {
 	s->counters = counters;
 	s->allowance.preempted = &counters->preempted;
+	for (struct list *l = s->requests.next; l != &s->requests; l = l->next)
+		LIST_ENTRY(l, struct request, link)->allowance.preempted =
+		    &counters->preempted;
 }
 
 static int64_t

@@ -31,7 +31,7 @@ fill(struct stuck_report *r, const struct stuck *what)
 }
 
 static void
-write_event(const struct stuck_report *r, struct log *log,
+write_event(const struct stuck_report *r, struct log *log, unsigned worker,
 	    void (*write)(struct log *log, enum log_level level, const char *event,
 			  const struct log_field *fields))
 {
@@ -45,7 +45,10 @@ write_event(const struct stuck_report *r, struct log *log,
 				log_int("cpu_ms", r->what.used / CLOCK_MS),
 				log_str("at", r->what.where),
 				log_str("in", r->what.what),
+				{0},
 				{0}};
+	if (worker)
+		f[6] = log_int("worker", worker);
 	write(log, LOG_ERROR, "stuck", f);
 }
 
@@ -63,15 +66,15 @@ on_stuck(struct sched *s, const struct stuck *what)
 		return;
 	}
 	fill(&r, what);
-	write_event(&r, w->log, log_urgent);
+	write_event(&r, w->log, 0, log_urgent);
 }
 
 bool
-watchdog_log(struct stuck_report *r, struct log *log)
+watchdog_log(struct stuck_report *r, struct log *log, unsigned worker)
 {
 	if (!r->complete)
 		return false;
-	write_event(r, log, log_event);
+	write_event(r, log, worker, log_event);
 	r->complete = 0;
 	return true;
 }

@@ -35,8 +35,8 @@ struct watchdog {
 /* What the scheduler runs is watched from now on; its tasks are requests. */
 void watchdog_watch(struct watchdog *w, struct sched *s);
 
-/* For the parent: logs the report if it is complete, and makes room for the next.  False:
- * there is none. */
-bool watchdog_log(struct stuck_report *r, struct log *log);
+/* For the parent: logs the report if it is complete, and makes room for the next.  worker:
+ * whose, 0 for a child of this process.  False: there is none. */
+bool watchdog_log(struct stuck_report *r, struct log *log, unsigned worker);
 
 #endif

@@ -169,6 +169,20 @@ round_of(struct worker *w, struct seat *s)
 	finished(c, s);
 }
 
+static void
+open_meter(struct worker *w)
+{
+	int rc = meter_open(&w->meter);
+	struct log_field f[] = {
+	    log_str("server", w->crew->view.name), log_str("why", strerror(-rc)), {0}};
+
+	if (rc == 0)
+		return;
+	pthread_mutex_lock(&w->crew->mutex);
+	log_gated(w->crew->log, &w->crew->start_gate, LOG_WARN, "no limits of CPU time", f);
+	pthread_mutex_unlock(&w->crew->mutex);
+}
+
 static void *
 work(void *arg)
 {
@@ -178,8 +192,7 @@ work(void *arg)
 	bool last;
 
 	if (c->given.cpu_limit != ATTR_NONE || c->given.time_slice != ATTR_NONE)
-		(void)meter_open(
-		    &w->meter); /* the server's thread has said so if it fails */
+		open_meter(w);
 	pthread_mutex_lock(&c->mutex);
 	while ((s = next_seat(w)))
 		if (seat_claim(s))

@@ -19,10 +19,10 @@ end
 
 -- The core's, but for `timeout`: a server's limits handle_request, a handler's its reads and writes.
 local ATTRIBUTES = {
-  "allow_reuse_address", "allow_reuse_port", "block_on_close", "cancel_grace", "daemon_threads",
+  "allow_reuse_address", "allow_reuse_port", "block_on_close", "cancel_grace", "cpu_limit", "daemon_threads",
   "disable_nagle_algorithm", "drain_timeout", "idle_timeout", "ipv6_v6only", "max_children", "max_connections",
   "max_line", "max_packet_size", "max_requests_per_child", "max_threads", "memory_limit", "rbufsize",
-  "request_queue_size", "request_timeout", "socket_mode", "thread_idle_timeout", "wbufsize",
+  "request_queue_size", "request_timeout", "socket_mode", "thread_idle_timeout", "time_slice", "wbufsize",
 }
 
 -- Any of these has all of a request's course run here.
