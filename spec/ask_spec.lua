@@ -27,7 +27,7 @@ local function asking(word, extra)
   ]]):format(extra or "", word, word)
 end
 
--- Holds a reload up while it is loaded: until `go` is in the folder. Computes, for a script that is loaded may not wait.
+-- Holds a reload up while it is loaded, until `go` is in the folder. Computes, for what is loaded may not wait.
 local HOLD = [[
   local folder = debug.getinfo(1, "S").source:match("^@(.*)/")
   do

@@ -152,8 +152,10 @@ describe("save and init", function()
     { "an error value without text", { "function H.save() error({}) end" }, "script%.lua" },
     { "a function in what is saved", { "function H.save() return { a = { 1, { b = print } } } end" },
       "script%.lua: a function at a%[2%]%.b cannot be saved" },
-    { "a table with a metatable", { "function H.save() return { x = setmetatable({}, {}) } end" }, "a table with a metatable at x cannot" },
-    { "a cycle", { "function H.save() local t = {} t.me = t return t end" }, "a table that is inside itself at me cannot" },
+    { "a table with a metatable", { "function H.save() return { x = setmetatable({}, {}) } end" },
+      "a table with a metatable at x cannot" },
+    { "a cycle", { "function H.save() local t = {} t.me = t return t end" },
+      "a table that is inside itself at me cannot" },
     { "a coroutine", { "function H.save() return coroutine.create(print) end" }, "thread" },
     { "a wait in save", { "function H.save() require('moonport').sleep(1) end" }, "script%.lua:%d+: .*wait" },
     { "a wait in init", { KEEP, "function H.init() require('moonport').sleep(1) end" }, "script%.lua:%d+: .*wait" },
@@ -161,7 +163,8 @@ describe("save and init", function()
     { "a loop in init", { KEEP, "function H.init() while true do pcall(error) end end" },
       "script%.lua:%d+: .*cpu_limit" },
     { "a loop while it is loaded", { KEEP, "while true do end" }, "script%.lua:%d+: .*cpu_limit" },
-    { "too much memory in save", { "function H.save() local t = {} while true do t[#t + 1] = ('x'):rep(100000) .. #t end end" },
+    { "too much memory in save",
+      { "function H.save() local t = {} while true do t[#t + 1] = ('x'):rep(100000) .. #t end end" },
       "script%.lua:?%d*:? .*not enough memory" },
     { "too much memory in init",
       { KEEP, "function H.init() local t = {} while true do t[#t + 1] = ('x'):rep(100000) .. #t end end" },
@@ -190,7 +193,9 @@ describe("save and init", function()
         if mixin == "async" then assert.are.equal("1", ask(p, "state.n")) end
         assert.are.equal("1", old:ask("self.server:stats().failed_reloads"))
         assert.are.equal("1", old:ask("self.server:stats().generations"))
-        if mixin == "async" then host.eventually("descriptors back", function() return p:descriptors() <= descriptors end) end
+        if mixin == "async" then
+          host.eventually("descriptors back", function() return p:descriptors() <= descriptors end)
+        end
         old:close()
         p:stop()
       end)

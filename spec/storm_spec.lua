@@ -17,7 +17,9 @@ describe("a reload", function()
         return handle(self)
       end
     ]]
-    local function text(word) return (version(word):gsub("return H%s*$", function() return blocking .. "return H" end)) end
+    local function text(word)
+      return (version(word):gsub("return H%s*$", function() return blocking .. "return H" end))
+    end
     local path = host.write(text("one"))
     local p = host.start(path, { args = { "--mixin=threading", "-o", "max_threads=2" } })
     local blocked <close> = host.connect(p:url())
