@@ -79,6 +79,33 @@ describe("a reload", function()
     p:stop()
   end)
 
+  it("does not take a late thread's word on the one before it", function()
+    local gate = host.gate()
+    local path = host.write(version("one"))
+    local loads = path:match("^(.*)/") .. "/loads"
+    local p = host.start(path, { args = { "--mixin=threading", "-o", "max_threads=1" } })
+    assert.are.equal("one a", ask(p, "a"))
+    host.write(version("two", ([[
+      local f <close> = assert(io.open(%q, "a+"))
+      f:write("x"):flush()
+      f:seek("set")
+      if #f:read("a") > 1 then
+        %s
+        gate()
+        error("late")
+      end
+    ]]):format(loads, gate:code())), path)
+    assert.is_true(reload(p, "reloaded").ms >= 1900) -- only the server's own state has it
+    host.write(version("three"), path)
+    p:kill("HUP")
+    host.sys.poll(-1, "r", 0.1)
+    gate:pass()
+    host.eventually("the second one", function() return #p:find("reloaded") == 2 end)
+    assert.are.same({}, p:find("reload failed"))
+    assert.are.equal("three b", ask(p, "b"))
+    p:stop()
+  end)
+
   local rows = {
     { "--mixin=async" }, { "--mixin=threading", "-o", "max_threads=4", "-o", "thread_idle_timeout=0.01" },
     { "--mixin=threading", "-o", "max_threads=1" }, { "--mixin=forking", "-o", "max_children=5" },
