@@ -2,6 +2,7 @@
 
 #include "base/stack.h"
 #include "script/task.h"
+#include "script/trace.h"
 
 #include <lauxlib.h>
 #include <stdbool.h>
@@ -207,6 +208,7 @@ drive(lua_State *L, lua_State *co, int n, lua_KContext wrapped)
 	if (s) {
 		s->running = running;
 		s->barrier = barrier;
+		slice_pass_on(L, s);
 		if (status == LUA_YIELD && s->parked) {
 			coro_mark_waiting(co, 1);
 			return lua_yieldk(L, 0, wrapped, resume_k);
@@ -428,7 +430,7 @@ coro_push_traceback(lua_State *L, lua_State *co)
 		coro_push_traceback(L, inner);
 		lua_pushliteral(L, "\n");
 	}
-	luaL_traceback(L, co, NULL, 0);
+	trace_push(L, co, 0);
 	if (inner)
 		lua_concat(L, 3);
 }

@@ -2,9 +2,12 @@
  *
  * While Lua calls a finalizer it lets no hook of that coroutine fire.  So the one that a
  * script gives to setmetatable() is put into a function of the host, which runs it in a
- * coroutine apart; __gc then holds that function.  All finalizers of one run of a task
- * share one allowance; past it, the one that runs gets an error, which Lua makes a warning
- * of, and the others of that run are left out. */
+ * coroutine apart; __gc then holds that function.  All finalizers of a task between two of
+ * its waits share one allowance; past it, the one that runs gets an error, which Lua makes
+ * a warning of, and the others are left out until the task has waited.
+ * A function that has been ended so is not called again.
+ *
+ * What a script puts into a metatable later than that, Lua calls directly. */
 #ifndef HOST_SCRIPT_FINALIZER_H
 #define HOST_SCRIPT_FINALIZER_H
 

@@ -1,5 +1,7 @@
 #include "script/lerror.h"
 
+#include "script/trace.h"
+
 #include <errno.h>
 #include <lauxlib.h>
 #include <string.h>
@@ -88,7 +90,7 @@ lerror_add_traceback(lua_State *L, int idx)
 		return;
 	lua_pushliteral(L, "traceback");
 	if (lua_rawget(L, idx) == LUA_TNIL) {
-		luaL_traceback(L, L, NULL, 1);
+		trace_push(L, L, 1);
 		lua_setfield(L, idx, "traceback");
 	}
 	lua_pop(L, 1);

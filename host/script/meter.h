@@ -30,7 +30,8 @@ struct meter {
 	volatile unsigned ticks;      /* that it has been seen since */
 	volatile int64_t since;       /* when it began, as far as that is known */
 	volatile bool told;           /* that it is stuck */
-	int64_t rest;                 /* the signal's own: not before that again */
+	int64_t armed,
+	    cost; /* the signal's own: when it last armed the hook, how long for */
 };
 
 /* Starts the calling thread's timer.  Errors: -EBUSY (the signal is somebody else's),

@@ -16,8 +16,9 @@ static const int64_t LEAST_CLEANING = 50 * CLOCK_MS;
 /* A run is stuck when it goes on for so long after its limit. */
 static const int64_t STUCK = 100 * CLOCK_MS;
 
-/* After arming the hook, for so many times as long as that took, it is not done again. */
-enum { REST = 4 };
+/* After arming the hook, for so many times as long as that took, it is not done again; and
+ * past the limit. */
+enum { REST = 4, LATE_REST = 1 };
 
 static const struct allowance *
 allowance_of(const struct sched *s)
@@ -45,7 +46,8 @@ slice_used(const struct sched *s)
 	if (!s->meter)
 		return 0;
 	if (s->final.runs_now)
-		return s->final.used + meter_now() - s->final.began;
+		return (s->current ? s->current->final : s->final.used) + meter_now() -
+		       s->final.began;
 	return meter_used(s->meter) + (s->current ? s->current->cpu : 0);
 }
 
@@ -73,16 +75,18 @@ disarm(lua_State *L)
 		lua_sethook(L, NULL, 0, 0);
 }
 
-/* Pushes "script.lua:7: " for the innermost Lua function of co. */
+/* Pushes "script.lua:7: " for the innermost Lua function of co.  line: its own, if it is
+ * not 0: a coroutine that has yielded inside a hook seems to stand one instruction back. */
 static void
-push_where(lua_State *L, lua_State *co)
+push_where(lua_State *L, lua_State *co, int line)
 {
 	lua_Debug ar;
 
 	for (int level = 0; lua_getstack(co, level, &ar); level++) {
 		lua_getinfo(co, "Sl", &ar);
 		if (ar.currentline > 0) {
-			lua_pushfstring(L, "%s:%d: ", ar.short_src, ar.currentline);
+			lua_pushfstring(L, "%s:%d: ", ar.short_src,
+					level == 0 && line > 0 ? line : ar.currentline);
 			return;
 		}
 	}
@@ -97,7 +101,7 @@ slice_push_error(lua_State *L, lua_State *co, int64_t used)
 
 	while (L != co && (next = coro_inner(L, inner)))
 		inner = next;
-	push_where(L, inner);
+	push_where(L, inner, L == co ? 0 : sched_of(L)->line);
 	lua_pushfstring(L,
 			"%sit has computed for %f s without a wait, longer than cpu_limit "
 			"allows",
@@ -115,7 +119,6 @@ on_count(lua_State *L, lua_Debug *ar)
 {
 	struct sched *s = sched_of(L);
 
-	(void)ar;
 	if (!s || !s->meter || s->overdue != s->runs) {
 		disarm(L);
 		return;
@@ -126,7 +129,8 @@ on_count(lua_State *L, lua_Debug *ar)
 			slice_push_error(L, L, slice_used(s));
 			lua_error(L);
 		}
-		task_overrun(s->current);
+		lua_getinfo(L, "l", ar);
+		task_overrun(s->current, ar->currentline);
 	} else {
 		disarm(L);
 		if (!can_yield(L, s))
@@ -135,6 +139,13 @@ on_count(lua_State *L, lua_Debug *ar)
 	}
 	disarm(L);
 	lua_yield(L, 0);
+}
+
+void
+slice_pass_on(lua_State *L, const struct sched *s)
+{
+	if (s->overdue == s->runs)
+		lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
 }
 
 bool
@@ -156,7 +167,7 @@ slice_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
 			slice_push_error(L, L, slice_used(s));
 			return lua_error(L);
 		}
-		task_overrun(s->current);
+		task_overrun(s->current, 0);
 	} else if (yields)
 		task_step_aside(s->current);
 	else {
@@ -238,14 +249,16 @@ tell_stuck(struct meter *m, struct sched *s, lua_State *L)
 
 /* Lua walks the whole stack for that, and it may be deep: then it is done less often. */
 static void
-arm(struct meter *m, lua_State *L)
+arm(struct meter *m, lua_State *L, bool late)
 {
 	int64_t began = meter_now();
 
-	if (began < m->rest || lua_gethook(L) == on_count)
+	/* Also where it is armed: Lua may have been about to forget that just then. */
+	if (began < m->armed + (late ? LATE_REST : REST) * m->cost)
 		return;
 	lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
-	m->rest = began + REST * (meter_now() - began);
+	m->armed = meter_now();
+	m->cost = m->armed - began;
 }
 
 void
@@ -258,7 +271,7 @@ slice_tick(struct meter *m, struct sched *s)
 	    (int64_t)m->ticks * SLICE_MS * CLOCK_MS / 2 < a->slice)
 		return;
 	s->overdue = s->runs;
-	arm(m, s->running);
+	arm(m, s->running, used >= limit);
 	if (s->stuck && !m->told && limit != CLOCK_NEVER &&
 	    used - limit > STUCK + limit / 10)
 		tell_stuck(m, s, s->running);

@@ -28,6 +28,9 @@ struct allowance {
 
 enum { SLICE_MS = 10, LIMIT_MS = 5000 }; /* the defaults */
 
+/* A coroutine inside L is over, maybe by an error of the limit: L does not escape it. */
+void slice_pass_on(lua_State *L, const struct sched *s);
+
 /* The running task has had its slice: a C function in a long loop should call
  * slice_pause().  Cheap. */
 bool slice_over(lua_State *L);

@@ -8,11 +8,13 @@
 #include "script/lerror.h"
 #include "script/lstring.h"
 #include "script/ltable.h"
+#include "script/lxpcall.h"
 #include "script/require.h"
 #include "script/sandbox.h"
 #include "script/slice.h"
 #include "script/sources.h"
 #include "script/task.h"
+#include "script/trace.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -67,7 +69,7 @@ state_traceback(lua_State *L)
 	state_push_text(L, 1);
 	lua_pushliteral(L,
 			"\n"); /* not by luaL_traceback(): the text may have a NUL in it */
-	luaL_traceback(L, L, NULL, 1);
+	trace_push(L, L, 1);
 	lua_concat(L, 3);
 	return 1;
 }
@@ -188,6 +190,7 @@ open_libraries(lua_State *L)
 		sandbox_enter(L, boxed, lua_touserdata(L, 4));
 	files_watch(L);
 	finalizer_guard(L);
+	lxpcall_install(L);
 	lua_getglobal(L, "debug");
 	lua_pushcfunction(L, refuse_sethook);
 	lua_setfield(L, -2, "sethook");

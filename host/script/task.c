@@ -120,8 +120,9 @@ task_step_aside(struct task *t)
 }
 
 void
-task_overrun(struct task *t)
+task_overrun(struct task *t, int line)
 {
+	t->sched->line = line;
 	t->cpu += meter_used(t->sched->meter);
 	t->overrun = t->overrun ? 3 : 1;
 	t->state = TASK_READY;
@@ -193,6 +194,21 @@ begin_grace(struct task *t)
 	arm(t);
 }
 
+void
+task_clean_up(struct task *t)
+{
+	if (t->overrun)
+		return;
+	t->overrun = 2;
+	t->cpu = 0;
+	if (t->sched->meter)
+		meter_begin(t->sched->meter);
+	if (!t->cancelled)
+		begin_grace(t);
+	t->cancelled = 2;
+	t->why = "cpu_limit";
+}
+
 /* It is past its limit of CPU time.  No pcall of its own can catch that: its coroutines are
  * closed, and what its owner wants done at the end runs in their place. */
 static void
@@ -257,9 +273,11 @@ resume(struct task *t)
 		return;
 	}
 	if (status == LUA_YIELD) {
-		lua_settop(co, 0);
-		lua_pushliteral(
-		    co, "a C function yielded to the host, which has no use for that");
+		lua_settop(co,
+			   0); /* making a string could fail, and nobody would catch that */
+		lua_pushlightuserdata(
+		    co,
+		    (void *)"a C function yielded to the host, which has no use for that");
 		status = LUA_ERRRUN;
 	}
 	end(t, status);
@@ -317,7 +335,7 @@ task_new(struct sched *s, struct script *script)
 	t->state = TASK_NEW;
 	t->wake = 0;
 	t->cancelled = 0;
-	t->cpu = 0;
+	t->cpu = t->final = 0;
 	t->allowance = NULL;
 	t->chore = false;
 	t->overrun = 0;
@@ -423,7 +441,7 @@ task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
 	}
 	t->state = TASK_WAITING;
 	t->deadline = deadline;
-	t->cpu = 0;
+	t->cpu = t->final = 0;
 	arm(t);
 	s->parked = true;
 	return lua_yieldk(L, 0, ctx, k);
@@ -472,7 +490,7 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 	if (t->sched->barrier || !lua_isyieldable(L) || t->sched->running != L)
 		return k(L, LUA_OK, ctx);
 	t->detach = NULL;
-	t->cpu = 0;
+	t->cpu = t->final = 0;
 	t->sched->parked = true;
 	make_ready(t);
 	return lua_yieldk(L, 0, ctx, k);

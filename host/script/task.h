@@ -43,6 +43,7 @@ struct task {
 	int64_t deadline;  /* of this wait */
 	int64_t limit;     /* of the whole task; once cancelled, of its cleaning up */
 	int64_t cpu;       /* used since its last wait, in the runs before this one */
+	int64_t final;     /* finalizers have used since then, this run included */
 	struct loop_timer timer;
 	struct script *script;             /* whose code it runs; holds a reference */
 	struct stream *stream;             /* the bindings': its request's, or NULL */
@@ -66,6 +67,8 @@ struct task {
 
 struct sched {
 	struct loop *loop;
+	int line; /* where the innermost function of the last task_overrun() stands; 0: in C
+		   */
 	struct task *current;        /* the one that runs now */
 	lua_State *volatile running; /* the innermost coroutine; NULL: Lua does not run */
 	lua_State
@@ -85,7 +88,7 @@ struct sched {
 	struct meter *meter;        /* of the thread that runs it; NULL: none */
 	struct {
 		bool runs_now;
-		uint64_t run; /* in which the others were */
+		uint64_t run; /* of no task, in which the others were */
 		int64_t used, began;
 	} final; /* finalizers */
 	/* In a signal handler: a run that cannot be ended.  NULL: nothing to do. */
@@ -159,7 +162,11 @@ void task_limit(struct task *t, int64_t limit);
 /* For slice.h: the running task has had its slice, or is past its limit; its innermost
  * coroutine yields next. */
 void task_step_aside(struct task *t);
-void task_overrun(struct task *t);
+void task_overrun(struct task *t, int line);
+
+/* The running task, which has not been closed for being past its limit, has got an error
+ * for it: what it does now is to clean up, in the time that there is for that. */
+void task_clean_up(struct task *t);
 
 /* Runs a task that is ready, and no other, until it has ended or waits.  Not from within
  * another task. */

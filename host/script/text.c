@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FIRST = 8192 };
+enum { FIRST = 8192, LONGEST = 64 << 20 };
 
 /* Who else could change it; folder: "", or of what it is the folder. */
 static int
@@ -91,6 +91,8 @@ read_all(int fd, struct text *out)
 	char *more;
 
 	for (;;) {
+		if (out->len > LONGEST) /* such as a device that has no end */
+			return -EFBIG;
 		if (out->len == room) {
 			room = room ? room * 2 : FIRST;
 			more = realloc(out->p, room);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "script/lerror.h"
 #include "script/script.h"
+#include "script/trace.h"
 #include "server/counters.h"
 #include "server/engine.h"
 #include "server/request.h"
@@ -75,6 +76,14 @@ count_kind(struct counters *c, lua_State *L)
 }
 
 void
+report_count(struct request *r, lua_State *L)
+{
+	r->failed = true;
+	count_kind(r->site->counters, L);
+	count_add(&r->site->counters->errors, 1);
+}
+
+void
 report_error(struct request *r, lua_State *L)
 {
 	struct counters *c = r->site->counters;
@@ -84,8 +93,15 @@ report_error(struct request *r, lua_State *L)
 	r->failed = true;
 	count_kind(c, L);
 	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
+		text = lua_touserdata(L, -1);
+		if (r->task->overrun > 2) { /* the first error is lost with the rest */
+			count_add(&c->errors, 1);
+			count_add(&c->cpu_limit, 1);
+			log_error(r, text, strlen(text), NULL);
+			return;
+		}
 		count_add(&c->cancelled, 1);
-		report_outcome(r, LOG_INFO, "cancelled", lua_touserdata(L, -1));
+		report_outcome(r, LOG_INFO, "cancelled", text);
 		return;
 	}
 	state_push_text(L, -1);
@@ -124,7 +140,7 @@ report_unsent(struct site *s, const char *why)
 static int
 push_traceback(lua_State *L)
 {
-	luaL_traceback(L, lua_touserdata(L, 1), NULL, 0);
+	trace_push(L, lua_touserdata(L, 1), 0);
 	return 1;
 }
 

@@ -21,6 +21,9 @@ void report_unsent(struct site *s, const char *why);
  * gone, a timeout or a cancel is one info line, anything else an error with traceback. */
 void report_error(struct request *r, lua_State *L);
 
+/* The same without the log, for an error that somebody else is told of. */
+void report_count(struct request *r, lua_State *L);
+
 /* Counts and logs an error, with its traceback behind a newline, of a request that is not
  * at hand. */
 void report_text(struct site *s, const char *client, const char *text);

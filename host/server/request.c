@@ -174,12 +174,29 @@ forget_failure(lua_State *L, struct request *r)
 	r->failure_ref = LUA_NOREF;
 }
 
+/* These ask about the error on top of the stack. */
+static bool
+is_past_limit(lua_State *L)
+{
+	const char *code = lerror_code(L, -1);
+
+	return code && strcmp(code, "cpu_limit") == 0;
+}
+
+static bool
+is_own_fault(lua_State *L)
+{
+	return !lerror_code(L, -1) || is_past_limit(L);
+}
+
 /* What has happened when all else was over: it goes to the log. */
 static void
 report_late(lua_State *L, struct request *r, int status)
 {
 	if (status == LUA_OK || status == LUA_YIELD)
 		return;
+	if (is_past_limit(L))
+		task_clean_up(r->task);
 	forget_failure(L, r);
 	report_error(r, L);
 }
@@ -193,21 +210,20 @@ tell(lua_State *L, struct request *r)
 
 	forget_failure(L, r);
 	lua_pushvalue(L, FAILURE);
-	if (!lerror_code(L, -1) && s->tell) {
+	if (is_own_fault(L) && s->tell) {
 		state_push_text(L, -1);
 		if (s->tell(s, &r->client, lua_tostring(L, -1))) {
-			r->failed = true;
-			count_add(&s->counters->errors, 1);
+			lua_pop(L, 1);
+			report_count(r, L);
 			return LUA_OK;
 		}
 		lua_pop(L, 1);
 	}
-	if (lerror_code(L, -1) || !r->generation.error_ref) {
+	if (!is_own_fault(L) || !r->generation.error_ref) {
 		report_error(r, L);
 		return LUA_OK;
 	}
-	r->failed = true;
-	count_add(&s->counters->errors, 1);
+	report_count(r, L);
 	n = push_hook(L, r, r->generation.error_ref);
 	lua_pushvalue(L, FAILURE);
 	r->stage = TOLD;
@@ -303,7 +319,8 @@ keep_failure(lua_State *L, struct request *r, int status)
 	if (ok) {
 		lua_settop(L, MESSAGE_HANDLER);
 		lua_pushnil(L);
-	}
+	} else if (is_past_limit(L))
+		task_clean_up(r->task);
 	return !refused;
 }
 
@@ -366,19 +383,34 @@ main_function(lua_State *L)
 
 /* ---- past the limit of CPU time ---- */
 
-/* Pushes onto L what the suspended co has at this index of its outermost function. */
-static void
-push_kept(lua_State *L, lua_State *co, int idx)
+/* The outermost function of the suspended co; false: there is none. */
+static bool
+find_outermost(lua_State *co, lua_Debug *ar)
 {
-	lua_Debug ar;
-	int level = 0;
+	int some = 0, none = 1; /* levels: each look counts them, and there may be many */
 
-	while (lua_getstack(co, level, &ar))
-		level++;
-	if (level == 0 || !lua_getstack(co, level - 1, &ar) || !lua_getlocal(co, &ar, idx))
-		lua_pushnil(L);
-	else
+	while (lua_getstack(co, none, ar)) {
+		some = none;
+		none *= 2;
+	}
+	while (none - some > 1) {
+		int level = some + (none - some) / 2;
+		if (lua_getstack(co, level, ar))
+			some = level;
+		else
+			none = level;
+	}
+	return lua_getstack(co, some, ar);
+}
+
+/* Pushes onto L what that function of co has at this index. */
+static void
+push_kept(lua_State *L, lua_State *co, const lua_Debug *outermost, int idx)
+{
+	if (lua_getlocal(co, outermost, idx))
 		lua_xmove(co, L, 1);
+	else
+		lua_pushnil(L);
 }
 
 /* Runs in place of the request's course that has gone on for too long, and does what is
@@ -399,11 +431,15 @@ last_steps(lua_State *L)
 static int
 overran(struct task *t, lua_State *L)
 {
+	lua_Debug outermost;
+
 	lua_pushcfunction(L, last_steps);
-	push_kept(L, t->co, SELF);
+	if (!find_outermost(t->co, &outermost))
+		return -1;
+	push_kept(L, t->co, &outermost, SELF);
 	if (!lua_istable(L, -1))
 		return -1;
-	push_kept(L, t->co, FAILURE);
+	push_kept(L, t->co, &outermost, FAILURE);
 	slice_push_error(L, t->co, t->cpu);
 	lua_pushvalue(L, -1);
 	((struct request *)t->owner)->failure_ref = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -659,7 +659,7 @@ void
 server_forget(struct server *s)
 {
 	const struct task *t = s->site.engine->sched.current;
-	struct request *r = t ? t->owner : NULL;
+	struct request *r = t && !t->chore ? t->owner : NULL;
 
 	s->draining = s->closed = true;
 	s->accept_due = s->dgrams.flush_due = false;

@@ -86,7 +86,8 @@ adopted(struct server *s)
 static void
 cancel(struct server *s, const char *why)
 {
-	crew_cancel(s->mixin, why, clock_after(MOMENT, s->site.attrs.cancel_grace));
+	if (s->mixin)
+		crew_cancel(s->mixin, why, clock_after(MOMENT, s->site.attrs.cancel_grace));
 }
 
 static void
@@ -99,6 +100,8 @@ kill_all(struct server *s)
 static void
 drained(struct server *s)
 {
+	if (!s->mixin)
+		return;
 	crew_drained(s->mixin);
 	if (s->site.attrs.daemon_threads || !s->site.attrs.block_on_close)
 		crew_cancel(s->mixin, "the server does not wait for its requests", MOMENT);
@@ -114,7 +117,8 @@ count_all(const struct server *s, struct counters *sum)
 static void
 log_requests(const struct server *s, const char *event)
 {
-	crew_log_requests(s->mixin, event);
+	if (s->mixin)
+		crew_log_requests(s->mixin, event);
 }
 
 static void

@@ -1,0 +1,14 @@
+/* trace.h - tracebacks that do not take long, however deep the stack is.
+ *
+ * Lua counts the levels of a stack from its top for each line that it writes.  That is
+ * nothing in a usual stack; at the end of an endless recursion it is most of a second. */
+#ifndef HOST_SCRIPT_TRACE_H
+#define HOST_SCRIPT_TRACE_H
+
+#include <lua.h>
+
+/* Pushes onto L the traceback of co, which is L itself or suspended, from this level on:
+ * Lua's own or, of a very deep stack, its innermost levels. */
+void trace_push(lua_State *L, lua_State *co, int level);
+
+#endif
