@@ -257,7 +257,7 @@ describe("SIGHUP", function()
     it("again and again leaves nothing behind: " .. mixin, function()
       local times = tonumber(os.getenv("MOONPORT_RELOADS")) or 300
       local path = host.write(TICKER:format(1))
-      local p = host.start(path, { args = { "--mixin=" .. mixin, "-o", "max_threads=3" } })
+      local p = host.start(path, { args = { "--mixin=" .. mixin, "-o", "max_threads=3", "-o", "retire_timeout=0" } })
       local c <close> = host.connect(p:url())
       assert.are.equal("1 500 a", c:ask("a"))
       local other <close> = host.connect(p:url()) -- so that there are all three seats

@@ -1,160 +1,145 @@
--- Reloads among all that can happen at the same time.
+--- A thousand signals a second: nothing that was asked for is lost, and no request hears of them.
 
-local generations = require("support.generations")
+local case = require("support.case")
 local host = require("support.host")
+local sys = host.sys
 
-local ask, reload, version = generations.ask, generations.reload, generations.version
+local SECONDS = tonumber(os.getenv("MOONPORT_STORM") or "3") -- of each storm; 60 once in a while
 
-describe("a reload", function()
+-- Sends these signals to the program at 1 kHz, until it is stopped.
+local function storm(p, ...)
+  local input, stop = sys.pipe()
+  local out, result = sys.pipe()
+  local argv = { "lua5.4", "spec/support/storm.lua", host.build, tostring(p.pid), "1000", ... }
+  local pid = assert(sys.spawn(argv, { stdin = input, stdout = result }))
+  sys.close(input)
+  sys.close(result)
+  assert(sys.poll(out, "r", host.LIMIT))
+  assert.are.equal("begun\n", sys.read(out, 100))
+  local began = sys.now()
+  return function()
+    local seconds = sys.now() - began
+    sys.close(stop)
+    assert.are.equal(0, sys.wait(pid, host.LIMIT))
+    local sent = tonumber(sys.read(out, 100))
+    sys.close(out)
+    -- a part of it where others need the processors
+    assert.is_true(sent > seconds * 300, ("only %d signals in %.2f s"):format(sent, seconds))
+  end
+end
+
+local function version(word)
+  return ([[
+    local H = {}
+    function H:handle()
+      for line in self.rfile:lines() do self.wfile:write(line == "version" and "%s" or line, "\n") end
+    end
+    return H
+  ]]):format(word)
+end
+
+local function replace(path, text)
+  host.write(text, path .. ".new")
+  assert(os.rename(path .. ".new", path))
+end
+
+local function live(p)
+  local c <close> = host.connect(p:url())
+  return c:ask("version")
+end
+
+-- Keeps connections echoing, every byte checked; calls `meanwhile` until the time is over.
+local function echoing(p, seconds, meanwhile)
+  local until_when, n = sys.now() + seconds, 0
+  local out, result = sys.pipe()
+  while sys.now() < until_when do
+    local pid = assert(sys.spawn({ host.build .. "/flood", p:url(), "8", "200", "20000" }, { stdout = result }))
+    local code
+    repeat
+      meanwhile()
+      code = sys.wait(pid, 0.01)
+    until code
+    local said = sys.read(out, 1000)
+    assert.are.equal(0, code, said)
+    n = n + 1
+  end
+  sys.close(out)
+  sys.close(result)
+  return n
+end
+
+describe("a storm of signals", function()
   after_each(host.cleanup)
 
-  it("waits a while for a thread that blocks in C, which has the new code for its next request", function()
-    local gate = host.gate()
-    local blocking = gate:code() .. [[
-      local handle = H.handle
-      function H:handle()
-        if self.rfile:read() == "block" then gate() end
-        return handle(self)
-      end
-    ]]
-    local function text(word)
-      return (version(word):gsub("return H%s*$", function() return blocking .. "return H" end))
-    end
-    local path = host.write(text("one"))
-    local p = host.start(path, { args = { "--mixin=threading", "-o", "max_threads=2" } })
-    local blocked <close> = host.connect(p:url())
-    local other <close> = host.connect(p:url())
-    blocked:send("block\n")
-    assert.are.equal("one a", other:ask("go\na"))
-    host.write(text("two"), path)
-    local e = reload(p, "reloaded")
-    assert.is_true(e.ms >= 1900, e.ms)
-    assert.are.equal("one b", other:ask("b"))
-    other:finish()
-    other:all()
-    assert.are.equal("two c", ask(p, "go\nc"))
-    gate:pass()
-    assert.are.equal("one d", blocked:ask("d"))
-    blocked:finish()
-    assert.are.equal("", blocked:all())
-    local first <close> = host.connect(p:url())
-    local second <close> = host.connect(p:url())
-    assert.are.equal("two e", first:ask("go\ne"))
-    assert.are.equal("two e", second:ask("go\ne"))
-    for _, c in ipairs { blocked, other, first, second } do c:close() end
-    p:stop()
-  end)
-
-  it("is refused when a thread cannot load it, though another one blocks in C", function()
-    local gate = host.gate()
-    local text = gate:code() .. [[
-      local H = {}
-      function H:handle() if self.rfile:read() == "block" then gate() end self.wfile:write("%s\n") end
-      %s
-      return H
-    ]]
-    local path = host.write(text:format("one", ""))
-    local p = host.start(path, { args = { "--mixin=threading", "-o", "max_threads=2" } })
-    local blocked <close> = host.connect(p:url())
-    blocked:send("block\n")
-    assert.are.equal("one", ask(p, "go"))
-    -- The server's own state is the first to load it, the seat's the second.
-    host.write("", path:match("^(.*)/") .. "/loads")
-    host.write(text:format("two", ([[
-      local f <close> = assert(io.open(%q, "a+"))
-      f:write("x")
-      f:seek("set")
-      if #f:read("a") > 1 then error("not here") end
-    ]]):format(path:match("^(.*)/") .. "/loads")), path)
-    local e = reload(p, "reload failed")
-    assert.is_truthy(e.why:find("not here", 1, true), e.why)
-    assert.are.equal("one", ask(p, "go"))
-    gate:pass()
-    assert.are.equal("one", blocked:line())
-    -- What the late one says of the reload that is over is of no interest to the next.
-    host.write(text:format("three", ""), path)
-    reload(p, "reloaded")
-    assert.are.equal("three", ask(p, "go"))
-    blocked:close()
-    p:stop()
-  end)
-
-  it("does not take a late thread's word on the one before it", function()
-    local gate = host.gate()
-    local path = host.write(version("one"))
-    local loads = path:match("^(.*)/") .. "/loads"
-    local p = host.start(path, { args = { "--mixin=threading", "-o", "max_threads=1" } })
-    assert.are.equal("one a", ask(p, "a"))
-    host.write(version("two", ([[
-      local f <close> = assert(io.open(%q, "a+"))
-      f:write("x"):flush()
-      f:seek("set")
-      if #f:read("a") > 1 then
-        %s
-        gate()
-        error("late")
-      end
-    ]]):format(loads, gate:code())), path)
-    assert.is_true(reload(p, "reloaded").ms >= 1900) -- only the server's own state has it
-    host.write(version("three"), path)
-    p:kill("HUP")
-    host.sys.poll(-1, "r", 0.1)
-    gate:pass()
-    host.eventually("the second one", function() return #p:find("reloaded") == 2 end)
-    assert.are.same({}, p:find("reload failed"))
-    assert.are.equal("three b", ask(p, "b"))
-    p:stop()
-  end)
-
-  local rows = {
-    { "--mixin=async" }, { "--mixin=threading", "-o", "max_threads=4", "-o", "thread_idle_timeout=0.01" },
-    { "--mixin=threading", "-o", "max_threads=1" }, { "--mixin=forking", "-o", "max_children=5" },
-    { "--mixin=forking", "-o", "max_children=3", "-o", "max_requests_per_child=2" },
-    { "--mixin=async", "--workers=2" },
-  }
-  for _, args in ipairs(rows) do
-    it("after the other, with requests that end in all ways: " .. table.concat(args, " "), function()
+  for _, mixin in ipairs { "async", "threading", "forking" } do
+    it("loses no reload and no byte, " .. mixin, function()
       local path = host.write(version("0"))
-      local p = host.start(path, { args = args })
+      local p = host.start(path, { args = { "-m", mixin, "--log-level=error" } })
       local last = 0
-      for n = 1, 120 do
-        if n % 7 == 0 then host.write("return return", path) else host.write(version(tostring(n)), path) end
-        p:kill("HUP")
-        local c = host.connect(p:url())
-        c:send(n % 5 == 0 and "fail\n" or "a\n")
-        if n % 3 == 0 then
-          c:reset()
-        else
-          local answer = c:line()
-          if n % 5 > 0 then
-            local word = tonumber(answer:match("^(%d+) a$"))
-            assert(word and word >= last, ("%s after %d"):format(answer, last))
-            last = word
-          end
-          c:close()
-        end
-        if n % 11 == 0 then p:kill("USR1") end
+      local function next_version()
+        last = last + 1
+        replace(path, version(tostring(last)))
       end
-      host.write(version("end"), path)
-      p:kill("HUP")
-      host.eventually("the last one", function() return ask(p, "z") == "end z" end)
-      p:stop()
-    end)
-
-    it("under way when the server is told to stop: " .. table.concat(args, " "), function()
-      for n = 1, 6 do
-        local path = host.write(version("one"))
-        local p = host.start(path, { args = { "-o", "drain_timeout=0.2", table.unpack(args) } })
-        local c <close> = host.connect(p:url())
-        assert.are.equal("one a", c:ask("a"))
-        host.write(version("two", "local t = {} for i = 1, 20000 do t[i] = { i } end"), path)
+      local quiet = storm(p, "HUP", "CHLD", "PIPE")
+      assert.is_true(echoing(p, SECONDS / 2, next_version) > 0)
+      p:kill("HUP") -- the storm's own may have been too early for what was written last
+      quiet()
+      host.eventually("what was written last", function() return live(p) == tostring(last) end)
+      -- One request for a reload among many other signals.
+      quiet = storm(p, "CHLD", "PIPE")
+      for _ = 1, 10 do
+        next_version()
         p:kill("HUP")
-        if n % 2 == 0 then c:send("b\n") end
-        if n > 2 then host.sys.poll(-1, "r", n / 1000) end
-        if n == 5 then c:close() end
-        p:stop()
-        c:close()
+        host.eventually("version " .. last, function() return live(p) == tostring(last) end)
       end
+      quiet()
+      host.eventually("no child", function() return #p:children() == 0 end)
+      p:kill("TERM")
+      assert.are.equal(0, p:wait())
     end)
   end
+
+  it("loses no child and no status", function()
+    local p = case.start { args = { "-m", "forking", "-o", "max_children=10" } }
+    local quiet = storm(p, "HUP", "CHLD", "PIPE")
+    local until_when, n, since = sys.now() + SECONDS / 2, 0, {}
+    repeat
+      n = n + 1
+      local got = case.run(p, ([[
+        local pipe = io.popen("echo said; exit %d")
+        local said = pipe:read("a")
+        local _, how, code = pipe:close()
+        return said, how, code, select(3, os.execute("exit %d"))]]):format(n % 256, (n + 1) % 256))
+      assert.are.same({ "said\n", "exit", n % 256, (n + 1) % 256, n = 4 }, got)
+      local still = {}
+      for _, child in ipairs(p:children()) do
+        if child.state == "Z" then
+          still[child.pid] = since[child.pid] or sys.now()
+          assert.is_true(sys.now() - still[child.pid] < 1, "a zombie of more than a second")
+        end
+      end
+      since = still
+    until sys.now() > until_when
+    quiet()
+    host.eventually("no child", function() return #p:children() == 0 end)
+    assert.are.same({}, p:find("child died"))
+    assert.are.equal(0, p:stop().errors)
+  end)
+
+  it("does not disturb commands that a handler of the program itself runs", function()
+    local p = case.start()
+    local quiet = storm(p, "CHLD", "PIPE", "HUP")
+    local until_when, n = sys.now() + SECONDS / 3, 0
+    repeat
+      n = n + 1
+      assert.are.same({ n % 256, n = 1 },
+        case.run(p, ("return select(3, os.execute('sleep 0.01; exit %d'))"):format(n % 256)))
+      assert.are.same({ "exit", n % 256, n = 2 }, case.run(p, ([[
+        local pipe = io.popen("cat >/dev/null; exit %d", "w")
+        pipe:write(("x"):rep(300000))
+        return select(2, pipe:close())]]):format(n % 256)))
+    until sys.now() > until_when
+    quiet()
+    p:stop()
+  end)
 end)
