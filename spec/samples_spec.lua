@@ -120,3 +120,79 @@ describe("docs/socketserver.md", function()
     interrupt(p)
   end)
 end)
+
+describe("docs/reload.md", function()
+  after_each(host.cleanup)
+
+  -- Lines that the session sends by the connection that stays, lines by new ones, and edits, with what was printed.
+  local function steps(session)
+    local list = {}
+    for line in session:gmatch("[^\n]+") do
+      local text = line:match("^%$ echo (%w+) >&3$")
+      local fresh = line:match("^%$ echo (%w+) | nc %-N 127%.0%.0%.1 9999$")
+      local edit = line:match("^%$ sed %-i '(.+)' counter%.lua$")
+      if text or fresh or edit then list[#list + 1] = { old = text, new = fresh, edit = edit } end
+      if line:find("^%$ cat log") then break end
+      if not line:find("^%$") then list[#list].prints = line end
+    end
+    return list
+  end
+
+  it("has a session that goes as it says, with scripts/counter.lua", function()
+    local text = host.read("docs/reload.md")
+    for line in text:match("```lua\n(.-)```"):gmatch("[^\n]+") do
+      assert.is_truthy(host.read("scripts/counter.lua"):find(line:match("^.- end"), 1, true), line)
+    end
+    local list = steps(text:match("```console\n(.-)```"))
+    assert.are.equal(6, #list)
+    local path = host.write(host.read("scripts/counter.lua"), host.folder() .. "/counter.lua")
+    local p = host.start(path, { args = { "--watch" } })
+    local old <close> = host.connect(p:url())
+    local outcomes = { "reloaded", "reload failed" }
+    for _, step in ipairs(list) do
+      if step.edit then
+        assert(os.execute(("sed -i '%s' %s"):format(step.edit, path)))
+        local event = p:find(table.remove(outcomes, 1), true)[1]
+        local said = text:match(event.event .. " script=counter.lua generation=(%d)")
+        assert.are.equal(tonumber(said), event.generation)
+        if event.why then assert.is_truthy(text:find(event.why:gsub("^.*/", ""), 1, true), event.why) end
+      elseif step.old then
+        assert.are.equal(step.prints, old:ask(step.old))
+      else
+        local c <close> = host.connect(p:url())
+        assert.are.equal(step.prints, c:ask(step.new))
+      end
+    end
+    assert.are.equal(0, #outcomes)
+    old:close()
+    p:stop()
+  end)
+end)
+
+describe("docs/limits.md", function()
+  after_each(plain.cleanup)
+
+  it("has a program that does what it says, with scripts/busy.lua", function()
+    local text = host.read("docs/limits.md")
+    local program, output = text:match("```lua\n(.-)```.-```console\n(.-)```")
+    local p = plain.start(program)
+    local printed = p:done()
+    -- Its form is the page's; the numbers are the machine's.
+    local form = output:match("\n(%d+ answers.*)$"):gsub("[%p]", "%%%0"):gsub("%d+", "%%d+")
+    assert.matches("^" .. form .. "$", printed)
+    assert.are.equal("1", printed:match("cpu_limit (%d+)"))
+    assert.is_true(tonumber(printed:match("preempted (%d+)")) > 20, printed)
+    assert.is_true(tonumber(printed:match("^%d+")) > 20, printed) -- without slices there are three
+    assert.matches("scripts/busy.lua:12: it has computed for 2[%d.]* s without a wait", p:log())
+  end)
+
+  it("names all counters", function()
+    local meta, text = host.read("lua/meta/moonport.lua"), host.read("docs/limits.md"):match("\n## Counters\n(.*)$")
+    for _, class in ipairs { "Counters", "Stats: moonport.Counters" } do
+      local fields = meta:match("\n%-%-%-@class moonport%." .. class .. "\n(.-)\n\n")
+      for name in fields:gmatch("%-%-%-@field ([%w_]+) integer") do
+        assert.is_truthy(text:find("`" .. name .. "`", 1, true), name)
+      end
+    end
+  end)
+end)

@@ -10,22 +10,9 @@
 #include <lauxlib.h>
 #include <string.h>
 
-/* The registry's key of a coroutine for the next finalizer. */
-static const char KEY = 0;
-
-/* False: a script has called it by itself. */
-static bool
-called_by_collector(lua_State *L)
-{
-	lua_Debug ar;
-
-	if (!lua_getstack(L, 0, &ar) || !lua_getinfo(L, "n", &ar) || !ar.name)
-		return false;
-	/* "hook": it collects while the host's hook runs, where Lua names no other reason.
-	 */
-	return strcmp(ar.namewhat, "hook") == 0 ||
-	       (*ar.namewhat == 'm' && strcmp(ar.name, "__gc") == 0);
-}
+/* The registry's keys: of a coroutine for the next finalizer; of the companions, by their
+ * objects, which are weak keys; of the companions' metatable. */
+static const char KEY = 0, COMPANIONS = 0, META = 0;
 
 /* Leaves it on the stack. */
 static lua_State *
@@ -76,29 +63,29 @@ end(struct sched *s)
  * may be thousands of objects of one kind, and each would use up what there is. */
 static const char BANNED[] = "moonport.finalizers";
 
-/* Pushes where the script's function was defined. */
+/* Pushes where the function at idx was defined. */
 static void
-push_place(lua_State *L)
+push_place(lua_State *L, int idx)
 {
 	lua_Debug ar;
 
-	if (!lua_isfunction(L, lua_upvalueindex(1))) {
+	if (!lua_isfunction(L, idx)) {
 		lua_pushliteral(L, "__call");
 		return;
 	}
-	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_pushvalue(L, idx);
 	lua_getinfo(L, ">S", &ar);
 	lua_pushfstring(L, "%s:%d", ar.short_src, ar.linedefined);
 }
 
 static bool
-is_banned(lua_State *L)
+is_banned(lua_State *L, int idx)
 {
 	int top = lua_gettop(L);
 	bool banned = false;
 
 	if (lua_rawgetp(L, LUA_REGISTRYINDEX, BANNED) == LUA_TTABLE) {
-		push_place(L);
+		push_place(L, idx);
 		banned = lua_rawget(L, -2) != LUA_TNIL;
 	}
 	lua_settop(L, top);
@@ -106,7 +93,7 @@ is_banned(lua_State *L)
 }
 
 static void
-ban(lua_State *L)
+ban(lua_State *L, int idx)
 {
 	if (lua_rawgetp(L, LUA_REGISTRYINDEX, BANNED) != LUA_TTABLE) {
 		lua_pop(L, 1);
@@ -114,20 +101,39 @@ ban(lua_State *L)
 		lua_pushvalue(L, -1);
 		lua_rawsetp(L, LUA_REGISTRYINDEX, BANNED);
 	}
-	push_place(L);
+	push_place(L, idx);
 	lua_pushboolean(L, 1);
 	lua_rawset(L, -3);
 	lua_pop(L, 1);
 }
 
-static int
-results(lua_State *L, int status, lua_KContext ctx)
+/* Pushes what the metatable of the value at idx has as __gc, or nil. */
+static void
+push_finalizer(lua_State *L, int idx)
 {
-	(void)status, (void)ctx;
-	return lua_gettop(L);
+	if (!lua_getmetatable(L, idx)) {
+		lua_pushnil(L);
+		return;
+	}
+	lua_pushliteral(L, "__gc");
+	lua_rawget(L, -2);
+	lua_remove(L, -2);
 }
 
-/* __gc: calls the script's function, which is upvalue 1, with the object. */
+/* The object may get another companion. */
+static void
+part(lua_State *L, int object)
+{
+	lua_rawgetp(L, LUA_REGISTRYINDEX, &COMPANIONS);
+	lua_pushvalue(L, object);
+	lua_pushnil(L);
+	lua_rawset(L, -3);
+	lua_pop(L, 1);
+}
+
+enum { OBJECT = 1, FINALIZER };
+
+/* A companion's own __gc. */
 static int
 finalize(lua_State *L)
 {
@@ -135,20 +141,18 @@ finalize(lua_State *L)
 	lua_State *co;
 	int status;
 
-	if (!s || s->final.runs_now || !called_by_collector(L)) {
-		lua_pushvalue(L, lua_upvalueindex(1));
-		lua_insert(L, 1);
-		lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, results);
-		return lua_gettop(L);
-	}
-	if (is_banned(L))
-		return 0;
 	lua_settop(L, 1);
+	lua_getiuservalue(L, 1, 1);
+	lua_replace(L, OBJECT);
+	part(L, OBJECT);
+	push_finalizer(L, OBJECT);
+	if (!s || lua_isnil(L, FINALIZER) || is_banned(L, FINALIZER))
+		return 0;
 	co = take_coroutine(L);
 	if (!begin(s))
 		return 0;
-	lua_pushvalue(L, lua_upvalueindex(1));
-	lua_pushvalue(L, 1);
+	lua_pushvalue(L, FINALIZER);
+	lua_pushvalue(L, OBJECT);
 	lua_xmove(L, co, 2);
 	status = coro_apart(L, co, 1, "__gc");
 	end(s);
@@ -157,7 +161,7 @@ finalize(lua_State *L)
 		lua_xmove(co, L, 1);
 		code = lerror_code(L, -1);
 		if (code && strcmp(code, "cpu_limit") == 0)
-			ban(L);
+			ban(L, FINALIZER);
 		state_push_text(L, -1); /* a warning takes nothing else */
 		return lua_error(L);
 	}
@@ -166,31 +170,61 @@ finalize(lua_State *L)
 	return 0;
 }
 
-/* The value on top of the stack can be called, and is no finalize() already. */
-static bool
-is_callable(lua_State *L)
+static void
+give_companion(lua_State *L, int object)
 {
-	if (lua_isfunction(L, -1))
-		return lua_tocfunction(L, -1) != finalize;
-	if (luaL_getmetafield(L, -1, "__call") == LUA_TNIL)
-		return false;
-	lua_pop(L, 1);
-	return true;
+	lua_rawgetp(L, LUA_REGISTRYINDEX, &COMPANIONS);
+	lua_pushvalue(L, object);
+	if (lua_rawget(L, -2) == LUA_TNIL) {
+		lua_pushvalue(L, object);
+		lua_newuserdatauv(L, 0, 1);
+		lua_pushvalue(L, object);
+		lua_setiuservalue(L, -2, 1);
+		lua_pushvalue(L, -1);
+		lua_insert(L, -3);
+		lua_rawset(L, -5); /* from here on it is the object's */
+		lua_rawgetp(L, LUA_REGISTRYINDEX, &META);
+		lua_setmetatable(L, -2);
+	}
+	lua_settop(L, 2);
 }
 
-/* The metatable at idx. */
-static void
-wrap(lua_State *L, int idx)
+/* Whether the value can have a finalizer, and the metatable at 2 has one. */
+static bool
+is_finalizable(lua_State *L)
 {
+	int type = lua_type(L, 1);
+	bool has;
+
+	if ((type != LUA_TTABLE && type != LUA_TUSERDATA) || !lua_istable(L, 2))
+		return false;
 	lua_pushliteral(L, "__gc");
-	lua_rawget(L, idx);
-	if (is_callable(L)) {
-		lua_pushcclosure(L, finalize, 1);
-		lua_pushliteral(L, "__gc");
-		lua_insert(L, -2);
-		lua_rawset(L, idx);
-	} else
-		lua_pop(L, 1);
+	has = lua_rawget(L, 2) != LUA_TNIL;
+	lua_pop(L, 1);
+	return has;
+}
+
+/* The value at 1 gets the metatable at 2; Lua sees no __gc in that meanwhile, and so does
+ * not note the value as one to be finalized. */
+static int
+set_guarded(lua_State *L)
+{
+	lua_settop(L, 2);
+	if (!is_finalizable(L)) {
+		lua_setmetatable(L, 1);
+		return 1;
+	}
+	give_companion(L, 1);
+	lua_pushliteral(L, "__gc");
+	lua_pushvalue(L, -1);
+	lua_rawget(L, 2);
+	lua_pushvalue(L, 3);
+	lua_pushnil(L);
+	lua_rawset(L, 2);
+	lua_pushvalue(L, 2);
+	lua_setmetatable(L, 1);
+	lua_rawset(L, 2); /* its place is still there: this needs no memory */
+	return 1;
 }
 
 /* setmetatable(table, metatable) */
@@ -203,11 +237,7 @@ set_metatable(lua_State *L)
 	luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
 	if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
 		return luaL_error(L, "cannot change a protected metatable");
-	lua_settop(L, 2);
-	if (type == LUA_TTABLE)
-		wrap(L, 2);
-	lua_setmetatable(L, 1);
-	return 1;
+	return set_guarded(L);
 }
 
 /* debug.setmetatable(value, metatable) */
@@ -217,16 +247,39 @@ debug_set_metatable(lua_State *L)
 	int type = lua_type(L, 2);
 
 	luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
-	lua_settop(L, 2);
-	if (type == LUA_TTABLE)
-		wrap(L, 2);
-	lua_setmetatable(L, 1);
-	return 1;
+	return set_guarded(L);
+}
+
+/* What getmetatable() gives for a file: a copy, since a __gc put into the metatable itself
+ * would run for every file, out of reach. */
+static void
+hide_files(lua_State *L)
+{
+	luaL_getmetatable(L, LUA_FILEHANDLE);
+	lua_newtable(L);
+	for (lua_pushnil(L); lua_next(L, -3);) {
+		lua_pushvalue(L, -2);
+		lua_insert(L, -2);
+		lua_rawset(L, -4);
+	}
+	lua_setfield(L, -2, "__metatable");
+	lua_pop(L, 1);
 }
 
 void
 finalizer_guard(lua_State *L)
 {
+	lua_newtable(L);
+	lua_createtable(L, 0, 1);
+	lua_pushliteral(L, "k");
+	lua_setfield(L, -2, "__mode");
+	lua_setmetatable(L, -2);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &COMPANIONS);
+	lua_createtable(L, 0, 1);
+	lua_pushcfunction(L, finalize);
+	lua_setfield(L, -2, "__gc");
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &META);
+	hide_files(L);
 	lua_register(L, "setmetatable", set_metatable);
 	lua_getglobal(L, "debug");
 	lua_pushcfunction(L, debug_set_metatable);

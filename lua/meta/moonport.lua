@@ -15,7 +15,7 @@
 
 ---What the host raises. A read returns `nil, why` instead.
 ---@class moonport.Error
----@field code string "timeout", "cancelled", or an errno's name such as "ECONNRESET"
+---@field code string "timeout", "cancelled", "cpu_limit", or an errno's name such as "ECONNRESET"
 ---@field message string what tostring gives
 ---@field errno integer? of the system
 
@@ -34,6 +34,10 @@
 ---@field setup? fun(self: self) runs before handle
 ---@field handle fun(self: self) the request; the only one a handler must have
 ---@field finish? fun(self: self) runs last, whatever happened
+---@field save? fun(): any when the code is replaced, in the old one: plain data for the new one's init, or nil
+---@field init? fun(data: any) in the new code, before its first request, if save returned something
+---@field cpu_limit number|false|nil seconds of CPU time between two waits; 5 by default
+---@field time_slice number|false|nil seconds of CPU time before others have their turns; 0.01 by default
 
 ---@class moonport.StreamHandler: moonport.Handler
 ---@field request moonport.Request
@@ -68,6 +72,9 @@
 ---@field timeout number|false|nil seconds
 ---@field idle_timeout number|false|nil seconds
 ---@field request_timeout number|false|nil seconds
+---@field cpu_limit number|false|nil 5 seconds of CPU time between two waits, then the request is ended
+---@field time_slice number|false|nil 0.01 seconds of CPU time before others have their turns
+---@field retire_timeout number? 60 seconds that requests of replaced code may go on; 0: for ever
 ---@field drain_timeout number? 15 seconds
 ---@field cancel_grace number? 5 seconds
 ---@field verify_request? fun(server: moonport.Server, request: any, client_address: moonport.Address): boolean
@@ -103,6 +110,9 @@
 ---@field timeout number?
 ---@field idle_timeout number?
 ---@field request_timeout number?
+---@field cpu_limit number?
+---@field time_slice number?
+---@field retire_timeout number
 ---@field drain_timeout number
 ---@field cancel_grace number
 ---@field [string] any
@@ -110,6 +120,11 @@ local Server = {}
 
 ---Takes no more requests and lets those under way end, for at most drain_timeout. Returns at once.
 function Server:shutdown() end
+
+---Loads the script again, for all its listeners; waits for that. The request goes on with the code that it has.
+---@return integer? generation the new one's number
+---@return string? why the old code stays
+function Server:reload() end
 
 ---Counters of all threads, children and workers, new at each call. What threads and children of other workers have
 ---counted shows within 50 ms; what is not a counter (`tasks` to `timers`) is this process's.
@@ -126,6 +141,9 @@ function Server:fileno() end
 ---@field peers_gone integer ended by a peer that went away
 ---@field timeouts integer ended by a timeout that was raised
 ---@field cancelled integer ended by the host
+---@field cpu_limit integer of the errors: ended for computing too long
+---@field out_of_memory integer of the errors: for want of memory
+---@field preempted integer slices that were over before the handler waited
 ---@field refused integer by verify_request
 ---@field accept_errors integer accept failed, or no thread or child could be had
 ---@field truncated integer datagrams longer than max_packet_size
@@ -133,10 +151,12 @@ function Server:fileno() end
 ---@field send_errors integer datagram replies that the kernel refused
 ---@field drops integer datagrams that the kernel dropped for want of room
 ---@field died integer children that a signal has ended
+---@field stuck integer of these, in C code that nothing else could end
 ---@field bytes_in integer under sync and async of the whole host
 ---@field bytes_out integer
 ---@field reloads integer
 ---@field failed_reloads integer
+---@field generations integer of the script: the current one, and replaced ones that have requests
 ---@field workers integer processes that accept; 0 without --workers
 ---@field workers_died integer that ended by a signal or an error
 
@@ -404,6 +424,11 @@ function Started:shutdown() end
 ---Counters of all listeners together. Raises when the server is stopped.
 ---@return moonport.Counters
 function Started:stats() end
+
+---Loads the script again, and waits for that. Raises when the server is stopped.
+---@return integer? generation the new one's number
+---@return string? why the old code stays
+function Started:reload() end
 
 ---Serves a script, on a thread of its own, until shutdown(). Raises one sentence if it cannot.
 ---@param script string a path
