@@ -248,6 +248,7 @@ begin(struct unit *u)
 	struct reload *r = &u->reload;
 	struct script_options o = host_script_options(u->host, u->script->state.alloc.limit,
 						      u->script->number + 1);
+	int rc;
 
 	r->runs = true;
 	r->again = false;
@@ -256,7 +257,9 @@ begin(struct unit *u)
 	list_take(&r->asks, &r->later);
 	r->loading.done = loaded;
 	o.allowance = allowance_of(u);
-	if (script_begin(u->script->sched, u->script->path, &o, &r->loading) < 0)
+	rc = script_begin(u->script->sched, u->script->path, &o, &r->loading);
+	r->passing = rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -EIO;
+	if (rc < 0)
 		fail_for(u, r->loading.why);
 }
 

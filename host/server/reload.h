@@ -28,6 +28,7 @@ struct reload_ask {
 };
 
 struct reload {
+	bool passing; /* it has failed for want of something that may be there soon */
 	bool runs;
 	bool again;               /* somebody has asked meanwhile */
 	bool in_line;             /* of votes: the others have not been asked yet */
