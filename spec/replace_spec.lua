@@ -13,12 +13,36 @@ local rows = {
   { name = "forking", args = { "--mixin=forking", "-o", "max_children=200" } },
   { name = "forking, pre-forked", args = { "--mixin=forking", "-o", "max_children=200", "-o",
     "max_requests_per_child=50" } },
+  { name = "2 workers", args = { "--workers=2" } },
+  { name = "2 workers, threading",
+    args = { "--workers=2", "--mixin=threading", "-o", "max_threads=110" }, places = 110 },
   -- One request at a time: a stream would be the only one.
   { name = "sync", args = { "--mixin=sync" }, streams = 0 },
 }
 
 describe("replacing the code under load", function()
   after_each(host.cleanup)
+
+  local function parts(from, to, version)
+    return ("for i = %d, %d do self.wfile:write(%d, ' ', i, ' x\\n') end "):format(from, to, version)
+  end
+  for what, reply in pairs {
+    ["it ended in order after 3 parts"] = parts(1, 3, 5), ["a part is of 6"] = parts(1, 4, 5) .. parts(5, 8, 6),
+    ["4 was live when it was opened"] = parts(1, 8, 3) .. "self.wfile:write('3 end\\n')",
+  } do
+    it("would be noticed: " .. what, function()
+      local script = "local H = {} function H:handle() self.rfile:read() %s end return H"
+      local p = host.start(host.write(script:format(reply)))
+      local visitors = replace.visit(p:url(), 100, 0, 100)
+      visitors:tell("least 4")
+      host.sys.poll(-1, "r", 0.1)
+      visitors:tell("pause")
+      local seen = visitors:done()
+      assert.is_true(seen.failures > 0)
+      assert.is_truthy(seen.failure:find(what, 1, true), seen.failure)
+      p:stop()
+    end)
+  end
 
   for _, row in ipairs(rows) do
     it("fails nobody: " .. row.name, function()

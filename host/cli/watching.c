@@ -121,8 +121,11 @@ watching_reloaded(struct watching *g, struct unit *u, const struct sources *trie
 {
 	for (struct list *l = g->looks.next; l != &g->looks; l = l->next) {
 		struct look *k = LIST_ENTRY(l, struct look, link);
-		if (k->unit == u)
-			(void)set(k, tried); /* no memory: as it was */
+		if (k->unit != u)
+			continue;
+		(void)set(k, tried); /* no memory: as it was */
+		if (u->reload.passing)
+			watch_again(k->watch);
 	}
 }
 

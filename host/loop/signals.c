@@ -8,9 +8,9 @@
 
 /* What a signal handler can see: where to write, and which signals are written and not
  * read yet.  Those are not written again: a pipe full of one would have no room for
- * another. */
-static volatile sig_atomic_t signal_fd = -1;
-static volatile sig_atomic_t written[NSIG];
+ * another.  A signal comes to any thread. */
+static _Atomic sig_atomic_t signal_fd = -1;
+static _Atomic sig_atomic_t written[NSIG];
 
 /* After which signals the process may live no longer than so many seconds. */
 static volatile sig_atomic_t last_signo, last_other, last_seconds;

@@ -21,6 +21,12 @@ space_of(lua_State *L)
 }
 
 void
+coro_mark_new(lua_State *co)
+{
+	*space_of(co) &= ~(uintptr_t)BITS;
+}
+
+void
 coro_mark_waiting(lua_State *co, int waiting)
 {
 	*space_of(co) = (*space_of(co) & ~(uintptr_t)WAITING) | (waiting ? WAITING : 0);
@@ -41,7 +47,7 @@ coro_doom(lua_State *co)
 int
 coro_is_doomed(lua_State *co)
 {
-	return (*space_of(co) & DOOMED) != 0;
+	return (*space_of(co) & DOOMED) != 0 && lua_status(co) > LUA_YIELD;
 }
 
 int
@@ -383,7 +389,7 @@ co_create(lua_State *L)
 
 	luaL_checktype(L, 1, LUA_TFUNCTION);
 	co = lua_newthread(L);
-	coro_mark_waiting(co, 0);
+	coro_mark_new(co);
 	lua_pushvalue(L, 1);
 	lua_xmove(L, co, 1);
 	return 1;

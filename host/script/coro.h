@@ -10,11 +10,15 @@
 /* Pushes the library. */
 int luaopen_moonport_coroutine(lua_State *L);
 
+/* Forgets all marks: for a coroutine that begins. */
+void coro_mark_new(lua_State *co);
+
 /* Marks a coroutine as standing in a wait of the host (or not any more). */
 void coro_mark_waiting(lua_State *co, int waiting);
 int coro_is_waiting(lua_State *co);
 
-/* A hook has raised an error in it: nothing more may run there. */
+/* A hook raises an error in it.  If it dies of that, it is doomed: nothing more may run
+ * there, for Lua lets no other hook fire in it. */
 void coro_doom(lua_State *co);
 int coro_is_doomed(lua_State *co);
 

@@ -452,8 +452,12 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (!coro_is_known(co) && !coro_is_doomed(co) &&
-	    (sc->nspare < sc->room || more_room(sc))) {
+	if (coro_is_known(co) || coro_is_doomed(co)) {
+		luaL_unref(sc->state.L, LUA_REGISTRYINDEX, ref);
+		return;
+	}
+	coro_mark_new(co);
+	if (sc->nspare < sc->room || more_room(sc)) {
 		sc->spare[sc->nspare].co = co;
 		sc->spare[sc->nspare++].ref = ref;
 	} else

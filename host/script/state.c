@@ -171,6 +171,23 @@ text_dofile(lua_State *L)
 	return dofile_k(L, LUA_OK, 0);
 }
 
+/* A format of more bytes would keep os.date busy for long, out of reach of any limit. */
+enum { LONGEST_DATE = 64 * 1024 };
+
+/* os.date, which is upvalue 1, for formats of a sensible length. */
+static int
+bounded_date(lua_State *L)
+{
+	size_t n = 0;
+
+	luaL_optlstring(L, 1, "", &n);
+	luaL_argcheck(L, n <= LONGEST_DATE, 1, "format too long");
+	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_insert(L, 1);
+	lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+	return lua_gettop(L);
+}
+
 static int
 refuse_sethook(lua_State *L)
 {
@@ -207,6 +224,11 @@ open_libraries(lua_State *L)
 	files_watch(L);
 	finalizer_guard(L);
 	lxpcall_install(L);
+	lua_getglobal(L, "os");
+	lua_getfield(L, -1, "date");
+	lua_pushcclosure(L, bounded_date, 1);
+	lua_setfield(L, -2, "date");
+	lua_pop(L, 1);
 	lua_getglobal(L, "debug");
 	lua_pushcfunction(L, refuse_sethook);
 	lua_setfield(L, -2, "sethook");

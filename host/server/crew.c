@@ -543,6 +543,18 @@ crew_script(struct crew *c, unsigned number, struct crew_script *out)
 }
 
 bool
+crew_runs(struct crew *c, const struct script *sc)
+{
+	bool same;
+
+	pthread_mutex_lock(&c->mutex);
+	same = c->script.number == sc->number &&
+	       (!c->script.sources || c->script.sources == sc->sources);
+	pthread_mutex_unlock(&c->mutex);
+	return same;
+}
+
+bool
 crew_next(struct crew *c, struct crew_script *out)
 {
 	bool there;

@@ -150,6 +150,10 @@ bool crew_script(struct crew *c, unsigned number, struct crew_script *out);
 /* The same of the generation that comes next; false: there is none any more. */
 bool crew_next(struct crew *c, struct crew_script *out);
 
+/* Whether this is the generation that there is now, by its texts: the number of one that
+ * has failed is used again. */
+bool crew_runs(struct crew *c, const struct script *sc);
+
 /* The seat has built it, or (rc < 0) why not. */
 void crew_prepared(struct crew *c, struct seat *s, int rc, const char *why);
 

@@ -430,7 +430,7 @@ retire(struct server *s, unsigned number, const char *why)
 }
 
 static void
-told(struct server *s, unsigned number, const char *why)
+told(struct server *s, int64_t began, unsigned number, const char *why)
 {
 	struct family *f = s->mixin;
 
@@ -439,7 +439,7 @@ told(struct server *s, unsigned number, const char *why)
 	if (!f)
 		return;
 	shared->reloads++;
-	shared->began = s->unit->reload.began;
+	shared->began = began;
 	shared->number = number;
 	snprintf(shared->why, sizeof(shared->why), "%s", why ? why : "");
 	shared->reloads++;

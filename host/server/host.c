@@ -292,6 +292,13 @@ watch_drain(struct host *h)
 }
 
 void
+host_end_reloads(struct host *h)
+{
+	for (struct list *l = h->units.next; l != &h->units; l = l->next)
+		unit_stop(LIST_ENTRY(l, struct unit, link));
+}
+
+void
 host_run(struct host *h)
 {
 	measure(h);
@@ -301,8 +308,7 @@ host_run(struct host *h)
 			cancel_all(h);
 		loop_turn(h->engine.loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
 	}
-	for (struct list *l = h->units.next; l != &h->units; l = l->next)
-		unit_stop(LIST_ENTRY(l, struct unit, link));
+	host_end_reloads(h);
 	h->collected = 0;
 	host_collect(h); /* connections that scripts have made and forgotten */
 	lingers_drop(&h->engine.io.lingers);

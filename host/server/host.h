@@ -95,6 +95,9 @@ void host_stop(struct host *h);
 /* Has every script loaded again (reload.h); each outcome is one event in the log. */
 void host_reload(struct host *h);
 
+/* There are no more: those under way end, and who asked is told.  host_run() does it. */
+void host_end_reloads(struct host *h);
+
 /* The unit with this number, from 0; NULL: there is none.  And its number. */
 struct unit *host_unit(const struct host *h, int number);
 int host_unit_number(const struct host *h, const struct unit *u);

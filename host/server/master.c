@@ -472,6 +472,8 @@ master_run(struct master *m)
 		rc = fork_due(m);
 	}
 	loop_timer_set(loop_of(m), &m->give_up, CLOCK_NEVER);
+	if (rc == 0)
+		host_end_reloads(m->host);
 	return rc;
 }
 

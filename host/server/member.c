@@ -136,6 +136,7 @@ ask(struct host *h, struct unit *u, struct reload_ask *a)
 struct hangup {
 	struct reload_ask ask;
 	struct unit *unit;
+	int64_t at; /* clock_now() */
 };
 
 static void
@@ -144,7 +145,7 @@ pass_on(struct reload_ask *a, unsigned number, const char *why)
 	struct hangup *g = LIST_ENTRY(a, struct hangup, ask);
 
 	if (number == 0) /* else it was told when the code was switched */
-		reload_tell(g->unit, number, why);
+		reload_tell(g->unit, g->at, number, why);
 	free(g);
 }
 
@@ -165,7 +166,7 @@ ask_for_children(struct host *h)
 		struct hangup *g = forks(u) ? malloc(sizeof(*g)) : NULL;
 		if (!g)
 			continue;
-		*g = (struct hangup){.ask.told = pass_on, .unit = u};
+		*g = (struct hangup){.ask.told = pass_on, .unit = u, .at = clock_now()};
 		list_init(&g->ask.link);
 		reload_ask(g->unit, &g->ask);
 	}

@@ -55,7 +55,7 @@ struct policy {
 	void (*adopted)(struct server *s);
 	/* What became of a reload (see reload_ask), for those who asked elsewhere.  NULL:
 	 * nobody does. */
-	void (*told)(struct server *s, unsigned number, const char *why);
+	void (*told)(struct server *s, int64_t began, unsigned number, const char *why);
 	/* The server has stopped accepting.  NULL: nothing to do. */
 	void (*drained)(struct server *s);
 	/* Cancels what runs; `why` is a literal. */

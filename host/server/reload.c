@@ -42,11 +42,11 @@ log_outcome(struct unit *u, const char *why)
 }
 
 void
-reload_tell(struct unit *u, unsigned number, const char *why)
+reload_tell(struct unit *u, int64_t began, unsigned number, const char *why)
 {
 	for (struct server *s = NULL; (s = unit_server(u, s));)
 		if (s->policy->told)
-			s->policy->told(s, number, why);
+			s->policy->told(s, began, number, why);
 }
 
 /* It is over, one way or the other. */
@@ -65,7 +65,7 @@ finish(struct unit *u, const char *why, const struct sources *tried)
 	count_add(why ? &u->host->failed_reloads : &u->host->reloads, 1);
 	if (!u->host->member) /* the master says it for all */
 		log_outcome(u, why);
-	reload_tell(u, number, why);
+	reload_tell(u, r->began, number, why);
 	tell_all(&r->asks, number, why);
 	if (u->host->reloaded)
 		u->host->reloaded(u->host, u, tried);
@@ -248,6 +248,7 @@ begin(struct unit *u)
 	struct reload *r = &u->reload;
 	struct script_options o = host_script_options(u->host, u->script->state.alloc.limit,
 						      u->script->number + 1);
+	int rc;
 
 	r->runs = true;
 	r->again = false;
@@ -256,7 +257,9 @@ begin(struct unit *u)
 	list_take(&r->asks, &r->later);
 	r->loading.done = loaded;
 	o.allowance = allowance_of(u);
-	if (script_begin(u->script->sched, u->script->path, &o, &r->loading) < 0)
+	rc = script_begin(u->script->sched, u->script->path, &o, &r->loading);
+	r->passing = rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -EIO;
+	if (rc < 0)
 		fail_for(u, r->loading.why);
 }
 

@@ -28,6 +28,7 @@ struct reload_ask {
 };
 
 struct reload {
+	bool passing; /* it has failed for want of something that may be there soon */
 	bool runs;
 	bool again;               /* somebody has asked meanwhile */
 	bool in_line;             /* of votes: the others have not been asked yet */
@@ -55,8 +56,9 @@ void reload_ask(struct unit *u, struct reload_ask *a);
 /* The same in this process alone: in a worker that its master has told to. */
 void reload_here(struct unit *u, struct reload_ask *a);
 
-/* Tells the outcome to those who have asked elsewhere than on this engine. */
-void reload_tell(struct unit *u, unsigned number, const char *why);
+/* Tells the outcome to those who have asked elsewhere than on this engine: before it began,
+ * by clock_now(). */
+void reload_tell(struct unit *u, int64_t began, unsigned number, const char *why);
 
 /* The asker does not want to know any more; harmless when it has been told. */
 void reload_withdraw(struct reload_ask *a);

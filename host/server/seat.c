@@ -143,6 +143,18 @@ build_next(struct seat *s, char *why, size_t size)
 	return rc;
 }
 
+/* Goes on with what it has built, if that is what there is now. */
+static bool
+take_next(struct seat *s)
+{
+	bool now = s->next && crew_runs(s->crew, s->next);
+
+	if (now)
+		site_commit(&s->site, &s->plan);
+	drop_next(s);
+	return now;
+}
+
 /* The generation that the server runs now, unless the seat has it. */
 static int
 load(struct seat *s, char *why, size_t size)
@@ -153,27 +165,13 @@ load(struct seat *s, char *why, size_t size)
 
 	if (!crew_script(s->crew, s->site.script ? s->site.script->number : 0, &want))
 		return 0;
-	if (s->next && s->next->number == want.number) {
+	if (take_next(s)) {
 		sources_release(want.sources);
 		free(want.path);
-		site_commit(&s->site, &s->plan);
-		drop_next(s);
 		return 0;
 	}
 	rc = build(s, &want, &sc, why, size);
 	return rc < 0 ? rc : site_adopt(&s->site, sc, why, size);
-}
-
-/* A reload is over: the seat goes on with what it has built, if that is what there is now.
- */
-static void
-settle(struct seat *s)
-{
-	char why[SCRIPT_ERROR];
-
-	if (s->next)
-		(void)load(s, why, sizeof(why));
-	drop_next(s);
 }
 
 int
@@ -300,13 +298,13 @@ seat_run(struct seat *s, struct inbox *in, struct buffers *b, bool *more, char *
 	*more = false;
 	if (in->leave)
 		seat_empty(s);
+	if (s->open && in->settle) /* of the reload before the one to prepare for */
+		(void)take_next(s);
 	if (in->prepare)
 		prepare_next(s, b, why, size);
 	if (!s->open)
 		return 0; /* a late event */
 	loop_refresh(s->engine.loop);
-	if (in->settle)
-		settle(s);
 	if (in->job)
 		rc = prepare(s, in, b, why, size);
 	engine_swap(&s->engine, b);
