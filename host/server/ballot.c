@@ -8,6 +8,7 @@
 #include "server/unit.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,11 @@ tell_all(struct ballot *b, enum message_kind kind, const char *text)
 
 	for (unsigned i = 0; i < m->n; i++) {
 		struct process *p = &m->processes[i];
-		p->owes = p->pid && channel_send(&p->channel, kind, number, text) == 0;
+		p->owes = p->pid != 0;
+		/* One that has not read for hundreds of messages would go on with other
+		 * code than the rest: its replacement will not. */
+		if (p->pid && channel_send(&p->channel, kind, number, text) < 0)
+			kill(p->pid, SIGKILL);
 	}
 	loop_timer_set(loop_of(b), &b->late, clock_now() + PATIENCE);
 }
@@ -190,8 +195,9 @@ answer(struct reload_ask *a, unsigned number, const char *why)
 		snprintf(text, sizeof(text), "-%s", why);
 	else
 		snprintf(text, sizeof(text), "+%u", number);
-	if (r->process->pid == r->pid)
-		(void)channel_send(&r->process->channel, MESSAGE_ANSWER, r->id, text);
+	if (r->process->pid == r->pid &&
+	    channel_send(&r->process->channel, MESSAGE_ANSWER, r->id, text) < 0)
+		kill(r->pid, SIGKILL); /* a request there would wait for ever */
 	free(r);
 }
 

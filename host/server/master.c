@@ -45,8 +45,9 @@ is_alone(const struct process *p)
 static void
 tell(struct process *p, enum message_kind kind, int number)
 {
-	if (p->pid)
-		(void)channel_send(&p->channel, kind, number, NULL);
+	if (p->pid && channel_send(&p->channel, kind, number, NULL) < 0 &&
+	    kind != MESSAGE_LOG_TASKS)
+		kill(p->pid, kind == MESSAGE_STOP ? SIGKILL : SIGTERM); /* it drains */
 }
 
 static void

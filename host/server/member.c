@@ -109,8 +109,9 @@ vote(struct host *h, struct unit *u, const char *why)
 	else
 		snprintf(text, sizeof(text), "+%016" PRIx64,
 			 sources_hash(u->reload.next->sources));
-	return channel_send(&h->member->channel, MESSAGE_VOTE, host_unit_number(h, u),
-			    text) == 0;
+	/* Unsent, it is a vote that the master waits for in vain. */
+	(void)channel_send(&h->member->channel, MESSAGE_VOTE, host_unit_number(h, u), text);
+	return true;
 }
 
 /* The host's ask. */
