@@ -17,7 +17,7 @@ local deep = {
     local n = 0
     local function h(e) n = n + 1 return xpcall(error, h, e) end
     xpcall(error, h, "x")
-    error("handled " .. (n > 90 and "often" or n))]], "handled often" },
+    error("handled " .. (n > 50 and "often" or n))]], "handled often" },
   { "coroutine.wrap", "local function f() return coroutine.wrap(f)() end return f()", "C stack overflow" },
   { "coroutine.resume",
     "local function f() assert(coroutine.resume(coroutine.create(f))) end f()", "C stack overflow" },

@@ -1031,10 +1031,17 @@ describe("SIGUSR1", function()
     local clients = greet(p:url(), 3)
     p:kill("USR1")
     assert.are.equal(3, p:find("tasks", true)[1].count)
-    local tasks = host.eventually("three events", function()
-      local all = p:find("task")
-      return #all == 3 and all
+    -- Each is told by the parent, and by itself, with its traceback.
+    local tasks, own = {}, {}
+    host.eventually("six events", function()
+      tasks, own = {}, {}
+      for _, e in ipairs(p:find("task")) do table.insert(e.child and tasks or own, e) end
+      return #tasks == 3 and #own == 3
     end)
+    for _, e in ipairs(own) do
+      assert.are.equal("waiting", e.state)
+      assert.matches("script%.lua:%d+: in function", e.traceback)
+    end
     local by_client = {}
     for _, e in ipairs(tasks) do by_client[e.client] = e end
     for _, c in ipairs(clients) do

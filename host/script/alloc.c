@@ -218,7 +218,7 @@ alloc_has_room(struct alloc *a, size_t n)
 {
 	if (!a->limit || a->used + n <= a->limit)
 		return true;
-	a->refused = true;
+	a->refused = a->strained = true;
 	return false;
 }
 

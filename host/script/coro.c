@@ -285,10 +285,8 @@ close_variables(lua_State *L, lua_State *co, const char *name)
 
 	if (!s)
 		return lua_resetthread(co);
-	if (coro_is_doomed(co)) { /* what it has to close could not be ended */
-		lua_pushliteral(co, "ended by cpu_limit");
+	if (coro_is_doomed(co)) /* what it has to close could not be ended */
 		return LUA_ERRRUN;
-	}
 	if (is_deep(s)) {
 		lua_pushliteral(co, "C stack overflow");
 		return LUA_ERRRUN;

@@ -366,6 +366,6 @@ state_close(struct state *st)
 		slice_leave(s, NULL, &section);
 	st->L = NULL;
 	alloc_free(&st->alloc);
-	if (held > MUCH)
+	if (held > MUCH || st->alloc.strained)
 		malloc_trim(0);
 }

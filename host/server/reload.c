@@ -258,7 +258,7 @@ begin(struct unit *u)
 	r->loading.done = loaded;
 	o.allowance = allowance_of(u);
 	rc = script_begin(u->script->sched, u->script->path, &o, &r->loading);
-	r->passing = rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -EIO;
+	r->passing = rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM;
 	if (rc < 0)
 		fail_for(u, r->loading.why);
 }
