@@ -21,7 +21,7 @@ struct slab;
 struct alloc {
 	size_t used, limit; /* limit 0: none */
 	bool refused;       /* a block, for the limit's sake, since somebody cleared this */
-	bool strained; /* it was, ever */
+	bool strained;      /* it was, ever */
 	size_t low;         /* the least that was used since somebody set this */
 	struct slab *open[ALLOC_CLASSES]; /* slabs that have a free block, by class */
 	struct slab *spare;               /* one empty slab, kept */
