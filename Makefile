@@ -20,6 +20,9 @@ SOURCES := $(wildcard host/*/*.c)
 OBJECTS = $(SOURCES:host/%.c=$B/%.o)
 LIBRARY = $(filter-out $B/cli/%,$(OBJECTS))
 UNITS := $(wildcard spec/unit/*.c)
+# The longest first.
+LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers threading forking generation handover)
+ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
 SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools
@@ -67,13 +70,13 @@ run: deps ## install what is missing, build, and serve scripts/upper.lua on port
 
 test: deps ## install what is missing, build, and run every spec
 	@$(MAKE) --no-print-directory -s tools
-	MOONPORT_BUILD=$B busted --cpath='./$B/?.so' $(SPECS)
+	MOONPORT_BUILD=$B spec/support/specs.sh './$B/?.so' $(or $(SPECS),$(ALL_SPECS))
 
 asan: deps ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory -s tools B=build-asan CFLAGS='$(SANITIZE)'
 	MOONPORT_BUILD=build-asan \
 	  ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	  busted --cpath='./build-asan/?.so' $(SPECS)
+	  spec/support/specs.sh './build-asan/?.so' $(or $(SPECS),$(ALL_SPECS))
 
 tsan: deps ## the specs of threads under ThreadSanitizer
 	@$(MAKE) --no-print-directory -s tools B=build-tsan CFLAGS='-O1 -g -fsanitize=thread -fno-omit-frame-pointer'

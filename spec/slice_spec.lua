@@ -8,7 +8,7 @@ local LIMIT = 0.3
 
 -- The signal comes in steps of the kernel's clock, and one call of a C function may have to end first; a sanitizer
 -- makes such a call several times as long.
-local LATE = LIMIT / 10 + (host.sanitizer() and 0.2 or 0.05)
+local LATE = LIMIT / 10 + (host.sanitizer() and 0.3 or 0.15)
 
 -- Half a million levels of calls: Lua walks them all for every hook, and to free them.
 local DEEP = host.sanitizer() and 3 or 1
