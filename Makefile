@@ -76,7 +76,7 @@ asan: deps ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory -s tools B=build-asan CFLAGS='$(SANITIZE)'
 	MOONPORT_BUILD=build-asan \
 	  ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	  spec/support/specs.sh './build-asan/?.so' $(or $(SPECS),$(ALL_SPECS))
+	  JOBS=2 spec/support/specs.sh './build-asan/?.so' $(or $(SPECS),$(ALL_SPECS))
 
 tsan: deps ## the specs of threads under ThreadSanitizer
 	@$(MAKE) --no-print-directory -s tools B=build-tsan CFLAGS='-O1 -g -fsanitize=thread -fno-omit-frame-pointer'
