@@ -8,7 +8,7 @@ local LIMIT = 0.3
 
 -- The signal comes in steps of the kernel's clock, and one call of a C function may have to end first; a sanitizer
 -- makes such a call several times as long.
-local LATE = LIMIT / 10 + (host.sanitizer() and 0.3 or 0.15)
+local LATE = LIMIT / 10 + (host.sanitizer() and 0.2 or 0.05)
 
 -- Half a million levels of calls: Lua walks them all for every hook, and to free them.
 local DEEP = host.sanitizer() and 3 or 1
@@ -120,6 +120,11 @@ describe("computing without end", function()
     ["after debug.sethook"] = "pcall(debug.sethook) while true do end",
     ["in a coroutine after debug.sethook"] = "coroutine.wrap(function(co) pcall(debug.sethook, co) while true do end "
       .. "end)(coroutine.running())",
+    ["by a reader of load that is a coroutine"] = "local spaces = (' '):rep(1000000) "
+      .. "load(coroutine.wrap(function() while true do coroutine.yield(spaces) end end)) while true do end",
+    ["in __close of a coroutine that was ended, where nothing can be suspended"] = "table.sort({ 1, 2, 3 }, function() "
+      .. "coroutine.wrap(function() local x <close> = setmetatable({}, { __close = function() while true do end end }) "
+      .. "while true do end end)() end)",
     ["by reading what is there already"] = "local s = ('x'):rep(1000) while true do s:byte(1, 100) end",
   } do
     it("is ended at the limit: " .. where, function()
@@ -244,6 +249,25 @@ describe("computing without end", function()
       q:stop()
     end)
   end
+
+  it("reaches a __gc that is put into the metatable later", function()
+    local q = fixture()
+    assert.are.equal("ended\nfinish\n", run(q, "local m = { __gc = true } setmetatable({}, m) "
+      .. "m.__gc = function() while true do end end collectgarbage()"))
+    seconds(nth(q, "warning", 1).what)
+    q:stop()
+  end)
+
+  it("bounds what C would search and format for long, and asks no searchpath of the script's own", function()
+    assert.are.equal("path too long, format too long, module 'zz' not found\nended\nfinish\n", run(p, [[
+      local _, path = pcall(package.searchpath, "x", ("/?;"):rep(100000))
+      local _, format = pcall(os.date, ("%%"):rep(100000))
+      local own = package.searchpath
+      package.searchpath = function() return true end
+      local _, module = pcall(require, "zz")
+      package.searchpath = own
+      self.wfile:write(path:match("%((.-)%)"), ", ", format:match("%((.-)%)"), ", ", module:match("^[^:]+"), "\n")]]))
+  end)
 
   it("leaves a __gc that the script calls itself as it is: arguments, results, waits", function()
     assert.are.equal("1 2 3\nended\nfinish\n", run(p, [[
