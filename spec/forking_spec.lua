@@ -973,8 +973,8 @@ for _, options in ipairs { { "max_requests_per_child=1" }, { "max_requests_per_c
         begin(self)
         for _, one in pairs(self.open) do one.client:finish() end
       end
-      local due = 40
-      h:run(scaled(600), function(done)
+      local due, wanted = 40, 0
+      local function replace(done)
         if asked > current and #p:find("reloaded") >= asked - 1 then current = asked end
         if done < due or asked > current then return end
         due = done + 40
@@ -983,10 +983,14 @@ for _, options in ipairs { { "max_requests_per_child=1" }, { "max_requests_per_c
         host.write(version(asked), fresh)
         assert(os.rename(fresh, path))
         p:kill("HUP")
-      end)
+      end
+      repeat -- until there were reloads enough, however long each takes here
+        wanted = wanted + scaled(600)
+        h:run(scaled(600), replace)
+      until current >= 3 or wanted >= 20 * scaled(600)
       h:finish()
-      assert(current >= (host.sanitizer() and 1 or 3), current .. " reloads")
-      assert.are.equal(scaled(600), stop(p).requests)
+      assert(current >= 3, current .. " reloads")
+      assert.are.equal(wanted, stop(p).requests)
       assert.are.same({}, p:find("child died"))
     end)
   end)
