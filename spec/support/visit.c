@@ -2,9 +2,10 @@
  *
  * usage: visit HOST:PORT RATE STREAMS PERIOD
  *
- * Opens RATE connections a second, each of which sends "get" and reads to the end, and
- * keeps STREAMS connections open, on each of which it says a line every PERIOD
- * milliseconds.  All that a server's version N writes must carry N:
+ * Opens RATE connections a second, each of which sends "get" and reads to the end (fewer
+ * where the server does not keep up: no more than ABREAST are open at a time), and keeps
+ * STREAMS connections open, on each of which it says a line every PERIOD milliseconds.  All
+ * that a server's version N writes must carry N:
  *
  *   get    ->  N 1 <any bytes>, N 2 ..., N PARTS ..., N end; a line each, then the end
  *   say K  ->  N K
@@ -40,6 +41,7 @@
 enum { PARTS = 8 };           /* of a reply to "get" */
 enum { LINE = 4096 };         /* longest one */
 enum { PATIENCE_MS = 20000 }; /* for a reply */
+enum { ABREAST = 64 };        /* short connections */
 enum {
 	SAMPLES = 1024 * 1024
 }; /* of latencies; later ones take the place of earlier ones */
@@ -369,11 +371,11 @@ step(int64_t t, int64_t began)
 {
 	static int64_t looked, opened;
 
-	if (run.paused)
-		opened = (int64_t)((double)(t - began) * run.rate / 1e9);
-	for (; !run.paused && (double)opened < (double)(t - began) * run.rate / 1e9;
-	     opened++)
+	int64_t due = (int64_t)((double)(t - began) * run.rate / 1e9);
+
+	for (; !run.paused && run.nopen < ABREAST && opened < due; opened++)
 		begin_short();
+	opened = due; /* those missed are not made up for */
 	for (size_t i = 0; i < run.nstreams; i++)
 		if (!run.stopping && run.streams[i].due <= t)
 			say(&run.streams[i], t);
