@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "bind/lhandle.h"
+#include "bind/ljournal.h"
 #include "bind/stream.h"
 #include "net/addr.h"
 #include "script/coro.h"
@@ -232,5 +233,8 @@ int
 preload_moonport(lua_State *L)
 {
 	luaL_requiref(L, "moonport", open_moonport, 0);
+	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+	lua_pushcfunction(L, open_journal);
+	lua_setfield(L, -2, "moonport.journal");
 	return 0;
 }
