@@ -24,6 +24,7 @@ local find, sub = string.find, string.sub
 ---@field next fun(buf: string, pos: integer, from?: integer): string?, integer?, ...
 ---@field name string `line "\r\n"`
 ---@field max integer most bytes of a frame
+---@field most integer? bytes without `seek` among them after which next has something to say; max unless given
 ---@field values boolean? next gives values behind newpos
 
 ---@class frame.Options
@@ -75,6 +76,7 @@ local function delimited(kind, d, keep, options)
   local kept = keep and n or 0
   local longest = framing.max - kept -- of what comes before the delimiter
   local why = too_long(framing)
+  framing.most = longest + n
   function framing.next(buf, pos, from)
     local at = find(buf, d, from or pos, true)
     if at then
@@ -82,7 +84,7 @@ local function delimited(kind, d, keep, options)
       return sub(buf, pos, at - 1 + kept), at + n
     end
     local have = #buf - pos + 1
-    if have >= longest + n then return nil, nil, why end
+    if have >= framing.most then return nil, nil, why end
     return nil, (have < n and n or have + 1), d
   end
   return framing
@@ -268,7 +270,8 @@ local function judged(framing, have, pos, frame, newpos, ...)
 end
 
 ---Whatever the function says: `f(buf, pos)` gives frame, newpos, ...; or nil and, if it knows, how many bytes there
----must be from pos on, without which it is asked again whenever bytes come; or nil, nil, why.
+---must be from pos on, without which it is asked again whenever bytes come; or nil, nil, why. There is always a byte
+---at pos.
 ---@param f fun(buf: string, pos: integer, from?: integer): string?, integer?, ...
 ---@param options? frame.CustomOptions
 ---@return frame.Framing
@@ -278,6 +281,7 @@ function M.custom(f, options)
   if options and options.name ~= nil then framing.name = tostring(options.name) end
   framing.values = true
   function framing.next(buf, pos, from)
+    if pos > #buf then return nil, 1 end
     return judged(framing, #buf - pos + 1, pos, f(buf, pos, from))
   end
   return framing

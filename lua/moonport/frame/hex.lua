@@ -8,7 +8,10 @@ local find = string.find
 
 ---@class frame.Hex
 ---@field hex string the pattern, in lower case with single spaces
+---@field text string for people: hex "08 00 .. *"
 ---@field test fun(bytes: string): boolean whether all of the bytes match
+---@field equals string? the only bytes that match
+---@field literal string how all bytes that match begin
 
 ---@param source string
 ---@param column integer where no byte and no wildcard begins
@@ -28,27 +31,38 @@ local function refuse(source, column)
 end
 
 ---@param source string
----@return { [1]: string, [2]: integer }[] parts what stands between the `*`: a Lua pattern and its length in bytes
----@return string[] words
-local function parse(source)
-  local parts, words, pattern, n = {}, {}, {}, 0
+---@return string[] words two hex digits in lower case, ".." or "*"
+local function split(source)
+  local words = {}
   local at = find(source, "%S")
   while at do
     local word = source:match("^%x%x", at) or source:match("^%.%.", at) or source:match("^%*", at)
-    if word == "*" then
-      parts[#parts + 1], pattern, n = { table.concat(pattern), n }, {}, 0
-    elseif word == ".." then
-      pattern[#pattern + 1], n = ".", n + 1
-    elseif word then
-      pattern[#pattern + 1], n = string.char(tonumber(word, 16)):gsub("%p", "%%%0"), n + 1
-    else
-      refuse(source, at)
-    end
+    if not word then refuse(source, at) end
     words[#words + 1] = word:lower()
     at = find(source, "%S", at + #word)
   end
+  return words
+end
+
+---@param words string[]
+---@return { [1]: string, [2]: integer }[] parts what stands between the `*`: a Lua pattern and its length in bytes
+---@return string literal the bytes before the first wildcard
+---@return boolean exact whether that is all
+local function parse(words)
+  local parts, pattern, literal, exact, n = {}, {}, {}, true, 0
+  for _, word in ipairs(words) do
+    exact = exact and word ~= "*" and word ~= ".."
+    if word == "*" then
+      parts[#parts + 1], pattern, n = { table.concat(pattern), n }, {}, 0
+    else
+      local char = word ~= ".." and string.char(tonumber(word, 16))
+      n = n + 1
+      pattern[n] = char and char:gsub("%p", "%%%0") or "."
+      if exact then literal[n] = char end
+    end
+  end
   parts[#parts + 1] = { table.concat(pattern), n }
-  return parts, words
+  return parts, table.concat(literal), exact
 end
 
 ---What is between two `*` may be taken where it is found first: no search goes back.
@@ -73,7 +87,7 @@ local function tester(parts)
   end
 end
 
-local hex_mt = { __name = "frame.Hex", __tostring = function(self) return 'hex "' .. self.hex .. '"' end }
+local hex_mt = { __name = "frame.Hex", __tostring = function(self) return self.text end }
 
 ---@param source string
 ---@return frame.Hex
@@ -81,8 +95,11 @@ function M.new(source)
   if type(source) ~= "string" then
     error(("hex: a string such as \"08 00 .. *\" is needed, not %s"):format(text.show(source)), 0)
   end
-  local parts, words = parse(source)
-  return setmetatable({ hex = table.concat(words, " "), test = tester(parts) }, hex_mt)
+  local words = split(source)
+  local parts, literal, exact = parse(words)
+  local hex = table.concat(words, " ")
+  return setmetatable({ hex = hex, text = 'hex "' .. hex .. '"', test = tester(parts),
+    equals = exact and literal or nil, literal = literal }, hex_mt)
 end
 
 return M

@@ -87,7 +87,7 @@ local function fetch(self, framing, need, seek)
     self.buf = data
     return true, 1
   end
-  local from, why, errno = gather(self, need, seek, framing.max + (seek and #seek or 0))
+  local from, why, errno = gather(self, need, seek, framing.most or framing.max)
   if not from then return nil, why, errno end
   return true, from
 end
