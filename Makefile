@@ -97,10 +97,10 @@ check: deps ## formatting, luacheck, and that includes go down the floors
 	lua5.4 spec/support/floors.lua
 
 install: all ## into $(PREFIX), or DESTDIR$(PREFIX)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4
 	install -m 755 $B/moonport $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $B/moonport.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
-	install -m 644 lua/moonport/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/
+	cd lua && find moonport -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(PREFIX))/share/lua/5.4/{} \;
 
 deps: ## install the Debian packages that are missing
 	@.ci/deps $(PACKAGES)
