@@ -43,9 +43,10 @@ local models = {}
 
 function models.noop(list) return list end
 
-function models.latency(list, a)
+function models.latency(list, a, _, datagram)
   return each(list, function(out, e, at)
     if e.eof then return put(out, e, at) end
+    if datagram then return put(out, e, e.t + a.latency / 1000) end
     e.stamp = e.stamp + a.latency / 1000
     return put(out, e, math.max(at, e.stamp))
   end)

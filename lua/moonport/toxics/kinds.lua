@@ -46,19 +46,18 @@ local function delay_of(stage)
   return delay > 0 and delay / 1000 or 0
 end
 
--- Counted from when the chunk came in, so that pipelined chunks do not wait for each other's latency.
-local function late(stage, item)
-  item.stamp = item.stamp + delay_of(stage)
-  return item.stamp
-end
 
 kinds.latency = {
   attributes = { latency = MS, jitter = MS },
   stream = true,
   datagram = true,
   chance = function(a) return a.jitter > 0 end,
-  due = late,
-  hold = late,
+  -- Counted from when the bytes came into the pipe, as Toxiproxy does.
+  due = function(stage, item)
+    item.stamp = item.stamp + delay_of(stage)
+    return item.stamp
+  end,
+  hold = function(stage, _, at) return at + delay_of(stage) end,
 }
 
 -- ---------------------------------------------------------------- bandwidth
@@ -120,7 +119,8 @@ kinds.slicer = {
     local size = item.sizes[item.slice]
     item.slice = item.slice + 1
     stage.free = at + stage.attributes.delay / 1000000
-    return stage:cut_off(item, size, at)
+    if stage:cut_off(item, size, at) then return true end
+    item.sizes = nil
   end,
 }
 

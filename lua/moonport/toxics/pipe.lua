@@ -327,6 +327,7 @@ end
 ---@param accept fun(list: table?, datagram: boolean): toxics.Toxic[] checks a list
 ---@return toxics.Pipe
 function M.new(options, accept)
+  accept(options.toxics, options.datagram)
   local world = options.world or require("moonport")
   local self = setmetatable({
     world = world, accept = accept, stream = options.stream or "downstream", nth = options.nth or 1,
