@@ -278,7 +278,8 @@ describe("a toxic is for", function()
   it("none with toxicity 0, whatever it is", function()
     for _, spec in ipairs { { type = "reset_peer" }, { type = "timeout", timeout = 1 },
       { type = "limit_data", bytes = 0 }, { type = "latency", latency = 9 }, { type = "slow_close", delay = 9 },
-      { type = "corrupt", rate = 1 }, { type = "bandwidth", rate = 0 }, { type = "slicer", average_size = 1, delay = 9 } } do
+      { type = "corrupt", rate = 1 }, { type = "bandwidth", rate = 0 },
+      { type = "slicer", average_size = 1, delay = 9 } } do
       spec.toxicity = 0
       for nth = 1, 200 do
         local log = run({ nth = nth, toxics = { spec } }, function(pipe, sleep_until)
@@ -291,6 +292,7 @@ describe("a toxic is for", function()
         assert.are.same({ { 0, "abc" }, { 5, "def" } }, log.got)
         assert.is_nil(log.closed)
         assert.are.same({ true, 5 }, log.finished)
+        assert.are.same({ "noop_downstream applies", "noop_downstream is removed" }, log.notes)
       end
     end
   end)
@@ -382,6 +384,26 @@ describe("an update", function()
       pipe:update { { type = "latency", latency = 30 } }
     end)
     assert.are.same({ { 10, "a" }, { 30, "b" } }, log.got)
+  end)
+
+  it("changes a slicer: the rest of the chunk goes whole, and the next waits as long as now said", function()
+    local log = run({ toxics = { { type = "slicer", average_size = 1, delay = 1000000 } } }, function(pipe, sleep_until)
+      pipe:write("abcd")
+      pipe:write("ef")
+      sleep_until(10)
+      pipe:update { { type = "slicer", average_size = 1, delay = 2000 } }
+    end)
+    assert.are.same({ { 0, "a" }, { 10, "bcd" }, { 10, "e" }, { 12, "f" } }, log.got)
+  end)
+
+  it("changes a slow_close: the new delay counts from then", function()
+    local log = run({ toxics = { { type = "slow_close", delay = 100 } } }, function(pipe, sleep_until, v)
+      v:spawn(function()
+        sleep_until(80)
+        pipe:update { { type = "slow_close", delay = 50 } }
+      end)
+    end)
+    assert.are.same({ true, 130 }, log.finished)
   end)
 
   it("keeps what a toxic has counted", function()
@@ -510,10 +532,23 @@ describe("a writer", function()
     assert.are.equal(100, #text_of(log))
   end)
 
+  it("that is held up by the peer does not get the bandwidth of that time afterwards", function()
+    local got, v = {}, nil
+    run({ toxics = { { type = "bandwidth", rate = 1 } }, deliver = function(bytes)
+      if #got == 0 then v:sleep(60) end
+      table.insert(got, { math.floor(v.now * 1000 + 0.5), #bytes })
+    end }, function(pipe, _, virtual_)
+      v = virtual_
+      pipe:write(("x"):rep(300))
+    end)
+    -- One that was ready goes at once, as in Toxiproxy; not the minute's worth.
+    assert.are.same({ { 60100, 100 }, { 60100, 100 }, { 60200, 100 } }, got)
+  end)
+
   it("of another task keeps the order while deliver waits", function()
     local got, v = {}, nil
     run({ toxics = {}, deliver = function(bytes)
-      v:sleep(0.01)
+      v:sleep(0.01 / tonumber(bytes))
       table.insert(got, bytes)
     end }, function(pipe, sleep_until, virtual_)
       v = virtual_
