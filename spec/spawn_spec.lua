@@ -93,7 +93,11 @@ describe("moonport.spawn", function()
     local c <close> = host.connect(p:url())
     c:send(case.piece [[
       local e, got = moonport.event(), {}
-      moonport.spawn(function() for line in rfile:lines() do got[#got + 1] = line e:set() end e:set() got.over = true end)
+      moonport.spawn(function()
+        for line in rfile:lines() do got[#got + 1] = line e:set() end
+        got.over = true
+        e:set()
+      end)
       while not got.over do wfile:write("!") e:wait() end
       return table.concat(got, " ")]])
     for _, line in ipairs { "a\n", "b\n" } do
@@ -215,8 +219,8 @@ describe("moonport.spawn", function()
     q:stop()
   end)
 
-  describe("in 10,000 requests' worth", function()
-    it("leaves nothing behind", function()
+  describe("10,000 times", function()
+    it("leaves no memory behind", function()
       local function spawn()
         assert.are.same({ 10000, n = 1 }, case.run(p, [[
           local n = 0
@@ -229,10 +233,10 @@ describe("moonport.spawn", function()
       spawn()
       local before = p:memory()
       for _ = 1, 3 do spawn() end
-      assert.is_true(p:memory() - before < 2048, p:memory() - before)
+      if not host.sanitizer() then assert.is_true(p:memory() - before < 2048, p:memory() - before) end
     end)
 
-    it("all at once are ended at once", function()
+    it("at once ends all of them with the request", function()
       assert.are.same({ 0, n = 1 }, case.run(p, [[
         for _ = 1, 10000 do moonport.spawn(moonport.sleep, 100) end
         moonport.sleep(0)
@@ -269,14 +273,15 @@ describe("an error in a spawned task", function()
   for what, t in pairs {
     ["a table"] = { "error({})", "(error object is a table value)" },
     ["nil"] = { "error()", "nil" },
-    ["one of the host's"] = { "self.request:settimeout(-1)", "case:1: bad argument #1 to 'settimeout' (seconds must not be negative)" },
+    ["one of the host's"] = { "self.request:settimeout(-1)",
+      "case:1: bad argument #1 to 'settimeout' (seconds must not be negative)" },
     ["in a coroutine"] = { "coroutine.wrap(function() error('x', 0) end)()", "case:1: x" },
     ["in a __close after it"] =
       { "local _ <close> = setmetatable({}, { __close = function() error('y', 0) end }) error('x')", "y" },
     ["in a __close, which waits before"] =
       { "local _ <close> = setmetatable({}, { __close = function() moonport.sleep(0) error('y', 0) end })", "y" },
     ["in a __close when it is ended"] =
-      { "local _ <close> = setmetatable({}, { __close = function() error('z', 0) end }) kept.far = true moonport.sleep(100)",
+      { "local _ <close> = setmetatable({}, { __close = function() error('z', 0) end }) moonport.sleep(100)",
         "z" },
   } do
     it("may be " .. what, function()
@@ -338,7 +343,7 @@ end)
 describe("a spawned task is cancelled with its request:", function()
   after_each(host.cleanup)
 
-  -- Both raise, each once, and may clean up.
+  -- All three raise; two of them clean up, which takes time.
   local PIECE = [[
     kept.why, kept.cleaned = {}, 0
     local function wait()
@@ -348,13 +353,16 @@ describe("a spawned task is cancelled with its request:", function()
       kept.cleaned = kept.cleaned + 1
     end
     moonport.spawn(wait)
-    moonport.spawn(function() local e = moonport.event() local _, why = pcall(e.wait, e) table.insert(kept.why, tostring(why)) end)
+    moonport.spawn(function()
+      local e = moonport.event()
+      table.insert(kept.why, tostring(select(2, pcall(e.wait, e))))
+    end)
     wfile:write("!")
     wait()
     moonport.sleep(0.02)]]
 
   local function check(q, why)
-    assert.are.same({ { why, why, why }, 2, n = 2 }, host.eventually("both cleaned up", function()
+    assert.are.same({ { why, why, why }, 2, n = 2 }, host.eventually("two that have cleaned up", function()
       local got = case.run(q, "return kept.why, kept.cleaned")
       return got[2] == 2 and got
     end))
@@ -487,7 +495,10 @@ describe("moonport.spawn", function()
     local script = host.write [[
       local moonport = require("moonport")
       function handle(self)
-        moonport.spawn(function() for line in self.rfile:lines() do self.wfile:write("old ", line, "\n") end self.over = true end)
+        moonport.spawn(function()
+          for line in self.rfile:lines() do self.wfile:write("old ", line, "\n") end
+          self.over = true
+        end)
         self.wfile:write("ready\n")
         while not self.over do moonport.sleep(0.005) end
       end]]
@@ -509,7 +520,11 @@ describe("moonport.spawn", function()
   it("shows up when the host is asked what runs", function()
     local q = case.start()
     local c <close> = host.connect(q:url())
-    c:send(case.piece "moonport.spawn(function() moonport.event():wait() end) moonport.sleep(0) wfile:write('!') rfile:read()")
+    c:send(case.piece [[
+      moonport.spawn(function() moonport.event():wait() end)
+      moonport.sleep(0)
+      wfile:write("!")
+      rfile:read()]])
     c:receive(1)
     q:kill("USR1")
     local tasks = host.eventually("two tasks", function()
@@ -519,7 +534,7 @@ describe("moonport.spawn", function()
     assert.is_nil(tasks[1].spawned)
     assert.are.equal("yes", tasks[2].spawned)
     assert.are.equal(tasks[1].client, tasks[2].client)
-    assert.matches("moonport.event.*wait", tasks[2].traceback:gsub("method", "moonport.event"), nil)
+    assert.matches("in method 'wait'", tasks[2].traceback)
     c:finish()
     c:all()
     c:close()
