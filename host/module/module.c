@@ -112,18 +112,17 @@ tell_stray(lua_State *L)
 }
 
 static void
-stray(struct task *companion)
+stray(struct task *companion, lua_State *L)
 {
 	struct runner *r = companion->owner;
-	lua_State *co = companion->co, *L = companion->script->state.L;
 
-	if (lua_islightuserdata(co, -1)) { /* it has ended with the run */
-		lua_pop(co, 1);
+	if (lua_islightuserdata(L, -1)) { /* it has ended with the run */
+		lua_pop(L, 1);
 		return;
 	}
 	lua_pushcfunction(L, tell_stray);
 	lua_pushlightuserdata(L, &r->log);
-	lua_xmove(co, L, 1);
+	lua_rotate(L, -3, -1);
 	if (state_call(L, 2, 0) == LUA_OK)
 		return;
 	lua_pop(L, 1);
