@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 enum { CHOICE = 1, CUTS = 3, HEAD = CHOICE + CUTS, BYTEWISE = 256, TURNS = 1000 };
+enum { COUNTED = 2 }; /* deliveries whose lines count: the third goes the same ways */
 enum { LINES = 1 << 14, MEMORY = 256 << 20 };
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -40,14 +41,14 @@ fail(const char *what)
 	abort();
 }
 
-/* One way from a line to the next. */
-static void
+/* One way from a line to the next.  Which file it is in would be dear to learn, and the
+ * way tells. */
+__attribute__((no_sanitize("coverage", "address", "undefined"))) static void
 count_line(lua_State *L, lua_Debug *ar)
 {
-	unsigned now;
+	unsigned now = (unsigned)ar->currentline * 40503u;
 
-	lua_getinfo(L, "S", ar);
-	now = (unsigned)ar->srclen * 2654435761u + (unsigned)ar->currentline * 40503u;
+	(void)L;
 	lines[(now ^ before) % LINES]++;
 	before = now >> 1;
 }
@@ -103,8 +104,9 @@ start(struct task *t, struct stream *s, int nth, const uint8_t *data, size_t siz
 	lua_setfield(L, -2, "rfile");
 	handle_push(L, wfile_class, s, 0);
 	lua_setfield(L, -2, "wfile");
-	lua_sethook(L, count_line, LUA_MASKLINE, 0);
 	before = 0;
+	if (nth <= COUNTED)
+		lua_sethook(L, count_line, LUA_MASKLINE, 0);
 	task_start(t, 4);
 }
 
@@ -112,7 +114,7 @@ start(struct task *t, struct stream *s, int nth, const uint8_t *data, size_t siz
 static void
 deliver(int nth, const uint8_t *data, size_t size, const size_t *cut, size_t n)
 {
-	struct stream *s;
+	struct stream *s = NULL;
 	struct task *t = task_new(&engine.sched, script);
 	bool ended = false;
 	size_t at = HEAD;
