@@ -23,8 +23,8 @@ local MAX_EXTENSIONS = 4096 -- of all chunks of a body
 local MAX_TRAILERS = 4096
 
 local TOKEN = "[%w!#$%%&'*+.^_`|~-]+"
-local REQUEST_LINE = "^(" .. TOKEN .. ") ([!-~]+) HTTP/(%d)%.(%d)\r\n()"
-local HEADER = "^(" .. TOKEN .. "):[ \t]*([^\0-\8\10-\31\127]*)\r\n()"
+local REQUEST_LINE = "^([%a_-]+) (%g+) HTTP/(%d)%.(%d)\r\n()"
+local HEADER = "^(" .. TOKEN .. "):[ \t]*([\32-\126\t\128-\255]*)\r\n()"
 
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 
@@ -46,7 +46,7 @@ M.reasons = {
 ---@field host string? the target's if it names one, else the Host header's; as sent
 ---@field minor integer 1 for HTTP/1.1, 0 for HTTP/1.0
 ---@field headers table<string, string> by lower-case name; repeated ones joined by ", "
----@field length integer? bytes of the body; nil: in chunks, not known yet
+---@field length integer? bytes of the body; nil: it has none, or comes in chunks
 ---@field keep_alive boolean whether another request may follow
 ---@field unread boolean whether there is a body that has not been read to its end
 ---@field package left integer bytes of the body, or of its chunk, that are still to come
@@ -61,6 +61,7 @@ M.reasons = {
 ---@field private at integer
 ---@field private deadline number? of the head or body under way
 ---@field private last http.Request?
+---@field private host string? the last that was well-formed
 local Reader = {}
 local reader_mt = { __name = "http.Reader", __index = Reader }
 
@@ -94,7 +95,7 @@ end
 ---@return string? why
 ---@return integer? status
 function Reader:more(seconds)
-  local rest = sub(self.buf, self.at)
+  local rest = self.at <= #self.buf and sub(self.buf, self.at) or ""
   if rest ~= "" and not self.deadline then self.deadline = monotonic() + seconds end
   self.buf, self.at = rest, 1 -- an idle connection keeps nothing
   local data, why = self:receive()
@@ -136,6 +137,11 @@ function Reader:fields(used, max, seconds)
   local count, hosts = limits.headers, 0
   while true do
     local buf, at = self.buf, self.at
+    local cr, lf = byte(buf, at, at + 1)
+    if cr == 13 and lf == 10 then
+      self.at = at + 2
+      return headers
+    end
     local name, value, after = match(buf, HEADER, at)
     local size = (after or (find(buf, "\n", at, true) or #buf) + 1) - at
     if size > limits.line then return nil, "a header line is longer than " .. limits.line .. " bytes", 431 end
@@ -155,9 +161,6 @@ function Reader:fields(used, max, seconds)
     elseif size == 0 or byte(buf, at + size - 1) ~= 10 then
       local why, status = self:more(seconds)
       if why then return nil, why, status end
-    elseif size == 2 and byte(buf, at) == 13 then
-      self.at = at + 2
-      return headers
     else
       return nil, blame(sub(buf, at, at + size - 1)), 400
     end
@@ -172,16 +175,20 @@ local function host_like(host)
 end
 
 ---Takes the target apart.
+---@private
 ---@param req http.Request
 ---@return string? why
 ---@return integer? status
-local function locate(req)
+function Reader:locate(req)
   local target, host = req.target, req.headers.host
   if host then
-    if not host_like(host) then return "malformed Host", 400 end
+    if host ~= self.host and not host_like(host) then return "malformed Host", 400 end
+    self.host = host
   elseif req.minor >= 1 then
     return "one Host is needed", 400
   end
+  req.host = host
+  if find(target, "^/[^?#]*$") then return end -- the usual one
   if find(target, "#", 1, true) then return "a target has no fragment", 400 end
   local rest = target
   if byte(target) ~= 47 then -- "/"
@@ -219,7 +226,7 @@ local function measure(req)
       end
       return "the one last transfer coding must be chunked", 400
     end
-    req.length, req.left, req.unread, req.extensions = nil, 0, true, 0
+    req.left, req.unread, req.extensions = 0, true, 0
   elseif length then
     if not find(length, "^%d+$") then return "Content-Length must be one number", 400 end
     length = match(length, "^0*(%d+)$")
@@ -256,14 +263,18 @@ function Reader:request_line()
   local empty, max = 0, self.limits.line
   while true do
     local buf, at = self.buf, self.at
-    local method, target, major, minor, after = match(buf, REQUEST_LINE, at)
+    local method, target, major, minor, after
+    if at <= #buf then
+      method, target, major, minor, after = match(buf, REQUEST_LINE, at)
+    end
     local size = (after or (find(buf, "\n", at, true) or #buf) + 1) - at
     if size > max then return nil, "the request line is longer than " .. max .. " bytes", 414 end
     if after then
       self.at = after
       if major ~= "1" then return nil, "HTTP/1.1 or 1.0 only", 505 end
-      return { method = method, target = target, path = target, minor = tonumber(minor), length = 0, left = 0,
-        headers = {}, keep_alive = true, unread = false }, nil, size
+      minor = minor == "1" and 1 or tonumber(minor)
+      return { method = method, target = target, path = target, minor = minor, keep_alive = minor >= 1,
+        unread = false, host = nil, headers = nil }, nil, size -- eight fields: the table need not grow
     elseif size == 0 or byte(buf, at + size - 1) ~= 10 then
       local why, status = self:more(self.limits.head_time)
       if why then return nil, why, status end
@@ -293,9 +304,9 @@ function Reader:read()
   if not headers then return nil, why, status end
   self:in_time()
   req.headers, self.last = headers, req
-  why, status = locate(req)
-  if not why then why, status = measure(req) end
-  if not why then why, status = judge(req) end
+  why, status = self:locate(req)
+  if not why and (headers["content-length"] or headers["transfer-encoding"]) then why, status = measure(req) end
+  if not why and (headers.connection or headers.expect or req.minor == 0) then why, status = judge(req) end
   if why then return nil, why, status end
   return req
 end
