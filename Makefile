@@ -101,6 +101,8 @@ install: all ## into $(PREFIX), or DESTDIR$(PREFIX)
 	install -m 755 $B/moonport $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $B/moonport.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
 	install -m 644 lua/moonport/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/
+	install -d $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/admin
+	install -m 644 lua/moonport/admin/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/admin/
 
 deps: ## install the Debian packages that are missing
 	@.ci/deps $(PACKAGES)

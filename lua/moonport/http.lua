@@ -473,8 +473,12 @@ function M.reply(wfile, req, status, body, extra, kind)
   elseif req.minor == 0 then
     connection = "Connection: keep-alive\r\n"
   end
-  wfile:write("HTTP/1.1 ", status, " ", M.reasons[status] or "Unknown", "\r\nDate: ", M.date(),
-    "\r\nContent-Type: ", kind or "text/plain; charset=utf-8", "\r\nContent-Length: ", #body, "\r\n", connection,
+  local reason = M.reasons[status] or "Unknown"
+  if status == 204 then
+    wfile:write("HTTP/1.1 204 ", reason, "\r\nDate: ", M.date(), "\r\n", connection, extra or "", "\r\n")
+    return
+  end
+  wfile:write("HTTP/1.1 ", status, " ", reason, "\r\nDate: ", M.date(), "\r\nContent-Type: ", kind or "text/plain; charset=utf-8", "\r\nContent-Length: ", #body, "\r\n", connection,
     extra or "", "\r\n", req and req.method == "HEAD" and "" or body)
 end
 
