@@ -89,14 +89,36 @@ function Reader:receive()
   return self.request:recv()
 end
 
----Appends what comes next to what is there.
+---Appends what comes next to what is there: until there is a newline, or more than a line may have.
 ---@private
 ---@param seconds number for all that is under way, if this is its first wait
+---@param idle? boolean nothing is, yet
+---@return string? why
+---@return integer? status
+function Reader:more_lines(seconds, idle)
+  local why, status = self:more(not idle and seconds)
+  if why or find(self.buf, "\n", 1, true) then return why, status end
+  local parts, size, max = { self.buf }, #self.buf, self.limits.line
+  self.buf = ""
+  while not why and size <= max do
+    why, status = self:more(seconds)
+    local data = self.buf
+    self.buf, size = "", size + #data
+    parts[#parts + 1] = data
+    if find(data, "\n", 1, true) then break end
+  end
+  self.buf = table.concat(parts)
+  return why, status
+end
+
+---Appends what comes next to what is there.
+---@private
+---@param seconds number|false for all that is under way, if this is its first wait; false: nothing is
 ---@return string? why
 ---@return integer? status
 function Reader:more(seconds)
   local rest = self.at <= #self.buf and sub(self.buf, self.at) or ""
-  if rest ~= "" and not self.deadline then self.deadline = monotonic() + seconds end
+  if seconds and not self.deadline then self.deadline = monotonic() + seconds end
   self.buf, self.at = rest, 1 -- an idle connection keeps nothing
   local data, why = self:receive()
   if data then
@@ -159,7 +181,7 @@ function Reader:fields(used, max, seconds)
       end
       headers[name] = headers[name] and headers[name] .. ", " .. value or value
     elseif size == 0 or byte(buf, at + size - 1) ~= 10 then
-      local why, status = self:more(seconds)
+      local why, status = self:more_lines(seconds)
       if why then return nil, why, status end
     else
       return nil, blame(sub(buf, at, at + size - 1)), 400
@@ -276,7 +298,7 @@ function Reader:request_line()
       return { method = method, target = target, path = target, minor = minor, keep_alive = minor >= 1,
         unread = false, host = nil, headers = nil }, nil, size -- eight fields: the table need not grow
     elseif size == 0 or byte(buf, at + size - 1) ~= 10 then
-      local why, status = self:more(self.limits.head_time)
+      local why, status = self:more_lines(self.limits.head_time, size == 0)
       if why then return nil, why, status end
     elseif size == 2 and byte(buf, at) == 13 and empty < MAX_EMPTY then
       empty, self.at = empty + 1, at + 2
@@ -348,7 +370,7 @@ function Reader:chunk(req)
       local trailers, why, status = self:fields(0, MAX_TRAILERS, limits.body_time)
       return trailers and 0, why, status
     end
-    local why, status = self:more(limits.body_time)
+    local why, status = self:more_lines(limits.body_time)
     if why then return nil, why, status end
   end
 end
@@ -478,7 +500,8 @@ function M.reply(wfile, req, status, body, extra, kind)
     wfile:write("HTTP/1.1 204 ", reason, "\r\nDate: ", M.date(), "\r\n", connection, extra or "", "\r\n")
     return
   end
-  wfile:write("HTTP/1.1 ", status, " ", reason, "\r\nDate: ", M.date(), "\r\nContent-Type: ", kind or "text/plain; charset=utf-8", "\r\nContent-Length: ", #body, "\r\n", connection,
+  wfile:write("HTTP/1.1 ", status, " ", reason, "\r\nDate: ", M.date(),
+    "\r\nContent-Type: ", kind or "text/plain; charset=utf-8", "\r\nContent-Length: ", #body, "\r\n", connection,
     extra or "", "\r\n", req and req.method == "HEAD" and "" or body)
 end
 
