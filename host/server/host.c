@@ -80,9 +80,9 @@ host_script_options(const struct host *h, size_t memory_limit, unsigned number)
 				       .number = number};
 }
 
-static int
-load(struct host *h, const char *path, const struct attrs *a, struct script **out,
-     char *why, size_t size)
+int
+host_load(struct host *h, const char *path, const struct attrs *a, struct script **out,
+	  char *why, size_t size)
 {
 	struct script_options o = host_script_options(h, (size_t)a->memory_limit, 1);
 
@@ -105,7 +105,7 @@ find_unit(struct host *h, const char *path, const struct attrs *a, struct unit *
 			return 0;
 		}
 	}
-	rc = load(h, path, a, &sc, why, size);
+	rc = host_load(h, path, a, &sc, why, size);
 	if (rc < 0)
 		return rc;
 	*out = unit_new(h, sc);
@@ -176,7 +176,7 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 {
 	struct script *sc;
 	struct attrs copy = *attrs;
-	int rc = load(h, script, attrs, &sc, why, size);
+	int rc = host_load(h, script, attrs, &sc, why, size);
 
 	if (rc == 0) {
 		rc = site_read_attrs(sc, &copy, why, size);

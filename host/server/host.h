@@ -17,6 +17,7 @@ struct ballot;
 struct member;
 struct policy;
 struct reload_ask;
+struct script;
 struct script_options;
 struct sources;
 struct stream;
@@ -63,6 +64,10 @@ void host_free(struct host *h);
 int host_add(struct host *h, const char *script, const struct url *url,
 	     const struct policy *policy, const struct attrs *attrs, struct server **out,
 	     char *why, size_t size);
+
+/* Loads a script: it is the caller's.  -errno with one sentence in why. */
+int host_load(struct host *h, const char *path, const struct attrs *a, struct script **out,
+	      char *why, size_t size);
 
 /* Loads a script and reads its attributes, as host_add() would, and binds nothing. */
 int host_check(struct host *h, const char *script, const struct attrs *attrs, char *why,
