@@ -26,6 +26,7 @@ struct serving {
 	struct signals signals;
 	struct parent parent;      /* --exit-with-parent */
 	struct watching *watching; /* NULL: not asked for */
+	char *token;               /* of the control API, or NULL */
 };
 
 int
@@ -149,13 +150,11 @@ log_stopped(struct serving *sv)
 }
 
 static int
-add_all(struct host *h, const struct options *o, char *why, size_t size)
+add_scripts(struct host *h, const struct options *o, char *why, size_t size)
 {
 	struct server *s;
 	int rc;
 
-	if (o->command == COMMAND_MOCK)
-		return mock_add_all(h, o, why, size);
 	for (int i = 0; i < o->nentries; i++) {
 		const struct entry *e = &o->entries[i];
 		for (int k = 0; k < e->listens.n; k++) {
@@ -166,6 +165,28 @@ add_all(struct host *h, const struct options *o, char *why, size_t size)
 		}
 	}
 	return 0;
+}
+
+static int
+add_admin(struct serving *sv, const struct admin_choice *a, char *why, size_t size)
+{
+	struct admin_options o = {.hosts = a->hosts,
+				  .allow_script_upload = a->allow_script_upload};
+	int rc = admin_read_token(a, &sv->token, why, size);
+
+	o.token = sv->token;
+	return rc < 0 || !a->on ? rc : admin_open(&sv->host, &a->url, &o, why, size);
+}
+
+static int
+add_all(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	int rc = add_admin(sv, &o->admin, why, size);
+
+	if (rc < 0)
+		return rc;
+	return o->command == COMMAND_MOCK ? mock_add_all(&sv->host, o, why, size)
+					  : add_scripts(&sv->host, o, why, size);
 }
 
 static void
@@ -301,7 +322,7 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 		return complain(rc, strerror(-rc));
 	sv.host.sandbox = o->sandbox;
 	sv.host.strict = o->strict;
-	rc = add_all(&sv.host, o, why, sizeof(why));
+	rc = add_all(&sv, o, why, sizeof(why));
 	if (rc == 0)
 		rc = o->workers ? serve_by_workers(&sv, o, why, sizeof(why))
 				: serve(&sv, o, why, sizeof(why));
@@ -311,6 +332,7 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 	if (rc == 0 && o->command == COMMAND_MOCK)
 		code = mock_verdict(&sv.host);
 	host_free(&sv.host);
+	free(sv.token);
 	if (sv.host.left_behind) /* nothing that they use may go away */
 		_exit(code);
 	return rc < 0 ? complain(rc, why) : code;

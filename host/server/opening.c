@@ -15,7 +15,7 @@ host_unit_load(struct host *h, const char *path, const struct attrs *a, struct u
 	       char *why, size_t size)
 {
 	struct script *sc;
-	int rc = host_load(h, path, a, &sc, why, size);
+	int rc = host_load(h, path, a, false, &sc, why, size);
 
 	if (rc < 0)
 		return rc;
