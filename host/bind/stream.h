@@ -161,11 +161,19 @@ size_t stream_unsent(const struct stream *s);
  * that the kernel has: see linger.h. */
 void stream_shut(struct stream *s);
 
+/* Before a read, and before each piece of it: raises if another task is in the middle of
+ * one, for neither would get what it wants. */
+void stream_check_reader(lua_State *L, struct stream *s);
+
+/* A task beside the stream's own has ended, maybe between two pieces of a read or write. */
+void stream_forget(struct stream *s, const struct task *t);
+
 /* Park the running task until the stream can go on, or its timeout. */
 int stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 
-/* Lets others run in the middle of a write, which stays in one piece. */
+/* Let others run in the middle of a read or write, which stays in one piece. */
+int stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_yield_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 
 #endif

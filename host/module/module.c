@@ -8,6 +8,7 @@
 #include "bind/stream.h"
 #include "module/serving.h"
 #include "module/start.h"
+#include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
 
@@ -90,6 +91,45 @@ main_ended(struct task *t, int status)
 	r->nresults = n;
 }
 
+/* Runs protected.  Arguments: the log, the error value.  It goes to standard error. */
+static int
+tell_stray(lua_State *L)
+{
+	struct log_field f[3] = {{0}};
+	const char *code = lerror_code(L, 2), *text, *nl;
+	size_t n;
+
+	state_push_text(L, 2);
+	text = lua_tolstring(L, -1, &n);
+	nl = memmem(text, n, "\nstack traceback:", 17);
+	f[0] = log_bytes("error", text, nl ? (size_t)(nl - text) : n);
+	if (nl)
+		f[1] = log_bytes("traceback", nl + 1, n - (size_t)(nl + 1 - text));
+	else if (code && lua_getfield(L, 2, "traceback") == LUA_TSTRING)
+		f[1] = log_str("traceback", lua_tostring(L, -1));
+	log_event(lua_touserdata(L, 1), LOG_ERROR, "error in a spawned task", f);
+	return 0;
+}
+
+static void
+stray(struct task *companion)
+{
+	struct runner *r = companion->owner;
+	lua_State *co = companion->co, *L = companion->script->state.L;
+
+	if (lua_islightuserdata(co, -1)) { /* it has ended with the run */
+		lua_pop(co, 1);
+		return;
+	}
+	lua_pushcfunction(L, tell_stray);
+	lua_pushlightuserdata(L, &r->log);
+	lua_xmove(co, L, 1);
+	if (state_call(L, 2, 0) == LUA_OK)
+		return;
+	lua_pop(L, 1);
+	log_event(&r->log, LOG_ERROR, "error in a spawned task", NULL);
+}
+
 static void
 push_class(lua_State *L)
 {
@@ -119,6 +159,7 @@ open_runner(lua_State *L, struct runner *r)
 	*sc =
 	    (struct script){.sched = &r->sched, .refs = 1, .state = {.L = L, .pause = -1}};
 	sched_init(&r->sched, r->loop);
+	r->sched.stray = stray;
 	rc = io_init(&r->io, &r->sched, &r->log);
 	if (rc < 0) {
 		loop_free(r->loop);

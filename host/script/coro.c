@@ -458,20 +458,23 @@ coro_push_traceback(lua_State *L, lua_State *co)
 		lua_concat(L, 3);
 }
 
-void
+int
 coro_close(lua_State *L, lua_State *co)
 {
 	struct sched *s = sched_of(L);
 	lua_State *inner = coro_inner(L, co);
+	int status = LUA_OK;
 
-	if (inner)
-		coro_close(L, inner);
+	if (inner && coro_close(L, inner) != LUA_OK)
+		lua_settop(inner, 0);
 	coro_mark_waiting(co, 0);
 	lua_sethook(co, NULL, 0, 0);
 	s->running = co;
 	if (!coro_is_doomed(co))
-		lua_resetthread(co);
-	lua_settop(co, 0);
+		status = lua_resetthread(co);
+	if (status == LUA_OK)
+		lua_settop(co, 0);
+	return status;
 }
 
 /* The coroutine that a task began in is its main one: a value yielded there has no taker.

@@ -42,7 +42,8 @@ lua_State *coro_inner(lua_State *L, lua_State *co);
 void coro_push_traceback(lua_State *L, lua_State *co);
 
 /* Closes the suspended co and all that are inside it, the innermost first: __close runs,
- * and cannot wait.  L: for temporaries. */
-void coro_close(lua_State *L, lua_State *co);
+ * and cannot wait.  L: for temporaries.  LUA_OK, or the status of an error in co's own,
+ * which is then all that is on its stack. */
+int coro_close(lua_State *L, lua_State *co);
 
 #endif
