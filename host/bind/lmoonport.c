@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "bind/levent.h"
 #include "bind/lhandle.h"
+#include "bind/ljournal.h"
 #include "bind/lspawn.h"
 #include "bind/stream.h"
 #include "net/addr.h"
@@ -242,5 +243,8 @@ int
 preload_moonport(lua_State *L)
 {
 	luaL_requiref(L, "moonport", open_moonport, 0);
+	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+	lua_pushcfunction(L, open_journal);
+	lua_setfield(L, -2, "moonport.journal");
 	return 0;
 }

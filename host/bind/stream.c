@@ -1,6 +1,7 @@
 #include "bind/stream.h"
 
 #include "base/clock.h"
+#include "bind/ljournal.h"
 #include "script/script.h"
 #include "script/task.h"
 
@@ -119,6 +120,7 @@ io_init(struct io *io, struct sched *sched, struct log *log)
 void
 io_free(struct io *io)
 {
+	ljournal_close(io);
 	lingers_drop(&io->lingers);
 	pool_free(&io->streams);
 	free(io->gather);
@@ -288,6 +290,7 @@ io_reborn(struct io *io, struct stream *keep)
 	count_set(&io->bytes_in, 0);
 	count_set(&io->bytes_out, 0);
 	lingers_init(&io->lingers, io->sched->loop);
+	ljournal_reborn(io);
 	if (!keep || keep->fd.fd < 0)
 		return 0;
 	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);

@@ -1,6 +1,7 @@
 #include "server/host.h"
 
 #include "base/clock.h"
+#include "bind/ljournal.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
 #include "server/report.h"
@@ -26,6 +27,7 @@ host_init(struct host *h, struct log *log, const char *lua_path)
 	rc = engine_init(&h->engine, log);
 	if (rc < 0)
 		return rc;
+	h->engine.io.journals = true;
 	h->watchdog.log = log;
 	watchdog_watch(&h->watchdog, &h->engine.sched);
 	return 0;
@@ -348,6 +350,7 @@ host_reborn(struct host *h, struct stream *keep)
 	h->cancelled = false;
 	if (!keep)
 		h->engine.sched.current = NULL;
+	ljournal_close(&h->engine.io); /* what a child adds, nobody would read */
 	meter_reborn(&h->meter);
 	measure(h);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
