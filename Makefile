@@ -20,6 +20,7 @@ SOURCES := $(wildcard host/*/*.c)
 OBJECTS = $(SOURCES:host/%.c=$B/%.o)
 LIBRARY = $(filter-out $B/cli/%,$(OBJECTS))
 UNITS := $(wildcard spec/unit/*.c)
+MODULES := $(wildcard lua/moonport/*.lua lua/moonport/*/*.lua)
 # The longest first.
 LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers threading forking generation handover)
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
@@ -97,10 +98,11 @@ check: deps ## formatting, luacheck, and that includes go down the floors
 	lua5.4 spec/support/floors.lua
 
 install: all ## into $(PREFIX), or DESTDIR$(PREFIX)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4
 	install -m 755 $B/moonport $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $B/moonport.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
-	install -m 644 lua/moonport/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/
+	for f in $(MODULES:lua/%=%); do \
+	  install -D -m 644 lua/$$f $(DESTDIR)$(PREFIX)/share/lua/5.4/$$f || exit 1; done
 
 deps: ## install the Debian packages that are missing
 	@.ci/deps $(PACKAGES)

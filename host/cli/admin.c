@@ -1,5 +1,7 @@
 #include "cli/admin.h"
 
+#include "base/journal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -60,11 +62,11 @@ admin_journal(int64_t *bytes, const char *value, char *why, size_t size)
 			v *= 1024;
 		end++;
 	}
-	if (!(v >= 65536 && v <= 1e12) || *end || strpbrk(value, "xXpP")) {
+	if (!(v >= JOURNAL_LEAST && v <= 1e12) || *end || strpbrk(value, "xXpP")) {
 		snprintf(why, size,
-			 "--journal %s: it must be a number of bytes from 64K (K, M and G "
+			 "--journal %s: it must be a number of bytes from %dK (K, M and G "
 			 "are understood)",
-			 value);
+			 value, JOURNAL_LEAST / 1024);
 		return -EINVAL;
 	}
 	*bytes = (int64_t)v;

@@ -4,12 +4,11 @@
 #include "server/mocking.h"
 
 #include <stdio.h>
-#include <string.h>
 
 int
 mock_add_all(struct host *h, const struct options *o, char *why, size_t size)
 {
-	int rc = 0;
+	int rc = mocking_journal(h, o->journal, why, size);
 
 	for (int i = 0; rc == 0 && i < o->nentries; i++)
 		rc = mocking_add(h, o->entries[i].script, &o->entries[i].attrs, why, size);
@@ -27,8 +26,8 @@ tell(void *arg, const char *from, const char *text)
 {
 	struct report *r = arg;
 
-	if (!r->from || strcmp(r->from, from) != 0)
-		fprintf(stderr, "\n== %s ==\n", from);
+	if (r->n == 0 || r->from != from)
+		fprintf(stderr, "\n== %s ==\n", from ? from : "conversations");
 	r->from = from;
 	fprintf(stderr, "\n%zu) %s\n", ++r->n, text);
 }
@@ -41,7 +40,9 @@ mock_verdict(struct host *h)
 
 	if (n == 0)
 		return EXIT_DONE;
-	fprintf(stderr, "\nmoonport mock: failed: %zu %s\n", n,
-		n == 1 ? "expectation was not met" : "expectations were not met");
+	fprintf(stderr, "\nmoonport mock: %zu %s not met\n", n,
+		n == 1 ? "expectation was" : "expectations were");
+	if (n > r.n)
+		fprintf(stderr, "(%zu of them are not kept)\n", n - r.n);
 	return EXIT_FAILED;
 }

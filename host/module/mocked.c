@@ -148,6 +148,8 @@ add_scripts(lua_State *L, struct mocked *m)
 	char why[SCRIPT_ERROR];
 	lua_Integer n = luaL_len(L, 1);
 
+	if (mocking_journal(&st->host, 0, why, sizeof(why)) < 0)
+		luaL_error(L, "%s: %s", WHO, why);
 	if (n == 0)
 		luaL_error(L, "%s: there is no script", WHO);
 	for (lua_Integer i = 1; i <= n; i++) {

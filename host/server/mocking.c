@@ -1,5 +1,7 @@
 #include "server/mocking.h"
 
+#include "base/journal.h"
+#include "bind/ljournal.h"
 #include "script/script.h"
 #include "server/declared.h"
 #include "server/host.h"
@@ -99,6 +101,19 @@ mocking_add(struct host *h, const char *path, const struct attrs *a, char *why, 
 	return rc;
 }
 
+int
+mocking_journal(struct host *h, int64_t limit, char *why, size_t size)
+{
+	struct journal *j = ljournal_make(&h->engine.io);
+	int rc = j ? 0 : -ENOMEM;
+
+	if (rc == 0 && limit > 0)
+		rc = journal_limit(j, (size_t)limit);
+	if (rc < 0)
+		snprintf(why, size, "no journal: %s", strerror(-rc));
+	return rc;
+}
+
 /* ---- reload ---- */
 
 /* Those of the unit that the script has declared: the next after s. */
@@ -194,6 +209,25 @@ mocking_abandon(struct unit *u)
 	}
 }
 
+void
+mocking_record(struct unit *u, const char *why)
+{
+	char text[SCRIPT_ERROR + 64];
+
+	if (why)
+		snprintf(text, sizeof(text), "failed: %s", why);
+	else
+		snprintf(text, sizeof(text), "generation %u", u->script->number);
+	for (struct server *s = NULL; (s = unit_server(u, s));) {
+		const struct journal_record r = {.kind = JOURNAL_RELOAD,
+						 .server = s->name,
+						 .server_len = strlen(s->name),
+						 .data = text,
+						 .data_len = strlen(text)};
+		(void)ljournal_add(&u->host->engine.io, &r);
+	}
+}
+
 /* ---- the end ---- */
 
 /* Runs protected: the texts of the script's own verdict; nil, it has no mocks. */
@@ -247,11 +281,24 @@ tell_unit(struct unit *u, void (*tell)(void *arg, const char *from, const char *
 	return n;
 }
 
+static size_t
+tell_failures(const struct journal *j,
+	      void (*tell)(void *arg, const char *from, const char *text), void *arg)
+{
+	const char *text;
+	size_t len;
+
+	for (size_t i = 0; (text = journal_failure(j, i, &len)); i++)
+		tell(arg, NULL, text);
+	return (size_t)journal_info(j).failures;
+}
+
 size_t
 mocking_verdict(struct host *h, void (*tell)(void *arg, const char *from, const char *text),
 		void *arg)
 {
-	size_t n = 0;
+	const struct journal *j = ljournal_get(&h->engine.io);
+	size_t n = j ? tell_failures(j, tell, arg) : 0;
 
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
 		if (!admin_is(LIST_ENTRY(l, struct unit, link)))

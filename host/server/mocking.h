@@ -12,6 +12,7 @@
 #define HOST_SERVER_MOCKING_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct attrs;
 struct host;
@@ -23,6 +24,9 @@ struct url;
 int mocking_add(struct host *h, const char *path, const struct attrs *a, char *why,
 		size_t size);
 
+/* Makes the journal; limit: the most bytes that it keeps, or 0. */
+int mocking_journal(struct host *h, int64_t limit, char *why, size_t size);
+
 /* ---- a reload of such a unit ---- */
 
 /* Opens what the next generation declares beyond the current one; nothing else changes
@@ -33,11 +37,15 @@ int mocking_prepare(struct unit *u, struct script *next, char *why, size_t size)
 void mocking_commit(struct unit *u);
 void mocking_abandon(struct unit *u);
 
+/* The journal's record of it: why it failed, or NULL. */
+void mocking_record(struct unit *u, const char *why);
+
 /* ---- the end ---- */
 
-/* What a host has to say against its mocks' clients, or its scripts, when nothing runs any
- * more: tell() is called with each text, and with where it comes from: a script's path.
- * Returns how many there were. */
+/* What has failed, when nothing runs any more: in conversations, as the journal has it, and
+ * what scripts' mocks were to see and have not seen.  tell() is called with each text, and
+ * the path of the script that it comes from, or NULL for the former.  Returns how many
+ * there were; not all texts of very many are kept. */
 size_t mocking_verdict(struct host *h,
 		       void (*tell)(void *arg, const char *from, const char *text),
 		       void *arg);

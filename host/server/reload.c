@@ -66,6 +66,8 @@ finish(struct unit *u, const char *why, const struct sources *tried)
 	count_add(why ? &u->host->failed_reloads : &u->host->reloads, 1);
 	if (!u->host->member) /* the master says it for all */
 		log_outcome(u, why);
+	if (u->mocks)
+		mocking_record(u, why);
 	reload_tell(u, r->began, number, why);
 	tell_all(&r->asks, number, why);
 	if (u->host->reloaded)
