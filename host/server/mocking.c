@@ -177,6 +177,8 @@ mocking_prepare(struct unit *u, struct script *next, char *why, size_t size)
 	if (rc == 0)
 		rc = open_new(u, next, &d, why, size);
 	declared_free(&d);
+	if (rc == 0)
+		*why = 0; /* whoever asks goes by that */
 	return rc;
 }
 
