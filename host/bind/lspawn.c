@@ -10,11 +10,12 @@
 static int
 ran(lua_State *L, int status, lua_KContext ctx)
 {
-	(void)ctx;
-	return status == LUA_OK || status == LUA_YIELD ? 0 : lua_error(L);
+	(void)L, (void)ctx;
+	return status == LUA_OK || status == LUA_YIELD ? 0 : 1;
 }
 
-/* The whole of a companion.  Arguments: a function and its own. */
+/* The whole of a companion.  Arguments: a function and its own.  Returns nothing, or the
+ * error. */
 static int
 course(lua_State *L)
 {
@@ -24,16 +25,17 @@ course(lua_State *L)
 }
 
 static int
-raise(lua_State *L)
+give_error(lua_State *L)
 {
-	return lua_error(L);
+	(void)L;
+	return 1;
 }
 
 /* Its error is what the limit has to say. */
 static int
 overran(struct task *t, lua_State *L)
 {
-	lua_pushcfunction(L, raise);
+	lua_pushcfunction(L, give_error);
 	slice_push_error(L, t->co, t->cpu);
 	return 1;
 }
@@ -43,7 +45,7 @@ ended(struct task *t, int status)
 {
 	if (t->stream)
 		stream_forget(t->stream, t);
-	if (status != LUA_OK && t->sched->stray)
+	if ((status != LUA_OK || lua_gettop(t->co) > 0) && t->sched->stray)
 		t->sched->stray(t);
 }
 

@@ -22,8 +22,10 @@ int coro_is_waiting(lua_State *co);
 void coro_doom(lua_State *co);
 int coro_is_doomed(lua_State *co);
 
-/* A script has got hold of it by coroutine.running(). */
-int coro_is_known(lua_State *co);
+/* It is not for another task: a script has got hold of it by coroutine.running(), or it was
+ * closed where it stood, and Lua 5.4.4 then keeps the message handler of an xpcall there.
+ */
+int coro_is_spent(lua_State *co);
 
 /* Pushes the name of the function that keeps L from yielding: "table.sort".  It is
  * looked for from this level of L's stack outward. */

@@ -471,7 +471,7 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (coro_is_known(co) || coro_is_doomed(co)) {
+	if (coro_is_spent(co) || coro_is_doomed(co)) {
 		luaL_unref(sc->state.L, LUA_REGISTRYINDEX, ref);
 		return;
 	}
