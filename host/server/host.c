@@ -4,6 +4,7 @@
 #include "bind/lmoonport.h"
 #include "script/script.h"
 #include "server/report.h"
+#include "server/roster.h"
 #include "server/server.h"
 #include "server/unit.h"
 
@@ -80,50 +81,16 @@ host_script_options(const struct host *h, size_t memory_limit, unsigned number)
 				       .number = number};
 }
 
-static int
-load(struct host *h, const char *path, const struct attrs *a, struct script **out,
-     char *why, size_t size)
+int
+host_load(struct host *h, const char *path, const struct attrs *a, lua_CFunction open,
+	  struct script **out, char *why, size_t size)
 {
 	struct script_options o = host_script_options(h, (size_t)a->memory_limit, 1);
 
+	if (open)
+		o.open = open;
 	limit(h, a);
 	return script_load(&h->engine.sched, path, &o, out, why, size);
-}
-
-static int
-find_unit(struct host *h, const char *path, const struct attrs *a, struct unit **out,
-	  char *why, size_t size)
-{
-	struct script *sc;
-	struct unit *u;
-	int rc;
-
-	for (struct list *l = h->units.next; l != &h->units; l = l->next) {
-		u = LIST_ENTRY(l, struct unit, link);
-		if (strcmp(u->script->path, path) == 0) {
-			*out = u;
-			return 0;
-		}
-	}
-	rc = load(h, path, a, &sc, why, size);
-	if (rc < 0)
-		return rc;
-	*out = unit_new(h, sc);
-	if (*out)
-		return 0;
-	snprintf(why, size, "out of memory");
-	return -ENOMEM;
-}
-
-static bool
-name_is_taken(struct host *h, const char *name)
-{
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		const char *other = LIST_ENTRY(l, struct server, link)->site.view.name;
-		if (other && strcmp(other, name) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* "upper", then "upper-2" for a second listener (or a second script of that name). */
@@ -132,7 +99,7 @@ make_name(struct host *h, const char *base)
 {
 	char *name = strdup(base);
 
-	for (unsigned i = 2; name && name_is_taken(h, name); i++) {
+	for (unsigned i = 2; name && host_server(h, name); i++) {
 		free(name);
 		if (asprintf(&name, "%s-%u", base, i) < 0)
 			name = NULL;
@@ -147,7 +114,7 @@ host_add(struct host *h, const char *script, const struct url *url,
 {
 	struct unit *u;
 	struct server *s;
-	int rc = find_unit(h, script, attrs, &u, why, size);
+	int rc = host_unit_load(h, script, attrs, &u, why, size);
 
 	if (rc < 0)
 		return rc;
@@ -176,7 +143,7 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 {
 	struct script *sc;
 	struct attrs copy = *attrs;
-	int rc = load(h, script, attrs, &sc, why, size);
+	int rc = host_load(h, script, attrs, NULL, &sc, why, size);
 
 	if (rc == 0) {
 		rc = site_read_attrs(sc, &copy, why, size);
@@ -186,8 +153,8 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 }
 
 /* A forked child has only the thread that forked: what another one held stays locked. */
-static int
-check_policies(const struct host *h, char *why, size_t size)
+int
+host_check_policies(const struct host *h, char *why, size_t size)
 {
 	const struct server *forks = NULL, *threads = NULL;
 
@@ -210,8 +177,9 @@ check_policies(const struct host *h, char *why, size_t size)
 int
 host_begin(struct host *h, char *why, size_t size)
 {
-	int rc = check_policies(h, why, size);
+	int rc = host_check_policies(h, why, size);
 
+	h->begun = true;
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next)
 		rc = server_begin(LIST_ENTRY(l, struct server, link), why, size);
 	return rc;
@@ -281,6 +249,8 @@ watch_drain(struct host *h)
 		return;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s->leaving)
+			continue;
 		if (!s->draining)
 			return;
 		any = true;
