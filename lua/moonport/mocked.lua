@@ -120,7 +120,7 @@ end
 ---@return table[] records
 ---@return { next: integer, dropped: integer } answer `next` is the `since` of what comes later
 function Mocks:journal(filter)
-  local asked, all, answer = {}, {}, nil
+  local asked, all, answer = {}, {}
   for key, value in pairs(filter or {}) do asked[key] = value end
   repeat
     answer = self:call("GET", "/journal" .. query_of(asked), nil, asked.wait)
