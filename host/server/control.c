@@ -291,9 +291,8 @@ enable(lua_State *L)
 	return 1;
 }
 
-/* Where the host's own modules are; false: the file is not there. */
-static bool
-find_blank(const struct host *h, char *path, size_t size)
+bool
+control_find(const struct host *h, const char *module, char *path, size_t size)
 {
 	const char *p = h->lua_path ? h->lua_path : "", *mark, *end;
 
@@ -302,7 +301,7 @@ find_blank(const struct host *h, char *path, size_t size)
 		mark = memchr(p, '?', (size_t)(end - p));
 		if (!mark)
 			continue;
-		snprintf(path, size, "%.*s%s%.*s", (int)(mark - p), p, BLANK,
+		snprintf(path, size, "%.*s%s%.*s", (int)(mark - p), p, module,
 			 (int)(end - mark - 1), mark + 1);
 		if (access(path, R_OK) == 0)
 			return true;
@@ -318,7 +317,7 @@ load_blank(struct job *j)
 
 	if (c->api)
 		return 0;
-	if (!find_blank(j->host, path, sizeof(path))) {
+	if (!control_find(j->host, BLANK, path, sizeof(path))) {
 		snprintf(j->why, sizeof(j->why), "%s.lua is not in %s", BLANK,
 			 j->host->lua_path);
 		return -ENOENT;

@@ -59,6 +59,10 @@ int control_load(struct control *c, struct host *h, const char *path, const stru
 /* Makes `require "moonport.control"` work in this state.  May raise for want of memory. */
 void control_preload(struct host *h, lua_State *L);
 
+/* The file of a module of the host's own, such as "moonport/admin".  False: there is none.
+ */
+bool control_find(const struct host *h, const char *module, char *path, size_t size);
+
 /* Whether it is the control API's own unit. */
 bool control_owns(const struct host *h, const struct unit *u);
 

@@ -1,8 +1,11 @@
 #include "server/host.h"
 
 #include "base/clock.h"
+#include "bind/ljournal.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
+#include "server/admin.h"
+#include "server/control.h"
 #include "server/report.h"
 #include "server/roster.h"
 #include "server/server.h"
@@ -27,6 +30,7 @@ host_init(struct host *h, struct log *log, const char *lua_path)
 	rc = engine_init(&h->engine, log);
 	if (rc < 0)
 		return rc;
+	h->engine.io.journals = true;
 	h->watchdog.log = log;
 	watchdog_watch(&h->watchdog, &h->engine.sched);
 	return 0;
@@ -87,8 +91,10 @@ host_load(struct host *h, const char *path, const struct attrs *a, lua_CFunction
 {
 	struct script_options o = host_script_options(h, (size_t)a->memory_limit, 1);
 
-	if (open)
+	if (open) { /* the host's own, which is no part of what is served */
 		o.open = open;
+		o.sandbox = o.strict = false;
+	}
 	limit(h, a);
 	return script_load(&h->engine.sched, path, &o, out, why, size);
 }
@@ -185,12 +191,28 @@ host_begin(struct host *h, char *why, size_t size)
 	return rc;
 }
 
+/* Nothing is served any more: the control API has only to end. */
+static bool
+are_done(struct host *h)
+{
+	bool any = h->draining || !h->admin; /* the API may open the first one */
+
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s == h->admin)
+			continue;
+		if (!server_is_done(s, h->cancelled))
+			return false;
+		any = any || !s->leaving;
+	}
+	return any;
+}
+
 static bool
 is_done(struct host *h)
 {
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		if (!server_is_done(LIST_ENTRY(l, struct server, link), h->cancelled))
-			return false;
+	if (!are_done(h) || (h->admin && !server_is_done(h->admin, h->cancelled)))
+		return false;
 	return h->engine.io.lingers.n == 0 || h->cancelled;
 }
 
@@ -235,7 +257,9 @@ cancel_all(struct host *h)
 	report_tasks(&h->engine, "still running");
 	log_elsewhere(h, "still running");
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		server_cancel(LIST_ENTRY(l, struct server, link), "the server stops");
+		if (LIST_ENTRY(l, struct server, link) != h->admin)
+			server_cancel(LIST_ENTRY(l, struct server, link),
+				      "the server stops");
 }
 
 /* A server that a script has stopped (server:shutdown()) has its own drain_timeout. */
@@ -249,7 +273,7 @@ watch_drain(struct host *h)
 		return;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
-		if (s->leaving)
+		if (s->leaving || s == h->admin)
 			continue;
 		if (!s->draining)
 			return;
@@ -274,6 +298,8 @@ host_run(struct host *h)
 	measure(h);
 	while (!is_done(h)) {
 		watch_drain(h);
+		if (are_done(h) && admin_end(h))
+			continue;
 		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
 			cancel_all(h);
 		loop_turn(h->engine.loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
@@ -294,6 +320,7 @@ host_reborn(struct host *h, struct stream *keep)
 	h->cancelled = false;
 	if (!keep)
 		h->engine.sched.current = NULL;
+	ljournal_close(&h->engine.io); /* what a child adds, nobody would read */
 	meter_reborn(&h->meter);
 	measure(h);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
@@ -339,7 +366,8 @@ host_drain(struct host *h)
 	h->draining = true;
 	log_event(h->engine.log, LOG_INFO, "draining", f);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		server_drain(LIST_ENTRY(l, struct server, link));
+		if (LIST_ENTRY(l, struct server, link) != h->admin)
+			server_drain(LIST_ENTRY(l, struct server, link));
 	watch_drain(h);
 }
 
@@ -374,7 +402,8 @@ void
 host_reload(struct host *h)
 {
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
-		reload_ask(LIST_ENTRY(l, struct unit, link), NULL);
+		if (!control_owns(h, LIST_ENTRY(l, struct unit, link)))
+			reload_ask(LIST_ENTRY(l, struct unit, link), NULL);
 }
 
 void

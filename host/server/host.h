@@ -53,6 +53,7 @@ struct host {
 	bool child; /* this is a forked copy: see host_reborn() */
 	struct member *member;   /* of a worker: its line to the master; else NULL */
 	struct control *control; /* control.h; NULL: no state has that */
+	struct server *admin;    /* the control API's; NULL: there is none */
 	bool left_behind;        /* threads still run that could not be ended */
 };
 
@@ -73,7 +74,9 @@ int host_check(struct host *h, const char *script, const struct attrs *attrs, ch
 	       size_t size);
 
 /* Loads a script: its first generation, for a unit; `open` adds the bindings to its state,
- * NULL: those of all.  Errors: script_load()'s. */
+ * which is the host's own then, in no sandbox; NULL: those of all.  Errors:
+ * script_load()'s.
+ */
 int host_load(struct host *h, const char *path, const struct attrs *a, lua_CFunction open,
 	      struct script **out, char *why, size_t size);
 
@@ -98,7 +101,8 @@ int host_share(struct host *h);
 /* The child's own host_run(): returns when its servers are done, and tidies up nothing. */
 void host_run_child(struct host *h);
 
-/* Stops accepting everywhere; past the longest drain_timeout, requests are cancelled. */
+/* Stops accepting everywhere but at the control API; past the longest drain_timeout,
+ * requests are cancelled. */
 void host_drain(struct host *h);
 
 /* Ends everything now: host_run() returns. */

@@ -7,6 +7,7 @@
 
 #include "base/count.h"
 #include "script/slice.h"
+#include "server/attrs.h"
 #include "server/reload.h"
 
 #include <lua.h>
@@ -30,6 +31,8 @@ struct unit {
 	struct list retired;
 	struct loop_timer look; /* at the retired ones */
 	counter alive;          /* generations: the current one, and those with requests */
+	struct attrs attrs;     /* what its servers start from */
+	bool mocks;             /* its script says which servers it has: see mocking.h */
 	struct reload reload;
 	struct list calls; /* calls.h */
 };
