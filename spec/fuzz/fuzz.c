@@ -19,7 +19,9 @@
 #include <unistd.h>
 
 enum { CHOICE = 1, CUTS = 3, HEAD = CHOICE + CUTS, BYTEWISE = 256, TURNS = 1000 };
-enum { COUNTED = 2 }; /* deliveries whose lines count: the third goes the same ways */
+enum {
+	COUNTED = 1
+}; /* deliveries whose lines count: it is dear, and the others go much the same ways */
 enum { LINES = 1 << 14, MEMORY = 256 << 20 };
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
