@@ -26,6 +26,7 @@ receive(lua_State *L, struct stream *s, size_t max, int with_address)
 	size_t n;
 	ssize_t rc;
 
+	stream_check_reader(L, s);
 	stream_view(s, &p, &n);
 	if (n == 0 && max > 0) {
 		rc = stream_fill(s);
@@ -33,8 +34,8 @@ receive(lua_State *L, struct stream *s, size_t max, int with_address)
 			return stream_park_in(
 			    L, s, (lua_KContext)(max * 2 + (size_t)with_address), recv_k);
 		if (rc == -EAGAIN)
-			return task_yield(L, (lua_KContext)(max * 2 + (size_t)with_address),
-					  recv_k);
+			return stream_yield_in(
+			    L, s, (lua_KContext)(max * 2 + (size_t)with_address), recv_k);
 		if (rc <= 0)
 			return read_failed(L, rc);
 		stream_view(s, &p, &n);
@@ -151,6 +152,8 @@ request_send(lua_State *L)
 	struct stream *s = handle_self(L);
 
 	luaL_checkstring(L, 2);
+	if (s->pushing)
+		stream_let_pushed(s);
 	return send_from(L, s, 0, 0);
 }
 
@@ -161,6 +164,8 @@ request_sendall(lua_State *L)
 	struct stream *s = handle_self(L);
 
 	luaL_checkstring(L, 2);
+	if (s->pushing)
+		stream_let_pushed(s);
 	return send_from(L, s, 0, 1);
 }
 
@@ -280,6 +285,8 @@ static int close_k(lua_State *L, int status, lua_KContext ctx);
 static int
 close_when_sent(lua_State *L, struct stream *s)
 {
+	if (s->pushing)
+		stream_let_pushed(s);
 	stream_flush(s);
 	if (!s->error && !s->abortive && buf_len(&s->out) > 0)
 		return stream_park_out(L, s, 0, close_k);

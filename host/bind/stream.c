@@ -1,6 +1,7 @@
 #include "bind/stream.h"
 
 #include "base/clock.h"
+#include "bind/ljournal.h"
 #include "script/script.h"
 #include "script/task.h"
 
@@ -8,6 +9,7 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* Receives, and sends, of one task in a row before others get a turn. */
@@ -31,7 +33,8 @@ charge_of(size_t cap)
 static void
 charge(struct stream *s)
 {
-	size_t now = charge_of(s->in.cap) + charge_of(s->out.cap);
+	size_t now =
+	    charge_of(s->in.cap) + charge_of(s->out.cap) + charge_of(s->pushed.cap);
 
 	if (now == s->charged)
 		return;
@@ -91,7 +94,6 @@ static void
 task_ran(struct sched *sched)
 {
 	struct io *io = sched->io;
-
 	struct stream *s = io->gatherer;
 
 	if (io->borrower)
@@ -100,6 +102,9 @@ task_ran(struct sched *sched)
 		stream_flush(s);
 		notice_failure(s);
 	}
+	s = sched->current ? sched->current->stream : NULL;
+	if (s && s->pushing)
+		stream_let_pushed(s);
 }
 
 int
@@ -119,6 +124,7 @@ io_init(struct io *io, struct sched *sched, struct log *log)
 void
 io_free(struct io *io)
 {
+	ljournal_close(io);
 	lingers_drop(&io->lingers);
 	pool_free(&io->streams);
 	free(io->gather);
@@ -140,6 +146,7 @@ on_readable(struct loop_op *op)
 static void
 push_out(struct stream *s)
 {
+	uint32_t serial = s->serial;
 	struct task *t;
 	ssize_t n;
 
@@ -163,6 +170,8 @@ push_out(struct stream *s)
 	s->writer = NULL;
 	if (t)
 		task_wake(t);
+	if (s->serial == serial && s->pushing)
+		stream_let_pushed(s);
 }
 
 static void
@@ -250,7 +259,7 @@ stream_give(struct stream *s)
 	size_t n;
 
 	stream_view(s, &p, &n);
-	if (s->fd.fd < 0 || n > 0 || s->eof)
+	if (s->fd.fd < 0 || n > 0 || s->eof || s->reader || s->writer)
 		return -1;
 	stream_flush(s);
 	s->closed = true;
@@ -288,6 +297,7 @@ io_reborn(struct io *io, struct stream *keep)
 	count_set(&io->bytes_in, 0);
 	count_set(&io->bytes_out, 0);
 	lingers_init(&io->lingers, io->sched->loop);
+	ljournal_reborn(io);
 	if (!keep || keep->fd.fd < 0)
 		return 0;
 	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);
@@ -326,6 +336,8 @@ stream_shut(struct stream *s)
 		linger_start(&s->io->lingers, loop_release_fd(&s->fd));
 	buf_free(&s->in);
 	buf_free(&s->out);
+	buf_free(&s->pushed);
+	s->pushing = false;
 	charge(s);
 	s->lent_len = 0;
 	s->scanned = 0;
@@ -510,6 +522,23 @@ collect(struct stream *s, const char *p, size_t n)
 	return (ssize_t)n;
 }
 
+/* The stream's own task, or one beside it: these cannot end and leave themselves behind as
+ * the reader or writer. */
+static bool
+is_own(const struct stream *s, const struct task *t)
+{
+	return s->task == t || (t->main && s->task == t->main);
+}
+
+void
+stream_forget(struct stream *s, const struct task *t)
+{
+	if (s->reader == t)
+		s->reader = NULL;
+	if (s->writer == t)
+		s->writer = NULL;
+}
+
 int
 stream_may_write(struct stream *s)
 {
@@ -519,9 +548,7 @@ stream_may_write(struct stream *s)
 		s->writer = NULL; /* back from a yield */
 	if (s->writer)
 		return -EINPROGRESS;
-	/* Only the stream's own task: it cannot end and leave itself behind as the writer.
-	 */
-	return s->sends >= SENDS && s->task == t ? -EAGAIN : 0;
+	return s->sends >= SENDS && is_own(s, t) ? -EAGAIN : 0;
 }
 
 ssize_t
@@ -550,6 +577,66 @@ stream_write(struct stream *s, const char *p, size_t n)
 	} else if (sent < 0 && sent != -EINPROGRESS)
 		s->error = (int)-sent;
 	return sent;
+}
+
+/* Whether some task is in the middle of a write: bytes from its own place come next. */
+static bool
+is_writing(const struct stream *s)
+{
+	return s->writer != NULL;
+}
+
+void
+stream_let_pushed(struct stream *s)
+{
+	struct buf b = s->pushed;
+
+	if (!s->pushing || is_writing(s))
+		return;
+	s->pushing = false;
+	s->pushed = (struct buf){0};
+	stream_flush(s);
+	if (s->error)
+		buf_free(&b);
+	else if (buf_len(&s->out) == 0)
+		s->out = b;
+	else if (!buf_put(&s->out, buf_data(&b), buf_len(&b)))
+		s->error = ENOMEM;
+	if (s->out.base != b.base)
+		buf_free(&b);
+	charge(s);
+	if (!s->error && !s->out_op.fd)
+		push_out(s);
+}
+
+int
+stream_push(struct stream *s, const char *p, size_t n)
+{
+	if (s->datagram || s->closed)
+		return -EPIPE;
+	if (s->error)
+		return -s->error;
+	if (stream_unsent(s) + buf_len(&s->pushed) + n > STREAM_PUSHED)
+		return -ENOBUFS;
+	if (n == 0)
+		return 0;
+	if (!keep(s, &s->pushed, p, n))
+		return -ENOMEM;
+	s->pushing = true;
+	stream_let_pushed(s);
+	return -s->error;
+}
+
+void
+stream_reset(struct stream *s)
+{
+	const struct linger at_once = {.l_onoff = 1};
+
+	if (s->fd.fd >= 0)
+		(void)setsockopt(s->fd.fd, SOL_SOCKET, SO_LINGER, &at_once,
+				 sizeof(at_once));
+	s->abortive = true;
+	stream_shut(s);
 }
 
 static int64_t
@@ -586,14 +673,24 @@ detach_writer(void *arg)
 	}
 }
 
+void
+stream_check_reader(lua_State *L, struct stream *s)
+{
+	if (!s->reader)
+		return;
+	if (s->reader == s->io->sched->current)
+		s->reader = NULL; /* back from a yield */
+	else
+		luaL_error(L, "another task is reading from this connection: only one can "
+			      "at a time");
+}
+
 int
 stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
 {
 	struct task *t = task_current(L);
 
-	if (s->reader && s->reader != t)
-		return luaL_error(
-		    L, "another request is waiting to read from this connection");
+	stream_check_reader(L, s);
 	s->fills = s->sends = 0;
 	s->reader = t;
 	s->in_op.hint[0] = t;
@@ -607,11 +704,20 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 	struct task *t = task_current(L);
 
 	if (s->writer && s->writer != t)
-		return luaL_error(L,
-				  "another request is waiting to write to this connection");
+		return luaL_error(L, "another task is writing to this connection: only one "
+				     "can at a time");
 	s->fills = s->sends = 0;
 	s->writer = t;
 	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
+}
+
+int
+stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
+{
+	struct task *t = task_current(L);
+
+	s->reader = is_own(s, t) ? t : NULL;
+	return task_yield(L, ctx, k);
 }
 
 int

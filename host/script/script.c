@@ -25,19 +25,38 @@ base_name(const char *path)
 	return strndup(base, n);
 }
 
+/* A copy of a text that stands in for a file's, as if that had been read. */
+static int
+copy_text(const char *path, const struct script_options *o, struct text *out)
+{
+	*out = (struct text){
+	    .p = malloc(o->text_len + 1), .len = o->text_len, .stamp = stamp_of(path)};
+	if (!out->p)
+		return -ENOMEM;
+	memcpy(out->p, o->text, o->text_len);
+	return 0;
+}
+
+static int
+read_file(const char *path, const struct script_options *o, struct text *out, char *why,
+	  size_t size)
+{
+	int wait = o->number > 1 ? O_NONBLOCK : 0; /* a pipe: others are served meanwhile */
+	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC | wait);
+
+	return fd < 0 ? -errno : text_read(fd, path, o->strict, out, why, size);
+}
+
 /* Reads the script into its sources, with clearer sentences than Lua's loader has. */
 static int
 read_script(struct sources *s, const char *path, const struct script_options *o, char *why,
 	    size_t size)
 {
 	struct text text = {0};
-	int wait = o->number > 1 ? O_NONBLOCK : 0; /* a pipe: others are served meanwhile */
-	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC | wait);
-	int rc = fd < 0 ? -errno : 0;
+	int rc;
 
 	*why = 0;
-	if (rc == 0)
-		rc = text_read(fd, path, o->strict, &text, why, size);
+	rc = o->text ? copy_text(path, o, &text) : read_file(path, o, &text, why, size);
 	if (rc < 0 && !*why)
 		snprintf(why, size, "cannot read the script %s: %s", path,
 			 rc == -EISDIR ? "it is a folder" : strerror(-rc));
@@ -51,6 +70,20 @@ read_script(struct sources *s, const char *path, const struct script_options *o,
 	if (rc == 0 || rc == -ENOMEM)
 		snprintf(why, size, "cannot load %s: out of memory", path);
 	return rc;
+}
+
+/* The registry's key of what script_default_handler() was given. */
+static const char DEFAULT_HANDLER[] = "moonport.default_handler";
+
+int
+script_default_handler(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TTABLE);
+	luaL_argcheck(L, lua_getfield(L, 1, "handle") == LUA_TFUNCTION, 1,
+		      "the handler needs a function `handle`");
+	lua_pushvalue(L, 1);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, DEFAULT_HANDLER);
+	return 0;
 }
 
 /* The handler that the script has returned or defined; or an error. */
@@ -75,6 +108,11 @@ find_handler(lua_State *L, const char *path)
 		}
 		return 1;
 	}
+	if (lua_isnil(L, -1)) /* no global */
+		lua_pop(L, 1);
+	if (lua_isnil(L, -1) &&
+	    lua_rawgetp(L, LUA_REGISTRYINDEX, DEFAULT_HANDLER) == LUA_TTABLE)
+		return 1;
 	return luaL_error(
 	    L,
 	    "%s has no handle: return a table with a function `handle`, or define a "
@@ -452,7 +490,7 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (coro_is_known(co) || coro_is_doomed(co)) {
+	if (coro_is_spent(co) || coro_is_doomed(co)) {
 		luaL_unref(sc->state.L, LUA_REGISTRYINDEX, ref);
 		return;
 	}

@@ -45,6 +45,9 @@ struct script_options {
 	lua_CFunction open;   /* adds the bindings */
 	unsigned number;
 	struct sources *sources; /* load from these, not from the files; or NULL */
+	/* The script's own text, in place of what its file holds; NULL: the file's. */
+	const char *text;
+	size_t text_len;
 	const struct allowance *allowance; /* to load under; NULL: the scheduler's */
 	bool sandbox;                      /* see sandbox.h */
 	bool strict; /* see text.h; with `sources` it is theirs that counts */
@@ -85,6 +88,10 @@ void script_keep_error(lua_State *L, const char *path, char *why, size_t size);
 
 /* A Lua function that does nothing: `setup` and `finish` of base classes. */
 int script_base_step(lua_State *L);
+
+/* moonport.default_handler(table): the handler, should the script that is being loaded
+ * neither return one nor define a global `handle`. */
+int script_default_handler(lua_State *L);
 
 void script_hold(struct script *sc);
 
