@@ -61,6 +61,7 @@ local function refused(what, why, status)
   if status ~= nil and (math.type(status) ~= "integer" or not http.reasons[status] or status < 400) then
     error(what .. ": an odd status")
   end
+  if status == 431 then why = "too much" end -- of two limits the one that shows first is named
   return ("%s: %s %s"):format(what, why, tostring(status))
 end
 
