@@ -171,7 +171,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	cut[CUTS] = size;
 	qsort(cut, CUTS, sizeof(*cut), by_place);
 	deliver(2, data, size, cut, CUTS + 1);
-	if (len > BYTEWISE || data[CHOICE] % 16 != 0)
+	if (len > BYTEWISE || data[HEAD - 1] % 16 != 0)
 		return 0;
 	for (size_t i = 0; i < len; i++)
 		cut[i] = HEAD + i + 1;
