@@ -14,6 +14,8 @@ COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Ihost -fPIC -fvisibility=hidden -pthread
   $(WARN) -MMD -MP $(LUA_CFLAGS) $(CFLAGS)
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
+FUZZERS = framing http
+RUNS ?= 100000
 SCARCE = malloc calloc realloc aligned_alloc strdup strndup asprintf alloc_realloc
 
 SOURCES := $(wildcard host/*/*.c)
@@ -57,6 +59,9 @@ $B/flood $B/visit: $B/%: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -o $@ $<
 
+$B/fuzz-%: spec/fuzz/fuzz.c $(LIBRARY)
+	$(COMPILE) -DTARGET='"$*"' -fsanitize=fuzzer -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -lm
+
 $B/unit: $(UNITS) $(LIBRARY)
 	$(COMPILE) -Ispec/unit -o $@ $(filter %.c %.o,$^) $(LDFLAGS) $(LUA_LIBS) -lm
 
@@ -91,26 +96,36 @@ scarce: deps ## spec/allocation_spec.lua with every allocation failing, Lua's on
 	MOONPORT_BUILD=build-scarce ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 \
 	  busted --cpath='./build-scarce/?.so' $(or $(SPECS),spec/allocation_spec.lua)
 
+# Leaks are not looked for: Lua's garbage would count.  What is found beyond spec/fuzz/corpus stays in build-fuzz/corpus, an input that fails in build-fuzz.
+fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and UBSan
+	@.ci/deps clang libclang-rt-14-dev
+	@$(MAKE) --no-print-directory -s $(FUZZERS:%=build-fuzz/fuzz-%) B=build-fuzz CC=clang \
+	  CFLAGS='$(SANITIZE) -O2 -fsanitize=fuzzer-no-link -fno-sanitize-coverage=trace-cmp'
+	@set -e; for target in $(FUZZERS); do \
+	  mkdir -p build-fuzz/corpus/$$target; \
+	  build-fuzz/fuzz-$$target -runs=$(RUNS) -max_len=400 -timeout=10 -detect_leaks=0 -entropic=0 -print_final_stats=1 \
+	    -dict=spec/fuzz/$$target.dict -artifact_prefix=build-fuzz/$$target- \
+	    build-fuzz/corpus/$$target spec/fuzz/corpus/$$target; \
+	done
+
 check: deps ## formatting, luacheck, and that includes go down the floors
 	clang-format --dry-run --Werror host/*/*.[ch]
 	luacheck --quiet lua scripts spec
 	lua5.4 spec/support/floors.lua
 
 install: all ## into $(PREFIX), or DESTDIR$(PREFIX)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4
 	install -m 755 $B/moonport $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $B/moonport.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
-	install -m 644 lua/moonport/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/
-	install -d $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/admin
-	install -m 644 lua/moonport/admin/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.4/moonport/admin/
+	cd lua && find moonport -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(PREFIX))/share/lua/5.4/{} \;
 
 deps: ## install the Debian packages that are missing
 	@.ci/deps $(PACKAGES)
 
 clean: ## remove what was built
-	rm -rf build build-asan build-tsan build-scarce
+	rm -rf build build-asan build-tsan build-scarce build-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan tsan scarce check install deps clean help
+.PHONY: all tools run test asan tsan scarce fuzz check install deps clean help

@@ -2,7 +2,10 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "bind/levent.h"
 #include "bind/lhandle.h"
+#include "bind/ljournal.h"
+#include "bind/lspawn.h"
 #include "bind/stream.h"
 #include "net/addr.h"
 #include "script/coro.h"
@@ -208,10 +211,17 @@ int
 open_moonport(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-	    {"base_finish", script_base_step}, {"base_setup", script_base_step},
-	    {"connect", moonport_connect},     {"log", moonport_log},
-	    {"monotonic", moonport_monotonic}, {"sleep", moonport_sleep},
-	    {"time", moonport_time},           {NULL, NULL},
+	    {"base_finish", script_base_step},
+	    {"base_setup", script_base_step},
+	    {"connect", moonport_connect},
+	    {"default_handler", script_default_handler},
+	    {"event", moonport_event},
+	    {"log", moonport_log},
+	    {"monotonic", moonport_monotonic},
+	    {"sleep", moonport_sleep},
+	    {"spawn", moonport_spawn},
+	    {"time", moonport_time},
+	    {NULL, NULL},
 	};
 
 	open_request(L);
@@ -220,6 +230,7 @@ open_moonport(lua_State *L)
 	open_address(L);
 	open_datagram(L);
 	open_server(L);
+	open_event(L);
 	luaL_newlib(L, functions);
 	lua_pushliteral(L, MOONPORT_VERSION);
 	lua_setfield(L, -2, "version");
@@ -232,5 +243,8 @@ int
 preload_moonport(lua_State *L)
 {
 	luaL_requiref(L, "moonport", open_moonport, 0);
+	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+	lua_pushcfunction(L, open_journal);
+	lua_setfield(L, -2, "moonport.journal");
 	return 0;
 }

@@ -26,6 +26,7 @@ receive(lua_State *L, struct stream *s, size_t max, int with_address)
 	size_t n;
 	ssize_t rc;
 
+	stream_check_reader(L, s);
 	stream_view(s, &p, &n);
 	if (n == 0 && max > 0) {
 		rc = stream_fill(s);
@@ -33,8 +34,8 @@ receive(lua_State *L, struct stream *s, size_t max, int with_address)
 			return stream_park_in(
 			    L, s, (lua_KContext)(max * 2 + (size_t)with_address), recv_k);
 		if (rc == -EAGAIN)
-			return task_yield(L, (lua_KContext)(max * 2 + (size_t)with_address),
-					  recv_k);
+			return stream_yield_in(
+			    L, s, (lua_KContext)(max * 2 + (size_t)with_address), recv_k);
 		if (rc <= 0)
 			return read_failed(L, rc);
 		stream_view(s, &p, &n);

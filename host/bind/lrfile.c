@@ -49,7 +49,7 @@ read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx,
 		n = stream_fill(s);
 		if (n == -EINPROGRESS || n == -EAGAIN) {
 			*parked = true;
-			return n == -EAGAIN ? task_yield(L, ctx, k)
+			return n == -EAGAIN ? stream_yield_in(L, s, ctx, k)
 					    : stream_park_in(L, s, ctx, k);
 		}
 		if (n == -ENOMEM && !collected) { /* garbage may be what is in the way */
@@ -71,6 +71,7 @@ woken(lua_State *L, int *rc)
 	*rc = task_woke(L);
 	if (!s || s->closed)
 		luaL_error(L, "the connection was closed during a read");
+	stream_check_reader(L, s);
 	return s;
 }
 
@@ -145,6 +146,7 @@ self_for_reading(lua_State *L)
 
 	if (s->read_closed)
 		luaL_error(L, "attempt to read from a closed rfile");
+	stream_check_reader(L, s);
 	s->scanned = 0; /* an earlier read may have looked for something else */
 	return s;
 }

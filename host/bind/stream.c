@@ -1,6 +1,7 @@
 #include "bind/stream.h"
 
 #include "base/clock.h"
+#include "bind/ljournal.h"
 #include "script/script.h"
 #include "script/task.h"
 
@@ -119,6 +120,7 @@ io_init(struct io *io, struct sched *sched, struct log *log)
 void
 io_free(struct io *io)
 {
+	ljournal_close(io);
 	lingers_drop(&io->lingers);
 	pool_free(&io->streams);
 	free(io->gather);
@@ -250,7 +252,7 @@ stream_give(struct stream *s)
 	size_t n;
 
 	stream_view(s, &p, &n);
-	if (s->fd.fd < 0 || n > 0 || s->eof)
+	if (s->fd.fd < 0 || n > 0 || s->eof || s->reader || s->writer)
 		return -1;
 	stream_flush(s);
 	s->closed = true;
@@ -288,6 +290,7 @@ io_reborn(struct io *io, struct stream *keep)
 	count_set(&io->bytes_in, 0);
 	count_set(&io->bytes_out, 0);
 	lingers_init(&io->lingers, io->sched->loop);
+	ljournal_reborn(io);
 	if (!keep || keep->fd.fd < 0)
 		return 0;
 	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);
@@ -510,6 +513,23 @@ collect(struct stream *s, const char *p, size_t n)
 	return (ssize_t)n;
 }
 
+/* The stream's own task, or one beside it: these cannot end and leave themselves behind as
+ * the reader or writer. */
+static bool
+is_own(const struct stream *s, const struct task *t)
+{
+	return s->task == t || (t->main && s->task == t->main);
+}
+
+void
+stream_forget(struct stream *s, const struct task *t)
+{
+	if (s->reader == t)
+		s->reader = NULL;
+	if (s->writer == t)
+		s->writer = NULL;
+}
+
 int
 stream_may_write(struct stream *s)
 {
@@ -519,9 +539,7 @@ stream_may_write(struct stream *s)
 		s->writer = NULL; /* back from a yield */
 	if (s->writer)
 		return -EINPROGRESS;
-	/* Only the stream's own task: it cannot end and leave itself behind as the writer.
-	 */
-	return s->sends >= SENDS && s->task == t ? -EAGAIN : 0;
+	return s->sends >= SENDS && is_own(s, t) ? -EAGAIN : 0;
 }
 
 ssize_t
@@ -586,14 +604,24 @@ detach_writer(void *arg)
 	}
 }
 
+void
+stream_check_reader(lua_State *L, struct stream *s)
+{
+	if (!s->reader)
+		return;
+	if (s->reader == s->io->sched->current)
+		s->reader = NULL; /* back from a yield */
+	else
+		luaL_error(L, "another task is reading from this connection: only one can "
+			      "at a time");
+}
+
 int
 stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
 {
 	struct task *t = task_current(L);
 
-	if (s->reader && s->reader != t)
-		return luaL_error(
-		    L, "another request is waiting to read from this connection");
+	stream_check_reader(L, s);
 	s->fills = s->sends = 0;
 	s->reader = t;
 	s->in_op.hint[0] = t;
@@ -607,11 +635,20 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 	struct task *t = task_current(L);
 
 	if (s->writer && s->writer != t)
-		return luaL_error(L,
-				  "another request is waiting to write to this connection");
+		return luaL_error(L, "another task is writing to this connection: only one "
+				     "can at a time");
 	s->fills = s->sends = 0;
 	s->writer = t;
 	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
+}
+
+int
+stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
+{
+	struct task *t = task_current(L);
+
+	s->reader = is_own(s, t) ? t : NULL;
+	return task_yield(L, ctx, k);
 }
 
 int

@@ -25,6 +25,7 @@
 
 struct alloc;
 struct dgram_local;
+struct ljournal;
 struct log;
 struct sched;
 struct task;
@@ -49,8 +50,10 @@ struct io {
 	struct stream
 	    *borrower; /* whose unread bytes are in a receive buffer, not its own */
 	counter bytes_in, bytes_out;
-	struct stream *kept;    /* in a forked child: the only one that is its own */
-	struct lingers lingers; /* connections closed here, not yet by the peer */
+	struct stream *kept;      /* in a forked child: the only one that is its own */
+	struct lingers lingers;   /* connections closed here, not yet by the peer */
+	bool journals;            /* may have a journal: see ljournal.h */
+	struct ljournal *journal; /* NULL: none yet */
 };
 
 enum stream_mode { STREAM_FULL, STREAM_LINE, STREAM_NO };
@@ -97,6 +100,7 @@ struct stream {
 	/* A datagram's sender, and the local address it wrote to; the request's. */
 	const struct addr *from;
 	const struct dgram_local *local;
+	uint64_t conn; /* its number in the journal (ljournal.h); 0: none */
 };
 
 /* Errors: -ENOMEM. */
@@ -161,11 +165,19 @@ size_t stream_unsent(const struct stream *s);
  * that the kernel has: see linger.h. */
 void stream_shut(struct stream *s);
 
+/* Before a read, and before each piece of it: raises if another task is in the middle of
+ * one, for neither would get what it wants. */
+void stream_check_reader(lua_State *L, struct stream *s);
+
+/* A task beside the stream's own has ended, maybe between two pieces of a read or write. */
+void stream_forget(struct stream *s, const struct task *t);
+
 /* Park the running task until the stream can go on, or its timeout. */
 int stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 
-/* Lets others run in the middle of a write, which stays in one piece. */
+/* Let others run in the middle of a read or write, which stays in one piece. */
+int stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_yield_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 
 #endif

@@ -1,6 +1,8 @@
 #include "cli/serve.h"
 
+#include "cli/mock.h"
 #include "cli/options.h"
+#include "cli/parent.h"
 #include "cli/ready.h"
 #include "cli/watching.h"
 #include "loop/signals.h"
@@ -12,6 +14,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -21,9 +24,9 @@ struct serving {
 	struct host host;
 	struct master *master; /* NULL: no workers */
 	struct signals signals;
-	struct loop_fd parent; /* standard input, for --exit-with-parent */
-	struct loop_op parent_op;
+	struct parent parent;      /* --exit-with-parent */
 	struct watching *watching; /* NULL: not asked for */
+	char *token;               /* of the control API, or NULL */
 };
 
 int
@@ -84,29 +87,9 @@ on_signal(void *arg, int signo)
 }
 
 static void
-on_parent(struct loop_op *op)
+on_parent_gone(struct parent *p)
 {
-	struct serving *sv = LIST_ENTRY(op, struct serving, parent_op);
-	char junk[4096];
-	ssize_t n = read(sv->parent.fd, junk, sizeof(junk));
-
-	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))) {
-		sv->parent.readable = false;
-		loop_poll(&sv->parent, op, false);
-		return;
-	}
-	drain(sv);
-}
-
-/* A standard input that cannot be waited for, such as /dev/null, is at its end. */
-static void
-watch_parent(struct serving *sv)
-{
-	sv->parent_op.done = on_parent;
-	if (loop_add(sv->host.engine.loop, &sv->parent, STDIN_FILENO, 0) < 0)
-		drain(sv);
-	else
-		loop_poll(&sv->parent, &sv->parent_op, false);
+	drain(LIST_ENTRY(p, struct serving, parent));
 }
 
 /* As many descriptors as the system allows; scripts' own limits come from attributes. */
@@ -167,7 +150,7 @@ log_stopped(struct serving *sv)
 }
 
 static int
-add_all(struct host *h, const struct options *o, char *why, size_t size)
+add_scripts(struct host *h, const struct options *o, char *why, size_t size)
 {
 	struct server *s;
 	int rc;
@@ -182,6 +165,28 @@ add_all(struct host *h, const struct options *o, char *why, size_t size)
 		}
 	}
 	return 0;
+}
+
+static int
+add_admin(struct serving *sv, const struct admin_choice *a, char *why, size_t size)
+{
+	struct admin_options o = {.hosts = a->hosts,
+				  .allow_script_upload = a->allow_script_upload};
+	int rc = admin_read_token(a, &sv->token, why, size);
+
+	o.token = sv->token;
+	return rc < 0 || !a->on ? rc : admin_open(&sv->host, &a->url, &o, why, size);
+}
+
+static int
+add_all(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	int rc = add_admin(sv, &o->admin, why, size);
+
+	if (rc < 0)
+		return rc;
+	return o->command == COMMAND_MOCK ? mock_add_all(&sv->host, o, why, size)
+					  : add_scripts(&sv->host, o, why, size);
 }
 
 static void
@@ -242,7 +247,7 @@ announce(struct serving *sv, const struct options *o, char *why, size_t size)
 	if (rc < 0)
 		return rc;
 	if (o->exit_with_parent)
-		watch_parent(sv);
+		parent_watch(&sv->parent, sv->host.engine.loop, on_parent_gone);
 	return 0;
 }
 
@@ -250,7 +255,7 @@ static void
 finish(struct serving *sv)
 {
 	stop_watching(sv);
-	loop_release_fd(&sv->parent);
+	parent_forget(&sv->parent);
 	signals_close(&sv->signals);
 	log_stopped(sv);
 }
@@ -290,6 +295,7 @@ serve_by_workers(struct serving *sv, const struct options *o, char *why, size_t 
 		rc = master_run(&m);
 	if (rc == MASTER_FORKED) {
 		sv->signals.pipe.fd = -1; /* the master's */
+		parent_reborn(&sv->parent);
 		sv->host.reloaded = NULL;
 		watching_forget(sv->watching);
 		sv->watching = NULL;
@@ -304,10 +310,11 @@ serve_by_workers(struct serving *sv, const struct options *o, char *why, size_t 
 int
 serve_command(const struct options *o, struct log *log, const char *lua_path)
 {
-	struct serving sv = {.parent = {.fd = -1}, .signals.pipe.fd = -1};
+	struct serving sv = {.signals.pipe.fd = -1};
 	char why[SCRIPT_ERROR];
-	int rc;
+	int rc, code = EXIT_DONE;
 
+	parent_init(&sv.parent);
 	raise_descriptor_limit();
 	signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how children end */
 	rc = host_init(&sv.host, log, lua_path);
@@ -315,15 +322,18 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 		return complain(rc, strerror(-rc));
 	sv.host.sandbox = o->sandbox;
 	sv.host.strict = o->strict;
-	rc = add_all(&sv.host, o, why, sizeof(why));
+	rc = add_all(&sv, o, why, sizeof(why));
 	if (rc == 0)
 		rc = o->workers ? serve_by_workers(&sv, o, why, sizeof(why))
 				: serve(&sv, o, why, sizeof(why));
 	if (sv.signals.pipe.fd >= 0) /* the start has failed */
 		signals_close(&sv.signals);
 	stop_watching(&sv);
+	if (rc == 0 && o->command == COMMAND_MOCK)
+		code = mock_verdict(&sv.host);
 	host_free(&sv.host);
+	free(sv.token);
 	if (sv.host.left_behind) /* nothing that they use may go away */
-		_exit(EXIT_DONE);
-	return rc < 0 ? complain(rc, why) : EXIT_DONE;
+		_exit(code);
+	return rc < 0 ? complain(rc, why) : code;
 }

@@ -6,8 +6,10 @@
 #include "base/pool.h"
 #include "bind/lmoonport.h"
 #include "bind/stream.h"
+#include "module/mocked.h"
 #include "module/serving.h"
 #include "module/start.h"
+#include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
 
@@ -90,6 +92,44 @@ main_ended(struct task *t, int status)
 	r->nresults = n;
 }
 
+/* Runs protected.  Arguments: the log, the error value.  It goes to standard error. */
+static int
+tell_stray(lua_State *L)
+{
+	struct log_field f[3] = {{0}};
+	const char *code = lerror_code(L, 2), *text, *nl;
+	size_t n;
+
+	state_push_text(L, 2);
+	text = lua_tolstring(L, -1, &n);
+	nl = memmem(text, n, "\nstack traceback:", 17);
+	f[0] = log_bytes("error", text, nl ? (size_t)(nl - text) : n);
+	if (nl)
+		f[1] = log_bytes("traceback", nl + 1, n - (size_t)(nl + 1 - text));
+	else if (code && lua_getfield(L, 2, "traceback") == LUA_TSTRING)
+		f[1] = log_str("traceback", lua_tostring(L, -1));
+	log_event(lua_touserdata(L, 1), LOG_ERROR, "error in a spawned task", f);
+	return 0;
+}
+
+static void
+stray(struct task *companion, lua_State *L)
+{
+	struct runner *r = companion->owner;
+
+	if (lua_islightuserdata(L, -1)) { /* it has ended with the run */
+		lua_pop(L, 1);
+		return;
+	}
+	lua_pushcfunction(L, tell_stray);
+	lua_pushlightuserdata(L, &r->log);
+	lua_rotate(L, -3, -1);
+	if (state_call(L, 2, 0) == LUA_OK)
+		return;
+	lua_pop(L, 1);
+	log_event(&r->log, LOG_ERROR, "error in a spawned task", NULL);
+}
+
 static void
 push_class(lua_State *L)
 {
@@ -119,6 +159,7 @@ open_runner(lua_State *L, struct runner *r)
 	*sc =
 	    (struct script){.sched = &r->sched, .refs = 1, .state = {.L = L, .pause = -1}};
 	sched_init(&r->sched, r->loop);
+	r->sched.stray = stray;
 	rc = io_init(&r->io, &r->sched, &r->log);
 	if (rc < 0) {
 		loop_free(r->loop);
@@ -183,6 +224,30 @@ module_run(lua_State *L)
 	return lua_gettop(L) - base;
 }
 
+/* moonport.may_wait() -> whether this runs where it may: in run(), or in a request */
+static int
+module_may_wait(lua_State *L)
+{
+	const struct sched *s = sched_of(L);
+
+	lua_pushboolean(L, s && s->current);
+	return 1;
+}
+
+/* moonport.mock(...), whose Lua is loaded when it is first used. */
+static int
+module_mock(lua_State *L)
+{
+	int nargs = lua_gettop(L);
+
+	lua_getglobal(L, "require");
+	lua_pushliteral(L, "moonport.mocked");
+	lua_call(L, 1, 1);
+	lua_insert(L, 1);
+	lua_call(L, nargs, 1);
+	return 1;
+}
+
 __attribute__((visibility("default"))) int luaopen_moonport(lua_State *L);
 
 int
@@ -199,6 +264,12 @@ luaopen_moonport(lua_State *L)
 	lua_setfield(L, -2, "run");
 	lua_pushcfunction(L, module_start);
 	lua_setfield(L, -2, "start");
+	lua_pushcfunction(L, module_mocking);
+	lua_setfield(L, -2, "mocking");
+	lua_pushcfunction(L, module_mock);
+	lua_setfield(L, -2, "mock");
+	lua_pushcfunction(L, module_may_wait);
+	lua_setfield(L, -2, "may_wait");
 	open_serving(L);
 	lua_setfield(L, -2, "serving");
 	return 1;

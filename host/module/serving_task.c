@@ -26,6 +26,8 @@ own_request(lua_State *L, struct core *c)
 	if (!s->current)
 		luaL_error(
 		    L, "this is for the server's methods, while they deal with a request");
+	if (s->current->main)
+		luaL_error(L, "this is for the request's own task, not for a spawned one");
 	return s->current->owner;
 }
 
@@ -175,6 +177,7 @@ core_exit_child(lua_State *L)
 	c->status = (int)luaL_optinteger(L, 2, 0);
 	if (!c->host.child)
 		return luaL_error(L, "this process is no child of a forking server");
+	task_dismiss(own_request(L, c)->task);
 	return exit_child_step(L, c);
 }
 

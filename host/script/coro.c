@@ -10,9 +10,9 @@
 #include <string.h>
 
 /* A state's extra space holds its scheduler; the lowest bits mark a coroutine that stands
- * in a wait, which nobody but the scheduler may resume, one that a script knows, and one in
+ * in a wait, which nobody but the scheduler may resume, one that is spent, and one in
  * which a hook has raised an error: Lua lets no other hook fire there any more. */
-enum { WAITING = 1, KNOWN = 2, DOOMED = 4, BITS = 7 };
+enum { WAITING = 1, SPENT = 2, DOOMED = 4, BITS = 7 };
 
 static uintptr_t *
 space_of(lua_State *L)
@@ -51,9 +51,9 @@ coro_is_doomed(lua_State *co)
 }
 
 int
-coro_is_known(lua_State *co)
+coro_is_spent(lua_State *co)
 {
-	return (*space_of(co) & KNOWN) != 0;
+	return (*space_of(co) & SPENT) != 0;
 }
 
 /* The registry's key of a state whose scheduler comes and goes. */
@@ -458,20 +458,25 @@ coro_push_traceback(lua_State *L, lua_State *co)
 		lua_concat(L, 3);
 }
 
-void
+int
 coro_close(lua_State *L, lua_State *co)
 {
 	struct sched *s = sched_of(L);
 	lua_State *inner = coro_inner(L, co);
+	int status = LUA_OK;
 
-	if (inner)
-		coro_close(L, inner);
+	if (inner && coro_close(L, inner) != LUA_OK)
+		lua_settop(inner, 0);
 	coro_mark_waiting(co, 0);
+	if (lua_status(co) == LUA_YIELD)
+		*space_of(co) |= SPENT;
 	lua_sethook(co, NULL, 0, 0);
 	s->running = co;
 	if (!coro_is_doomed(co))
-		lua_resetthread(co);
-	lua_settop(co, 0);
+		status = lua_resetthread(co);
+	if (status == LUA_OK)
+		lua_settop(co, 0);
+	return status;
 }
 
 /* The coroutine that a task began in is its main one: a value yielded there has no taker.
@@ -506,7 +511,7 @@ co_running(lua_State *L)
 	int main_thread = lua_pushthread(L);
 
 	if (is_main(L)) /* one request's is not to be the next one's */
-		*space_of(L) |= KNOWN;
+		*space_of(L) |= SPENT;
 	lua_pushboolean(L, main_thread || is_main(L));
 	return 2;
 }

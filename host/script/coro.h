@@ -22,8 +22,10 @@ int coro_is_waiting(lua_State *co);
 void coro_doom(lua_State *co);
 int coro_is_doomed(lua_State *co);
 
-/* A script has got hold of it by coroutine.running(). */
-int coro_is_known(lua_State *co);
+/* It is not for another task: a script has got hold of it by coroutine.running(), or it was
+ * closed where it stood, and Lua 5.4.4 then keeps the message handler of an xpcall there.
+ */
+int coro_is_spent(lua_State *co);
 
 /* Pushes the name of the function that keeps L from yielding: "table.sort".  It is
  * looked for from this level of L's stack outward. */
@@ -42,7 +44,8 @@ lua_State *coro_inner(lua_State *L, lua_State *co);
 void coro_push_traceback(lua_State *L, lua_State *co);
 
 /* Closes the suspended co and all that are inside it, the innermost first: __close runs,
- * and cannot wait.  L: for temporaries. */
-void coro_close(lua_State *L, lua_State *co);
+ * and cannot wait.  L: for temporaries.  LUA_OK, or the status of an error in co's own,
+ * which is then all that is on its stack. */
+int coro_close(lua_State *L, lua_State *co);
 
 #endif

@@ -53,6 +53,20 @@ read_script(struct sources *s, const char *path, const struct script_options *o,
 	return rc;
 }
 
+/* The registry's key of what script_default_handler() was given. */
+static const char DEFAULT_HANDLER[] = "moonport.default_handler";
+
+int
+script_default_handler(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TTABLE);
+	luaL_argcheck(L, lua_getfield(L, 1, "handle") == LUA_TFUNCTION, 1,
+		      "the handler needs a function `handle`");
+	lua_pushvalue(L, 1);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, DEFAULT_HANDLER);
+	return 0;
+}
+
 /* The handler that the script has returned or defined; or an error. */
 static int
 find_handler(lua_State *L, const char *path)
@@ -75,6 +89,11 @@ find_handler(lua_State *L, const char *path)
 		}
 		return 1;
 	}
+	if (lua_isnil(L, -1)) /* no global */
+		lua_pop(L, 1);
+	if (lua_isnil(L, -1) &&
+	    lua_rawgetp(L, LUA_REGISTRYINDEX, DEFAULT_HANDLER) == LUA_TTABLE)
+		return 1;
 	return luaL_error(
 	    L,
 	    "%s has no handle: return a table with a function `handle`, or define a "
@@ -452,7 +471,7 @@ script_give_co(struct script *sc, lua_State *co, int ref, bool clean)
 	lua_settop(co, 0);
 	if (lua_gethook(co)) /* one request's debug.sethook() is not the next one's */
 		lua_sethook(co, NULL, 0, 0);
-	if (coro_is_known(co) || coro_is_doomed(co)) {
+	if (coro_is_spent(co) || coro_is_doomed(co)) {
 		luaL_unref(sc->state.L, LUA_REGISTRYINDEX, ref);
 		return;
 	}

@@ -86,6 +86,10 @@ void script_keep_error(lua_State *L, const char *path, char *why, size_t size);
 /* A Lua function that does nothing: `setup` and `finish` of base classes. */
 int script_base_step(lua_State *L);
 
+/* moonport.default_handler(table): the handler, should the script that is being loaded
+ * neither return one nor define a global `handle`. */
+int script_default_handler(lua_State *L);
+
 void script_hold(struct script *sc);
 
 /* Gives a reference back; the last one frees the state. */

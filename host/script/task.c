@@ -89,6 +89,7 @@ sched_reborn(struct sched *s)
 	}
 	s->ntasks = 0;
 	if (keep) {
+		list_init(&keep->companions);
 		list_append(&s->tasks, &keep->link);
 		s->ntasks = 1;
 	}
@@ -146,6 +147,10 @@ end(struct task *t, int status)
 	struct sched *s = t->sched;
 	struct script *sc = t->script;
 
+	if (t->main)
+		list_remove(&t->companions);
+	else if (!list_empty(&t->companions))
+		task_dismiss(t);
 	loop_timer_done(s->loop, &t->timer);
 	list_remove(&t->link);
 	list_remove(&t->ready);
@@ -167,22 +172,25 @@ replacement(lua_State *L)
 	return n < 0 ? 0 : n + 1;
 }
 
-/* Closes the task's coroutines; s->current is the task meanwhile, for __close to see. */
-static void
+/* Closes the task's coroutines; s->current is the task meanwhile, for __close to see.
+ * LUA_OK, or the status of an error in its first one, which is then on its stack. */
+static int
 close_coroutines(struct task *t)
 {
 	struct sched *s = t->sched;
 	struct task *current = s->current;
 	struct section section;
+	int status;
 
 	slice_enter(s, t->co, &section);
 	s->current = t;
 	t->state = TASK_RUNNING;
-	coro_close(t->script->state.L, t->co);
+	status = coro_close(t->script->state.L, t->co);
 	if (s->ran)
 		s->ran(s);
 	s->current = current;
 	slice_leave(s, t->co, &section);
+	return status;
 }
 
 static void
@@ -232,6 +240,7 @@ overran(struct task *t)
 		return;
 	}
 	close_coroutines(t);
+	lua_settop(t->co, 0);
 	if (!t->cancelled)
 		begin_grace(t);
 	t->cancelled = 2;
@@ -346,6 +355,8 @@ task_new(struct sched *s, struct script *script)
 	t->detach = NULL;
 	t->ended = NULL;
 	t->owner = NULL;
+	t->main = NULL;
+	list_init(&t->companions);
 	t->stream = NULL;
 	list_init(&t->ready);
 	list_append(&s->tasks, &t->link);
@@ -358,6 +369,30 @@ fail_co:
 fail_task:
 	pool_give(&s->pool, t);
 	return NULL;
+}
+
+struct task *
+task_new_beside(struct task *t)
+{
+	struct task *main = t->main ? t->main : t;
+	struct task *c = task_new(main->sched, main->script);
+
+	if (!c)
+		return NULL;
+	c->main = main;
+	c->owner = main->owner;
+	c->stream = main->stream;
+	c->allowance = main->allowance;
+	c->grace = main->grace;
+	if (main->overrun || t->overrun)
+		c->overrun = 2; /* nothing is begun but to clean up */
+	if (main->cancelled) {
+		c->cancelled = 2;
+		c->why = main->why;
+		task_limit(c, main->limit);
+	}
+	list_append(&main->companions, &c->companions);
+	return c;
 }
 
 void
@@ -496,8 +531,8 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 	return lua_yieldk(L, 0, ctx, k);
 }
 
-void
-task_cancel(struct task *t, const char *why)
+static void
+cancel_one(struct task *t, const char *why)
 {
 	if (t->cancelled)
 		return;
@@ -512,6 +547,17 @@ task_cancel(struct task *t, const char *why)
 }
 
 void
+task_cancel(struct task *t, const char *why)
+{
+	if (t->cancelled)
+		return;
+	cancel_one(t, why);
+	for (struct list *l = t->companions.next; !t->main && l != &t->companions;
+	     l = l->next)
+		cancel_one(LIST_ENTRY(l, struct task, companions), why);
+}
+
+void
 task_insist(struct task *t)
 {
 	list_remove(&t->ready);
@@ -521,17 +567,40 @@ task_insist(struct task *t)
 void
 task_kill(struct task *t)
 {
+	const struct meter *m = t->sched->meter;
 	const char *why = t->overrun     ? "it went on computing after its cpu_limit"
 			  : t->cancelled ? "it went on after it was cancelled"
+			  : t->main      ? "its task has ended"
 					 : "the host stops at once";
+	int status;
 
+	if (!t->main)
+		task_dismiss(t);
 	take_back(t);
 	if (!t->overrun)
 		t->overrun = 2; /* what is left of it gets that much CPU time */
-	t->cpu = 0;
-	close_coroutines(t); /* __close runs here, and cannot wait any more */
-	lua_pushlightuserdata(t->co, (void *)why);
+	t->cpu = m && t->sched->current ? -meter_used(m) : 0;
+	status = close_coroutines(t); /* __close runs here, and cannot wait any more */
+	if (status == LUA_OK || !t->main) {
+		lua_settop(t->co, 0);
+		lua_pushlightuserdata(t->co, (void *)why);
+	}
 	end(t, LUA_ERRRUN);
+}
+
+void
+task_dismiss(struct task *t)
+{
+	struct meter *m = t->sched->current ? t->sched->meter : NULL;
+	int64_t began;
+
+	if (list_empty(&t->companions))
+		return;
+	began = m ? meter_used(m) : 0;
+	while (!list_empty(&t->companions))
+		task_kill(LIST_ENTRY(t->companions.prev, struct task, companions));
+	if (m) /* their time was not the running task's */
+		meter_forgive(m, meter_used(m) - began);
 }
 
 void

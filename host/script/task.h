@@ -45,9 +45,10 @@ struct task {
 	int64_t cpu;       /* used since its last wait, in the runs before this one */
 	int64_t final;     /* finalizers have used since then, this run included */
 	struct loop_timer timer;
-	struct script *script;             /* whose code it runs; holds a reference */
-	struct stream *stream;             /* the bindings': its request's, or NULL */
-	struct list ready;                 /* among those to be resumed */
+	struct script *script; /* whose code it runs; holds a reference */
+	struct stream *stream; /* the bindings': its request's, or NULL */
+	/* Among those to be resumed; in a wait it is for whoever is to wake the task. */
+	struct list ready;
 	int ref;                           /* keeps co alive */
 	const char *why;                   /* of the cancel: a literal */
 	int64_t grace;                     /* nanoseconds to clean up in, once cancelled */
@@ -62,7 +63,9 @@ struct task {
 	 * Pushes onto L the function that runs then, in its place, and arguments; returns
 	 * how many, or -1: nothing.  Protected.  NULL: nothing. */
 	int (*overran)(struct task *t, lua_State *L);
-	void *owner; /* the caller's */
+	void *owner;            /* the caller's */
+	struct task *main;      /* it is beside this one, and ends with it; or NULL */
+	struct list companions; /* those beside it; of a companion: its place there */
 };
 
 struct sched {
@@ -96,7 +99,10 @@ struct sched {
 	void *watchdog;               /* who hears of it */
 	struct log *log;              /* for warnings; NULL: none */
 	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
-	void *io;                     /* the bindings' own */
+	/* A companion ends with the error on top of L's stack, which is popped; L is its
+	 * state's own.  Whoever has tasks that may have companions sets it. */
+	void (*stray)(struct task *companion, lua_State *L);
+	void *io; /* the bindings' own */
 };
 
 void sched_init(struct sched *s, struct loop *loop);
@@ -121,6 +127,11 @@ void sched_lend(lua_State *L, struct sched *s);
 /* A task whose coroutine has an empty stack: push a function and its arguments
  * there, then task_start().  NULL: out of memory. */
 struct task *task_new(struct sched *s, struct script *script);
+
+/* One beside a task that exists, or beside the one that this is beside of; it has the same
+ * owner and limits.  When that task ends its companions are killed; what cancels it cancels
+ * them.  NULL: out of memory. */
+struct task *task_new_beside(struct task *t);
 
 /* Runs the task until its first wait; soon, when another task runs.  It may have
  * ended, and be freed, on return. */
@@ -153,8 +164,12 @@ void task_wake_soon(struct task *t);
 void task_cancel(struct task *t, const char *why);
 
 /* Closes the task's coroutine without another word; not for the running task.  The
- * "error value" that ended() finds is the light userdata of a C string that says so. */
+ * "error value" that ended() finds is the light userdata of a C string that says so; a
+ * companion's may be what went wrong in a __close. */
 void task_kill(struct task *t);
+
+/* Kills the companions of a task, which may be the running one; the youngest first. */
+void task_dismiss(struct task *t);
 
 /* Cancels the task at this time, unless it has ended.  CLOCK_NEVER: no limit. */
 void task_limit(struct task *t, int64_t limit);

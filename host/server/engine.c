@@ -1,5 +1,7 @@
 #include "server/engine.h"
 
+#include "server/report.h"
+
 #include <stdlib.h>
 
 int
@@ -13,6 +15,7 @@ engine_init(struct engine *e, struct log *log)
 		return rc;
 	sched_init(&e->sched, e->loop);
 	e->sched.log = log;
+	e->sched.stray = report_stray;
 	rc = io_init(&e->io, &e->sched, log);
 	if (rc < 0) {
 		sched_free(&e->sched);

@@ -1,6 +1,7 @@
 #include "server/host.h"
 
 #include "base/clock.h"
+#include "bind/ljournal.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
 #include "server/report.h"
@@ -26,6 +27,7 @@ host_init(struct host *h, struct log *log, const char *lua_path)
 	rc = engine_init(&h->engine, log);
 	if (rc < 0)
 		return rc;
+	h->engine.io.journals = true;
 	h->watchdog.log = log;
 	watchdog_watch(&h->watchdog, &h->engine.sched);
 	return 0;
@@ -80,12 +82,14 @@ host_script_options(const struct host *h, size_t memory_limit, unsigned number)
 				       .number = number};
 }
 
-static int
-load(struct host *h, const char *path, const struct attrs *a, struct script **out,
-     char *why, size_t size)
+int
+host_load(struct host *h, const char *path, const struct attrs *a, bool ours,
+	  struct script **out, char *why, size_t size)
 {
 	struct script_options o = host_script_options(h, (size_t)a->memory_limit, 1);
 
+	o.sandbox = o.sandbox && !ours;
+	o.strict = o.strict && !ours;
 	limit(h, a);
 	return script_load(&h->engine.sched, path, &o, out, why, size);
 }
@@ -105,7 +109,7 @@ find_unit(struct host *h, const char *path, const struct attrs *a, struct unit *
 			return 0;
 		}
 	}
-	rc = load(h, path, a, &sc, why, size);
+	rc = host_load(h, path, a, false, &sc, why, size);
 	if (rc < 0)
 		return rc;
 	*out = unit_new(h, sc);
@@ -176,7 +180,7 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 {
 	struct script *sc;
 	struct attrs copy = *attrs;
-	int rc = load(h, script, attrs, &sc, why, size);
+	int rc = host_load(h, script, attrs, false, &sc, why, size);
 
 	if (rc == 0) {
 		rc = site_read_attrs(sc, &copy, why, size);
@@ -217,12 +221,28 @@ host_begin(struct host *h, char *why, size_t size)
 	return rc;
 }
 
+/* Nothing is served any more: the control API has only to end. */
+static bool
+are_done(struct host *h)
+{
+	bool any = h->draining || !h->admin; /* the API may open the first one */
+
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s == h->admin)
+			continue;
+		if (!server_is_done(s, h->cancelled))
+			return false;
+		any = true;
+	}
+	return any;
+}
+
 static bool
 is_done(struct host *h)
 {
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		if (!server_is_done(LIST_ENTRY(l, struct server, link), h->cancelled))
-			return false;
+	if (!are_done(h) || (h->admin && !server_is_done(h->admin, h->cancelled)))
+		return false;
 	return h->engine.io.lingers.n == 0 || h->cancelled;
 }
 
@@ -267,7 +287,9 @@ cancel_all(struct host *h)
 	report_tasks(&h->engine, "still running");
 	log_elsewhere(h, "still running");
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		server_cancel(LIST_ENTRY(l, struct server, link), "the server stops");
+		if (LIST_ENTRY(l, struct server, link) != h->admin)
+			server_cancel(LIST_ENTRY(l, struct server, link),
+				      "the server stops");
 }
 
 /* A server that a script has stopped (server:shutdown()) has its own drain_timeout. */
@@ -281,6 +303,8 @@ watch_drain(struct host *h)
 		return;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s == h->admin)
+			continue;
 		if (!s->draining)
 			return;
 		any = true;
@@ -304,6 +328,8 @@ host_run(struct host *h)
 	measure(h);
 	while (!is_done(h)) {
 		watch_drain(h);
+		if (are_done(h) && admin_end(h))
+			continue;
 		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
 			cancel_all(h);
 		loop_turn(h->engine.loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
@@ -324,6 +350,7 @@ host_reborn(struct host *h, struct stream *keep)
 	h->cancelled = false;
 	if (!keep)
 		h->engine.sched.current = NULL;
+	ljournal_close(&h->engine.io); /* what a child adds, nobody would read */
 	meter_reborn(&h->meter);
 	measure(h);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
@@ -369,7 +396,8 @@ host_drain(struct host *h)
 	h->draining = true;
 	log_event(h->engine.log, LOG_INFO, "draining", f);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		server_drain(LIST_ENTRY(l, struct server, link));
+		if (LIST_ENTRY(l, struct server, link) != h->admin)
+			server_drain(LIST_ENTRY(l, struct server, link));
 	watch_drain(h);
 }
 
@@ -404,7 +432,8 @@ void
 host_reload(struct host *h)
 {
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
-		reload_ask(LIST_ENTRY(l, struct unit, link), NULL);
+		if (!admin_is(LIST_ENTRY(l, struct unit, link)))
+			reload_ask(LIST_ENTRY(l, struct unit, link), NULL);
 }
 
 void

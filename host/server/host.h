@@ -7,6 +7,7 @@
 #include "base/count.h"
 #include "base/list.h"
 #include "script/meter.h"
+#include "server/admin.h"
 #include "server/attrs.h"
 #include "server/engine.h"
 #include "server/watchdog.h"
@@ -17,6 +18,7 @@ struct ballot;
 struct member;
 struct policy;
 struct reload_ask;
+struct script;
 struct script_options;
 struct sources;
 struct stream;
@@ -49,7 +51,9 @@ struct host {
 	pid_t pid;  /* whose host this is: a forked child's copy is not to be freed */
 	bool child; /* this is a forked copy: see host_reborn() */
 	struct member *member; /* of a worker: its line to the master; else NULL */
-	bool left_behind;      /* threads still run that could not be ended */
+	struct server *admin;  /* the control API's; NULL: there is none */
+	struct admin_options admin_options;
+	bool left_behind; /* threads still run that could not be ended */
 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
@@ -63,6 +67,11 @@ void host_free(struct host *h);
 int host_add(struct host *h, const char *script, const struct url *url,
 	     const struct policy *policy, const struct attrs *attrs, struct server **out,
 	     char *why, size_t size);
+
+/* Loads a script, which is the caller's; `ours`: one of the host's own.  -errno with one
+ * sentence in why. */
+int host_load(struct host *h, const char *path, const struct attrs *a, bool ours,
+	      struct script **out, char *why, size_t size);
 
 /* Loads a script and reads its attributes, as host_add() would, and binds nothing. */
 int host_check(struct host *h, const char *script, const struct attrs *attrs, char *why,
@@ -86,7 +95,8 @@ int host_share(struct host *h);
 /* The child's own host_run(): returns when its servers are done, and tidies up nothing. */
 void host_run_child(struct host *h);
 
-/* Stops accepting everywhere; past the longest drain_timeout, requests are cancelled. */
+/* Stops accepting everywhere but at the control API; past the longest drain_timeout,
+ * requests are cancelled. */
 void host_drain(struct host *h);
 
 /* Ends everything now: host_run() returns. */

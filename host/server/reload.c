@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "script/sources.h"
 #include "server/host.h"
+#include "server/mocking.h"
 #include "server/policy.h"
 #include "server/server.h"
 #include "server/unit.h"
@@ -65,6 +66,8 @@ finish(struct unit *u, const char *why, const struct sources *tried)
 	count_add(why ? &u->host->failed_reloads : &u->host->reloads, 1);
 	if (!u->host->member) /* the master says it for all */
 		log_outcome(u, why);
+	if (u->mocks)
+		mocking_record(u, why);
 	reload_tell(u, r->began, number, why);
 	tell_all(&r->asks, number, why);
 	if (u->host->reloaded)
@@ -82,6 +85,8 @@ fail(struct unit *u)
 	for (struct server *s = NULL; (s = unit_server(u, s));)
 		if (s->policy->abandon)
 			s->policy->abandon(s);
+	if (u->mocks)
+		mocking_abandon(u);
 	if (r->next)
 		script_release(r->next);
 	r->next = NULL;
@@ -101,6 +106,8 @@ commit(struct unit *u)
 		if (s->policy->adopted)
 			s->policy->adopted(s);
 	}
+	if (u->mocks)
+		mocking_commit(u);
 	unit_switch(u, r->next, r->record);
 	r->next = NULL;
 	r->record = NULL;
@@ -185,6 +192,10 @@ prepare(struct unit *u)
 			decide(u);
 			return;
 		}
+	if (u->mocks && mocking_prepare(u, r->next, r->why, sizeof(r->why)) < 0) {
+		decide(u);
+		return;
+	}
 	r->waiting = 1; /* not before all were asked */
 	while ((s = unit_server(u, s)))
 		if (s->policy->prepare)

@@ -29,7 +29,8 @@ report_outcome(struct request *r, enum log_level level, const char *event, const
 
 /* text: the message; its traceback follows behind a newline, unless it is given apart. */
 static void
-log_error(struct request *r, const char *text, size_t n, const char *traceback)
+log_error(struct request *r, const char *event, const char *text, size_t n,
+	  const char *traceback)
 {
 	struct site *s = r->site;
 	const char *nl = memmem(text, n, "\nstack traceback:", 17);
@@ -44,7 +45,7 @@ log_error(struct request *r, const char *text, size_t n, const char *traceback)
 	f[4] = nl ? log_bytes("traceback", nl + 1, n - (size_t)(nl + 1 - text))
 		  : log_str("traceback", traceback);
 	f[5] = (struct log_field){0};
-	log_event(s->engine->log, LOG_ERROR, "handler error", f);
+	log_event(s->engine->log, LOG_ERROR, event, f);
 }
 
 void
@@ -83,21 +84,21 @@ report_count(struct request *r, lua_State *L)
 	count_add(&r->site->counters->errors, 1);
 }
 
-void
-report_error(struct request *r, lua_State *L)
+/* The error of the request's own task t, or of one beside it: `event` if it is to blame. */
+static void
+report(struct request *r, const struct task *t, lua_State *L, const char *event)
 {
 	struct counters *c = r->site->counters;
 	const char *code = lerror_code(L, -1), *text;
 	size_t n;
 
-	r->failed = true;
 	count_kind(c, L);
 	if (lua_islightuserdata(L, -1)) { /* closed by task_kill() */
 		text = lua_touserdata(L, -1);
-		if (r->task->overrun > 2) { /* the first error is lost with the rest */
+		if (t->overrun > 2) { /* the first error is lost with the rest */
 			count_add(&c->errors, 1);
 			count_add(&c->cpu_limit, 1);
-			log_error(r, text, strlen(text), NULL);
+			log_error(r, event, text, strlen(text), NULL);
 			return;
 		}
 		count_add(&c->cancelled, 1);
@@ -108,7 +109,7 @@ report_error(struct request *r, lua_State *L)
 	text = lua_tolstring(L, -1, &n);
 	if (!code) {
 		count_add(&c->errors, 1);
-		log_error(r, text, n, NULL);
+		log_error(r, event, text, n, NULL);
 	} else if (strcmp(code, "cancelled") == 0) {
 		count_add(&c->cancelled, 1);
 		report_outcome(r, LOG_INFO, "cancelled", text);
@@ -122,10 +123,48 @@ report_error(struct request *r, lua_State *L)
 		count_add(&c->errors, 1);
 		lua_pushliteral(L, "traceback");
 		lua_rawget(L, -3);
-		log_error(r, text, n, lua_tostring(L, -1));
+		log_error(r, event, text, n, lua_tostring(L, -1));
 		lua_pop(L, 1);
 	}
 	lua_pop(L, 1);
+}
+
+void
+report_error(struct request *r, lua_State *L)
+{
+	r->failed = true;
+	report(r, r->task, L, "handler error");
+}
+
+/* Runs protected.  Arguments: the task, its error value. */
+static int
+stray(lua_State *L)
+{
+	const struct task *t = lua_touserdata(L, 1);
+	const char *code = lerror_code(L, 2);
+
+	if (!code || strcmp(code, "cancelled") != 0)
+		report(t->owner, t, L, "error in a spawned task");
+	return 0;
+}
+
+void
+report_stray(struct task *companion, lua_State *L)
+{
+	struct request *r = companion->owner;
+
+	if (lua_islightuserdata(L, -1) && companion->overrun <= 2) {
+		lua_pop(L, 1);
+		return;
+	}
+	lua_pushcfunction(L, stray);
+	lua_pushlightuserdata(L, companion);
+	lua_rotate(L, -3, -1);
+	if (state_call(L, 2, 0) == LUA_OK)
+		return;
+	lua_pop(L, 1);
+	count_add(&r->site->counters->errors, 1);
+	report_outcome(r, LOG_ERROR, "error in a spawned task", "not enough memory");
 }
 
 void
@@ -144,7 +183,8 @@ push_traceback(lua_State *L)
 	return 1;
 }
 
-/* Whose task it is: a request's, or (a chore) nobody's but the script's. */
+/* Whose task it is: a request's, or one beside it, or (a chore) nobody's but the script's.
+ */
 static void
 name_task(const struct task *t, struct log_field f[2], char client[ADDR_TEXT])
 {
@@ -166,7 +206,8 @@ log_task(struct engine *e, struct task *t, const char *event)
 	static const char *const states[] = {"new", "running", "waiting", "ready"};
 	char client[ADDR_TEXT];
 	lua_State *L = t->script->state.L;
-	struct log_field f[7];
+	struct log_field f[8];
+	int n = 5;
 
 	lua_pushcfunction(L, push_traceback);
 	lua_pushlightuserdata(L, t->co);
@@ -175,9 +216,11 @@ log_task(struct engine *e, struct task *t, const char *event)
 	f[2] = log_int("generation", t->script->number);
 	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
 	f[4] = log_str("state", t->cpu > 0 ? "computing" : states[t->state]);
-	f[5] =
+	if (t->main)
+		f[n++] = log_str("spawned", "yes");
+	f[n++] =
 	    log_str("traceback", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");
-	f[6] = (struct log_field){0};
+	f[n] = (struct log_field){0};
 	log_event(e->log, LOG_INFO, event, f);
 	lua_pop(L, 1);
 }

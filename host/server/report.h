@@ -9,6 +9,7 @@
 struct engine;
 struct request;
 struct site;
+struct task;
 
 /* One event with the server, the client and why. */
 void report_outcome(struct request *r, enum log_level level, const char *event,
@@ -23,6 +24,10 @@ void report_error(struct request *r, lua_State *L);
 
 /* The same without the log, for an error that somebody else is told of. */
 void report_count(struct request *r, lua_State *L);
+
+/* For struct sched: a task beside a request's ends with an error.  That it was ended, or
+ * cancelled, with its request is no news. */
+void report_stray(struct task *companion, lua_State *L);
 
 /* Counts and logs an error, with its traceback behind a newline, of a request that is not
  * at hand. */

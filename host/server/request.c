@@ -271,6 +271,8 @@ send_rest(lua_State *L, struct request *r)
 {
 	struct stream *st = r->stream;
 
+	if (!list_empty(&r->task->companions))
+		task_dismiss(r->task); /* what they have to say goes out, too */
 	if (st->closed)
 		return 0;
 	if (st->datagram)

@@ -712,5 +712,6 @@ server_close(struct server *s)
 	dgram_in_free(s->dgrams.in);
 	dgram_out_free(s->dgrams.out);
 	free(s->name);
+	free(s->declared);
 	free(s);
 }

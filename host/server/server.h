@@ -50,6 +50,10 @@ struct server {
 	bool accept_due;          /* accept_task is on its way */
 	struct loop_timer paused; /* set: accepting failed for want of something */
 	uint64_t budget;          /* requests that may still begin; UINT64_MAX: no limit */
+	/* Of a server that its script has declared (see mocking.h): */
+	char *declared;     /* the URL as it stands there; NULL: of no such server */
+	bool stays;         /* the generation on its way declares it, too */
+	struct unit *joins; /* it is that unit's once the generation on its way is */
 	bool draining, closed;
 	bool elsewhere; /* others accept on this listener, not this engine */
 	bool shared;    /* others accept on it, too */

@@ -6,6 +6,7 @@
 #define HOST_SERVER_UNIT_H
 
 #include "base/count.h"
+#include "server/attrs.h"
 #include "server/reload.h"
 
 struct host;
@@ -25,6 +26,8 @@ struct unit {
 	struct list retired;
 	struct loop_timer look; /* at the retired ones */
 	counter alive;          /* generations: the current one, and those with requests */
+	struct attrs attrs;     /* what its servers start from */
+	bool mocks;             /* its script says which servers it has: see mocking.h */
 	struct reload reload;
 };
 

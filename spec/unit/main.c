@@ -15,6 +15,7 @@ static const struct {
     {"beneath", test_beneath},
     {"buf", test_buf},
     {"heap", test_heap},
+    {"journal", test_journal},
     {"json", test_json},
     {"list", test_list},
     {"listen", test_listen},

@@ -14,6 +14,7 @@ void test_addr(void);
 void test_beneath(void);
 void test_buf(void);
 void test_heap(void);
+void test_journal(void);
 void test_json(void);
 void test_list(void);
 void test_listen(void);
