@@ -193,9 +193,9 @@ describe("the control API", function()
     end)
 
     it("tell what they would answer, and what is connected", function()
-      assert.are.equal("ping", ask("POST", "/match", { server = "redis", data = "PING" }).json.id)
+      assert.are.equal("ping", ask("POST", "/match", { server = "redis", data = "PING" }).json.stub.id)
       local r = ask("POST", "/match", { server = "redis", data = { hex = "00" } })
-      assert.are.equal('{"frames":[{"hex":"00"}]}\n', r.text)
+      assert.are.equal('{"matched":false,"near_misses":[],"otherwise":{"hex":"00"}}\n', r.text)
       local c = ask("GET", "/connections").json.connections[1]
       assert.are.same({ 1, "redis", "127.0.0.1:5" }, { c.id, c.server, c.client })
       assert.are.same({ sent = 2 }, ask("POST", "/connections/1/send", { data = { hex = "00ff" } }).json)
@@ -322,9 +322,11 @@ describe("the control API", function()
     it("shows what came nearest, and why not", function()
       for _, text in ipairs { "SET b 1", "GET a", "get key", "GET kez" } do push(text) end
       local _, r = verify { match = { equals = "GET key" } }
-      assert.are.equal("expected at least 1 of equals GET key, but got 0", (r.error:gsub('"', "")))
-      assert.are.same({ text = "GET kez" }, r.near[1].data)
-      assert.are.equal('byte 7: expected "y", got "z"', r.near[1].why)
+      assert.are.equal('expected at least 1 of equals "GET key", but got 0', r.error)
+      assert.are.same({ text = "get key" }, r.near[1].data)
+      assert.are.equal('byte 1: expected "GET key", got "get key" (upper and lower case differ)', r.near[1].why)
+      assert.are.equal('byte 7: expected "y", got "z"', r.near[2].why)
+      assert.matches('expected  equals "GET key"\n', r.near[1].diff)
     end)
 
     it("refuses what it does not understand", function()
