@@ -115,6 +115,7 @@ describe("moonport mock refuses", function()
   it("two mocks of one name, and names both scripts", function()
     local one, two = declares.script { { "redis", ANY } }, declares.script { { "redis", ANY } }
     complains({ "mock", one, two }, 100, "redis", one, two, "name=")
+    complains({ "mock", one, one }, 100, one, "given twice")
     complains({ "mock", declares.script { { "x", ANY }, { "x", ANY } } }, 100, "two mocks are named x")
   end)
 
@@ -202,7 +203,7 @@ describe("moonport mock's control API", function()
 
   it("needs a token to be reached from elsewhere", function()
     local script = declares.script { { "redis", ANY } }
-    complains({ "mock", script, "--admin=0.0.0.0:0" }, 100, "--admin 0.0.0.0:0", "needs a token", "--admin-token-file",
+    complains({ "mock", script, "--admin=0.0.0.0:0" }, 100, "0.0.0.0:0", "needs a token", "--admin-token-file",
       "MOONPORT_ADMIN_TOKEN")
     complains({ "serve", "scripts/upper.lua", "-l", ANY, "--admin=[::]:0" }, 100, "needs a token")
     local p = mock(script, { args = { "--admin=0.0.0.0:0" }, env = { "MOONPORT_ADMIN_TOKEN=secret" } })

@@ -15,8 +15,8 @@ enum { MAX_ADMIN_HOSTS = 16 };
 struct admin_choice {
 	bool on;
 	struct url url;
-	const char *token_file;                 /* NULL: none */
-	const char *hosts[MAX_ADMIN_HOSTS + 1]; /* that Host may name; ends with NULL */
+	const char *token_file;             /* NULL: none */
+	const char *hosts[MAX_ADMIN_HOSTS]; /* that Host may name */
 	int nhosts;
 	bool allow_script_upload;
 };

@@ -7,6 +7,8 @@
 #include "cli/watching.h"
 #include "loop/signals.h"
 #include "script/script.h"
+#include "server/admin.h"
+#include "server/control.h"
 #include "server/host.h"
 #include "server/master.h"
 #include "server/server.h"
@@ -26,7 +28,8 @@ struct serving {
 	struct signals signals;
 	struct parent parent;      /* --exit-with-parent */
 	struct watching *watching; /* NULL: not asked for */
-	char *token;               /* of the control API, or NULL */
+	struct control control;
+	char *token; /* of the control API, or NULL */
 };
 
 int
@@ -167,21 +170,27 @@ add_scripts(struct host *h, const struct options *o, char *why, size_t size)
 	return 0;
 }
 
+/* The control API, if it is asked for. */
 static int
-add_admin(struct serving *sv, const struct admin_choice *a, char *why, size_t size)
+add_admin(struct serving *sv, const struct options *o, char *why, size_t size)
 {
-	struct admin_options o = {.hosts = a->hosts,
-				  .allow_script_upload = a->allow_script_upload};
+	const struct admin_choice *a = &o->admin;
+	struct control_options c = {.hosts = a->hosts,
+				    .nhosts = (size_t)a->nhosts,
+				    .allow_script_upload = a->allow_script_upload};
 	int rc = admin_read_token(a, &sv->token, why, size);
 
-	o.token = sv->token;
-	return rc < 0 || !a->on ? rc : admin_open(&sv->host, &a->url, &o, why, size);
+	c.token = sv->token;
+	if (rc < 0 || !a->on)
+		return rc;
+	return admin_open(&sv->host, &sv->control, &c, &o->common.attrs, &a->url, why,
+			  size);
 }
 
 static int
 add_all(struct serving *sv, const struct options *o, char *why, size_t size)
 {
-	int rc = add_admin(sv, &o->admin, why, size);
+	int rc = add_admin(sv, o, why, size);
 
 	if (rc < 0)
 		return rc;

@@ -4,6 +4,8 @@
 #include "module/started.h"
 #include "script/script.h"
 #include "script/state.h"
+#include "server/admin.h"
+#include "server/control.h"
 #include "server/mocking.h"
 #include "server/policy.h"
 #include "server/server.h"
@@ -16,6 +18,7 @@
 /* What the Lua object owns. */
 struct mocked {
 	struct started started;
+	struct control control;
 	char *token; /* of the control API, or NULL */
 	struct buf
 	    failures; /* the verdict's texts, each with a NUL; there once it has ended */
@@ -124,7 +127,7 @@ read_option(lua_State *L, struct mocked *m, const char *name)
 static void
 open_admin(lua_State *L, struct mocked *m)
 {
-	const struct admin_options o = {.token = m->token};
+	const struct control_options o = {.token = m->token};
 	char why[SCRIPT_ERROR];
 	struct url url;
 	const char *text;
@@ -137,7 +140,8 @@ open_admin(lua_State *L, struct mocked *m)
 	text = lua_pushfstring(L, "tcp://%s", started_string(L, WHO, "admin"));
 	n = strlen(text);
 	if (url_parse(text, n, &url, why, sizeof(why)) < 0 ||
-	    admin_open(&m->started.host, &url, &o, why, sizeof(why)) < 0)
+	    admin_open(&m->started.host, &m->control, &o, &m->started.attrs, &url, why,
+		       sizeof(why)) < 0)
 		luaL_error(L, "%s: %s", WHO, why);
 }
 

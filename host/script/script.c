@@ -25,19 +25,38 @@ base_name(const char *path)
 	return strndup(base, n);
 }
 
+/* A copy of a text that stands in for a file's, as if that had been read. */
+static int
+copy_text(const char *path, const struct script_options *o, struct text *out)
+{
+	*out = (struct text){
+	    .p = malloc(o->text_len + 1), .len = o->text_len, .stamp = stamp_of(path)};
+	if (!out->p)
+		return -ENOMEM;
+	memcpy(out->p, o->text, o->text_len);
+	return 0;
+}
+
+static int
+read_file(const char *path, const struct script_options *o, struct text *out, char *why,
+	  size_t size)
+{
+	int wait = o->number > 1 ? O_NONBLOCK : 0; /* a pipe: others are served meanwhile */
+	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC | wait);
+
+	return fd < 0 ? -errno : text_read(fd, path, o->strict, out, why, size);
+}
+
 /* Reads the script into its sources, with clearer sentences than Lua's loader has. */
 static int
 read_script(struct sources *s, const char *path, const struct script_options *o, char *why,
 	    size_t size)
 {
 	struct text text = {0};
-	int wait = o->number > 1 ? O_NONBLOCK : 0; /* a pipe: others are served meanwhile */
-	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC | wait);
-	int rc = fd < 0 ? -errno : 0;
+	int rc;
 
 	*why = 0;
-	if (rc == 0)
-		rc = text_read(fd, path, o->strict, &text, why, size);
+	rc = o->text ? copy_text(path, o, &text) : read_file(path, o, &text, why, size);
 	if (rc < 0 && !*why)
 		snprintf(why, size, "cannot read the script %s: %s", path,
 			 rc == -EISDIR ? "it is a folder" : strerror(-rc));

@@ -4,7 +4,10 @@
 #include "bind/ljournal.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
+#include "server/admin.h"
+#include "server/control.h"
 #include "server/report.h"
+#include "server/roster.h"
 #include "server/server.h"
 #include "server/unit.h"
 
@@ -83,51 +86,17 @@ host_script_options(const struct host *h, size_t memory_limit, unsigned number)
 }
 
 int
-host_load(struct host *h, const char *path, const struct attrs *a, bool ours,
+host_load(struct host *h, const char *path, const struct attrs *a, lua_CFunction open,
 	  struct script **out, char *why, size_t size)
 {
 	struct script_options o = host_script_options(h, (size_t)a->memory_limit, 1);
 
-	o.sandbox = o.sandbox && !ours;
-	o.strict = o.strict && !ours;
+	if (open) { /* the host's own, which is no part of what is served */
+		o.open = open;
+		o.sandbox = o.strict = false;
+	}
 	limit(h, a);
 	return script_load(&h->engine.sched, path, &o, out, why, size);
-}
-
-static int
-find_unit(struct host *h, const char *path, const struct attrs *a, struct unit **out,
-	  char *why, size_t size)
-{
-	struct script *sc;
-	struct unit *u;
-	int rc;
-
-	for (struct list *l = h->units.next; l != &h->units; l = l->next) {
-		u = LIST_ENTRY(l, struct unit, link);
-		if (strcmp(u->script->path, path) == 0) {
-			*out = u;
-			return 0;
-		}
-	}
-	rc = host_load(h, path, a, false, &sc, why, size);
-	if (rc < 0)
-		return rc;
-	*out = unit_new(h, sc);
-	if (*out)
-		return 0;
-	snprintf(why, size, "out of memory");
-	return -ENOMEM;
-}
-
-static bool
-name_is_taken(struct host *h, const char *name)
-{
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		const char *other = LIST_ENTRY(l, struct server, link)->site.view.name;
-		if (other && strcmp(other, name) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* "upper", then "upper-2" for a second listener (or a second script of that name). */
@@ -136,7 +105,7 @@ make_name(struct host *h, const char *base)
 {
 	char *name = strdup(base);
 
-	for (unsigned i = 2; name && name_is_taken(h, name); i++) {
+	for (unsigned i = 2; name && host_server(h, name); i++) {
 		free(name);
 		if (asprintf(&name, "%s-%u", base, i) < 0)
 			name = NULL;
@@ -151,7 +120,7 @@ host_add(struct host *h, const char *script, const struct url *url,
 {
 	struct unit *u;
 	struct server *s;
-	int rc = find_unit(h, script, attrs, &u, why, size);
+	int rc = host_unit_load(h, script, attrs, &u, why, size);
 
 	if (rc < 0)
 		return rc;
@@ -180,7 +149,7 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 {
 	struct script *sc;
 	struct attrs copy = *attrs;
-	int rc = host_load(h, script, attrs, false, &sc, why, size);
+	int rc = host_load(h, script, attrs, NULL, &sc, why, size);
 
 	if (rc == 0) {
 		rc = site_read_attrs(sc, &copy, why, size);
@@ -190,8 +159,8 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 }
 
 /* A forked child has only the thread that forked: what another one held stays locked. */
-static int
-check_policies(const struct host *h, char *why, size_t size)
+int
+host_check_policies(const struct host *h, char *why, size_t size)
 {
 	const struct server *forks = NULL, *threads = NULL;
 
@@ -214,8 +183,9 @@ check_policies(const struct host *h, char *why, size_t size)
 int
 host_begin(struct host *h, char *why, size_t size)
 {
-	int rc = check_policies(h, why, size);
+	int rc = host_check_policies(h, why, size);
 
+	h->begun = true;
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next)
 		rc = server_begin(LIST_ENTRY(l, struct server, link), why, size);
 	return rc;
@@ -233,7 +203,7 @@ are_done(struct host *h)
 			continue;
 		if (!server_is_done(s, h->cancelled))
 			return false;
-		any = true;
+		any = any || !s->leaving;
 	}
 	return any;
 }
@@ -303,7 +273,7 @@ watch_drain(struct host *h)
 		return;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
-		if (s == h->admin)
+		if (s->leaving || s == h->admin)
 			continue;
 		if (!s->draining)
 			return;
@@ -432,7 +402,7 @@ void
 host_reload(struct host *h)
 {
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
-		if (!admin_is(LIST_ENTRY(l, struct unit, link)))
+		if (!control_owns(h, LIST_ENTRY(l, struct unit, link)))
 			reload_ask(LIST_ENTRY(l, struct unit, link), NULL);
 }
 

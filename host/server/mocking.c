@@ -3,10 +3,11 @@
 #include "base/journal.h"
 #include "bind/ljournal.h"
 #include "script/script.h"
+#include "server/control.h"
 #include "server/declared.h"
 #include "server/host.h"
-#include "server/opening.h"
 #include "server/policy.h"
+#include "server/roster.h"
 #include "server/server.h"
 #include "server/unit.h"
 
@@ -18,15 +19,13 @@
 
 /* ---- names ---- */
 
+/* The server of that name, unless it is the unit's own. */
 static struct server *
-find(struct host *h, const char *name, const struct unit *not_of)
+find(const struct unit *u, const char *name)
 {
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		struct server *s = LIST_ENTRY(l, struct server, link);
-		if (s->unit != not_of && strcmp(s->site.view.name, name) == 0)
-			return s;
-	}
-	return NULL;
+	struct server *s = host_server(u->host, name);
+
+	return s && s->unit != u ? s : NULL;
 }
 
 /* Names are what the control API and the journal know servers by. */
@@ -34,7 +33,7 @@ static int
 check_names(const struct unit *u, const struct declared *d, char *why, size_t size)
 {
 	for (size_t i = 0; i < d->n; i++) {
-		const struct server *s = find(u->host, d->list[i].name, u);
+		const struct server *s = find(u, d->list[i].name);
 		if (!s)
 			continue;
 		snprintf(
@@ -61,6 +60,7 @@ open_one(struct unit *u, struct script *sc, const struct declaration *e,
 	rc = server_new(u->host, policy_find("async"), &u->attrs, sc, &s, why, size);
 	if (rc < 0)
 		return rc;
+	s->switchable = true;
 	s->site.view.name = s->name = strdup(e->name);
 	s->declared = strdup(e->text);
 	if (s->name && s->declared)
@@ -87,7 +87,12 @@ mocking_add(struct host *h, const char *path, const struct attrs *a, char *why, 
 
 	if (rc < 0)
 		return rc;
+	if (u->mocks) {
+		snprintf(why, size, "%s is given twice", path);
+		return -EINVAL;
+	}
 	u->mocks = true;
+	u->attrs = *a;
 	rc = declared_read(&d, u->script, why, size);
 	if (rc < 0)
 		return rc;
@@ -122,7 +127,7 @@ declared_server(const struct unit *u, struct server *s)
 {
 	do
 		s = unit_server(u, s);
-	while (s && !s->declared);
+	while (s && (!s->declared || s->leaving));
 	return s;
 }
 
@@ -193,7 +198,7 @@ mocking_commit(struct unit *u)
 		if (s->joins == u) {
 			s->unit = u;
 			s->joins = NULL;
-		} else if (s->unit == u && s->declared && !s->stays)
+		} else if (s->unit == u && s->declared && !s->stays && !s->leaving)
 			host_close(s);
 	}
 }
@@ -207,7 +212,7 @@ mocking_abandon(struct unit *u)
 		struct server *s = LIST_ENTRY(l, struct server, link);
 		next = l->next;
 		if (s->joins == u)
-			host_close(s);
+			server_close(s);
 	}
 }
 
@@ -303,7 +308,7 @@ mocking_verdict(struct host *h, void (*tell)(void *arg, const char *from, const 
 	size_t n = j ? tell_failures(j, tell, arg) : 0;
 
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
-		if (!admin_is(LIST_ENTRY(l, struct unit, link)))
+		if (!control_owns(h, LIST_ENTRY(l, struct unit, link)))
 			n += tell_unit(LIST_ENTRY(l, struct unit, link), tell, arg);
 	return n;
 }
