@@ -31,6 +31,19 @@ end
 
 -- ---------------------------------------------------------------- in
 
+---A framing: a string.pack format, or {"line": "\r\n"} and the like, whose values may be bytes.
+---@param value any
+---@return any
+function M.frame(value)
+  if value == nil or value == json.null then return nil end
+  if type(value) ~= "table" then return value end
+  local out = json.plain(value)
+  for name, operand in pairs(value) do
+    if type(operand) == "table" and bytes.is(operand) then out[name] = bytes.decode(operand, "frame." .. name) end
+  end
+  return out
+end
+
 ---A matcher: a string is a pattern, {"hex": "08 .."} a whole frame with wildcards, {"text"} or {"base64"} a whole
 ---frame.
 ---@param value any

@@ -14,6 +14,7 @@ local FIELDS = { "name", "url", "host", "port", "path", "transport", "class", "s
 local function shown(server)
   local out = {}
   for _, field in ipairs(FIELDS) do out[field] = server[field] end
+  if server.api then out.script = nil end
   return out
 end
 
@@ -75,7 +76,7 @@ local function create(call)
   local unit, failed = control.api_unit()
   if not unit then refuse(503, tostring(failed)) end
   mocks.call(unit, "create", {
-    name = name, url = url, frame = data.plain(spec.frame, "frame"), stubs = data.stubs(spec.stubs),
+    name = name, url = url, frame = data.frame(spec.frame), stubs = data.stubs(spec.stubs),
     otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.plain(spec.toxics, "toxics"),
   })
   if spec.state ~= nil then mocks.call(unit, "state_put", { server = name, state = data.state(spec.state) }) end

@@ -30,7 +30,7 @@ local FIELDS = { server = true, match = true, kind = true, times = true, order =
 ---@return mock.Matcher
 local function matcher(value, where)
   local m, why = match.compile(data.match(value, where))
-  if not m then refuse(400, where .. ": " .. why) end
+  if not m then refuse(400, where .. ": " .. (why or "no such matcher")) end
   return m
 end
 
