@@ -170,6 +170,8 @@ describe("the control API of moonport mock", function()
       assert.are.equal(1, made)
       assert.are.equal(204, (clients[1]:ask("DELETE", "/servers/one")))
     end
+    for _, c in ipairs(clients) do c:send("POST", "/servers") end -- each gets a name that is free
+    for _, c in ipairs(clients) do assert.are.equal(201, (c:receive())) end
     for _, c in ipairs(clients) do c:close() end
     p:stop()
   end)
