@@ -124,7 +124,8 @@ function Reader:more(seconds)
   if data then
     self.buf = rest .. data
   else
-    return why, why == "timeout" and self.deadline and 408 or nil
+    if why == "timeout" and self.deadline then return "the request has taken too long to come", 408 end
+    return why
   end
 end
 
@@ -391,10 +392,11 @@ end
 
 ---The next piece of the body, as it has come. Yields.
 ---@param req http.Request
+---@param most? integer bytes that may still come
 ---@return string? data "" at the end
 ---@return string? why
 ---@return integer? status
-function Reader:piece(req)
+function Reader:piece(req, most)
   local why, status
   if not req.unread then return "" end
   if not self.deadline then self.deadline = monotonic() + self.limits.body_time end
@@ -406,6 +408,7 @@ function Reader:piece(req)
     req.left, why, status = self:chunk(req)
     if not req.left then return nil, why, status end
     if req.left == 0 then return self:whole(req) end
+    if most and req.left > most then return nil, "the body is too long", 413 end
   end
   if self.at > #self.buf then
     why, status = self:more(self.limits.body_time)
@@ -440,15 +443,12 @@ end
 ---@return string? why
 ---@return integer? status what to answer before closing; nil: the peer left in the middle of it
 function Reader:body(req, max)
-  local too_long = "the body is longer than " .. max .. " bytes"
-  if req.length and req.length > max then return nil, too_long, 413 end
+  if req.length and req.length > max then return nil, "the body is too long", 413 end
   local parts, size = {}, 0
   while req.unread do
-    local data, why, status = self:piece(req)
+    local data, why, status = self:piece(req, max - size)
     if not data then return nil, why, status end
-    size = size + #data + (req.length and 0 or req.left) -- a chunk that is to come counts already
-    if size > max then return nil, too_long, 413 end
-    size = size - (req.length and 0 or req.left)
+    size = size + #data
     parts[#parts + 1] = data
   end
   return table.concat(parts)
