@@ -127,7 +127,8 @@ describe("a mistake in a mock's script", function()
 
   for name, case in pairs {
     ["a URL"] = { 'mock.server { "127.0.0.1:6379" }',
-      'mock.server: it needs a URL such as "tcp://127.0.0.1:0" (or udp://, unix://, unixgram://), not "127.0.0.1:6379"' },
+      'mock.server: it needs a URL such as "tcp://127.0.0.1:0" (or udp://, unix://, unixgram://), '
+      .. 'not "127.0.0.1:6379"' },
     ["a field"] = { 'mock.server { "tcp://127.0.0.1:0", nmae = "x" }',
       "mock.server: it has no field nmae; there are the URL, name and frame" },
     ["a framing"] = { 'mock.server { "tcp://127.0.0.1:0", frame = ">s0" }',

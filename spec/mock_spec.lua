@@ -239,6 +239,7 @@ describe("moonport.mock", function()
       s:on("^SET", { mock.reset, mock.close, "+OK\n" })
       local t = mock.server { "tcp://127.0.0.1:0", name = "t" }
       t:session(function(c)
+        c:expect("^hi$")
         if c.nth <= 2 then c:reset() end
         c:send("hello\n")
       end)]]
@@ -251,6 +252,7 @@ describe("moonport.mock", function()
     end
     for i = 1, 3 do
       local c <close> = m:connect("t")
+      c:send("hi\n")
       local text, _, errno = c:all()
       assert.are.equal(i == 3 and "hello\n" or 104, text ~= "" and text or errno)
     end
