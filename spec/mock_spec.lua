@@ -113,8 +113,8 @@ describe("moonport.mock", function()
       assert.are.equal("closed [closed]", m:journal("smtp", "closed")[1])
       local code, log = m:finish()
       assert.are.equal(1, code)
-      assert.truthy(log:find('script.lua:3: expect failed\n  expected  pattern "^HELO "\n  received  "EHLO x" (6 bytes)',
-        1, true), log)
+      assert.truthy(log:find('script.lua:3: expect failed\n  expected  pattern "^HELO "\n'
+        .. '  received  "EHLO x" (6 bytes)', 1, true), log)
     end)
 
     for name, case in pairs {
@@ -212,7 +212,8 @@ describe("moonport.mock", function()
         s:otherwise(string.pack(">s2", "-"))]]
       local asked, answers = {}, {}
       for bytes, answer in pairs { ["\x80"] = "1", ["\x81"] = "-", ["\xff\xfe\x01"] = "2", ["\x80\x81\x01"] = "-",
-        A = "3", a = "-", ["\0"] = "4", [""] = "-", ["\8\0\n\xff"] = "hex", ["\8\0x\xfe"] = "-", ["\8\0x\xffyz"] = "hex" } do
+        A = "3", a = "-", ["\0"] = "4", [""] = "-", ["\8\0\n\xff"] = "hex", ["\8\0x\xfe"] = "-",
+        ["\8\0x\xffyz"] = "hex" } do
         asked[#asked + 1], answers[#answers + 1] = string.pack(">s2", bytes), string.pack(">s2", answer)
       end
       assert.are.equal(table.concat(answers), talk("s", table.concat(asked)))
@@ -299,7 +300,8 @@ describe("moonport.mock", function()
     local code, log = m:finish()
     assert.are.equal(1, code)
     assert.truthy(log:find('the required stub "2" (pattern "^ONCE$"', 1, true), log)
-    assert.truthy(log:find('never used; the nearest frame:\n  expected  pattern "^ONCE$"\n  received  "ONCF"', 1, true), log)
+    assert.truthy(log:find('never used; the nearest frame:\n  expected  pattern "^ONCE$"\n  received  "ONCF"', 1, true),
+      log)
   end)
 
   it("tells how the peer has ended the connection, also while nothing is read", function()

@@ -90,11 +90,14 @@ script_default_handler(lua_State *L)
 static int
 find_handler(lua_State *L, const char *path)
 {
-	if (lua_istable(L, -1)) {
-		if (lua_getfield(L, -1, "handle") == LUA_TFUNCTION) {
-			lua_pop(L, 1);
+	bool table = lua_istable(L, -1);
+
+	if (table) {
+		int type = lua_getfield(L, -1, "handle");
+
+		lua_pop(L, 1);
+		if (type == LUA_TFUNCTION)
 			return 1;
-		}
 	} else if (lua_isnil(L, -1) && lua_getglobal(L, "handle") == LUA_TFUNCTION) {
 		/* the shorter form: global functions are the handler's */
 		static const char *const names[] = {"setup", "handle", "finish", "save",
@@ -110,7 +113,7 @@ find_handler(lua_State *L, const char *path)
 	}
 	if (lua_isnil(L, -1)) /* no global */
 		lua_pop(L, 1);
-	if (lua_isnil(L, -1) &&
+	if ((table || lua_isnil(L, -1)) &&
 	    lua_rawgetp(L, LUA_REGISTRYINDEX, DEFAULT_HANDLER) == LUA_TTABLE)
 		return 1;
 	return luaL_error(

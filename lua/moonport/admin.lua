@@ -9,7 +9,6 @@ local bytes = require("moonport.admin.bytes")
 local guard = require("moonport.admin.guard")
 local json = require("moonport.json")
 local refuse = require("moonport.admin.refuse")
-local routes = require("moonport.admin.routes")
 
 local MAX_BODY = 4 * 1024 * 1024
 
@@ -99,14 +98,14 @@ local function trace(err)
   return { traceback = debug and debug.traceback(text, 2) or text } -- a sandbox has no debug
 end
 
----Runs a route.
+---Runs a route. They are loaded with the first request: a test suite waits for the start.
 ---@param handler moonport.Admin
 ---@param reader http.Reader
 ---@param req http.Request
 local function run(handler, reader, req)
   local call = setmetatable({ req = req, reader = reader }, call_mt)
   local ok, status, value, headers = xpcall(function()
-    local route, names = routes:find(req.method, req.path)
+    local route, names = require("moonport.admin.routes"):find(req.method, req.path)
     call.names = names
     if call:is_lua() and not route.script then refuse(415, "a body must have Content-Type: application/json here") end
     local value, status, headers = route.run(call)
