@@ -495,13 +495,18 @@ requests 5
     local p = serving('{ mixin = "threading" }')
     assert.are.equal("A", plain.ask(p:url(), "a"))
     local threads = sys.list("/proc/" .. p.pid .. "/task")
-    assert.is_true(#threads >= 3)
+    local seen = 0
     for _, thread in ipairs(threads) do
-      local blocked = host.read(("/proc/%d/task/%s/status"):format(p.pid, thread)):match("SigBlk:%s+(%x+)")
+      local status = host.read(("/proc/%d/task/%s/status"):format(p.pid, thread)) -- nil: it has ended meanwhile
+      local blocked = status and status:match("SigBlk:%s+(%x+)")
       -- All but KILL and STOP, which cannot be, the C library's own two, which must not, and the timer's.
       local expected = tonumber(thread) == p.pid and 0 or ~(1 << 8 | 1 << 18 | 3 << 31 | 1 << 40)
-      assert.are.equal(expected, tonumber(blocked, 16) & ~(3 << 31))
+      if blocked then
+        assert.are.equal(expected, tonumber(blocked, 16) & ~(3 << 31))
+        seen = seen + 1
+      end
     end
+    assert.is_true(seen >= 2)
     p:tell("")
     p:done()
   end)
