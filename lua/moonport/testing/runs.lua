@@ -323,11 +323,10 @@ end
 
 ---@private
 function Run:start_peer(name, f, peer)
-  local task = self.world:spawn(name, function()
+  local task = self.world:spawn_peer(name, function()
     f(peer, self)
     peer:finish()
   end)
-  task.peer = true
   self.peers = self.peers + 1
   task.ended = function(ok, err)
     self.peers = self.peers - 1

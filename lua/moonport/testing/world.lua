@@ -46,7 +46,10 @@ local MOST_TURNS = 10000000 -- without the clock going on: more is a loop that n
 ---@field inner table<thread, thread> what a waiting coroutine has resumed
 ---@field tasks testing.Task[]
 ---@field gatherer testing.Stream? whose small writes are collected
----@field private ready table
+---@field private outside table what has come from outside, and peers
+---@field private ready table tasks
+---@field private batch table of what is due, what is done now
+---@field private phase "outside"|"timers"|"tasks"
 ---@field private timers testing.Timer[]
 ---@field private random (fun(n: integer): integer)?
 local World = {}
@@ -73,7 +76,7 @@ end
 ---@return testing.World
 function M.new(seed)
   return setmetatable({
-    now = 0, ready = {}, timers = {}, tasks = {}, random = seed and generator(seed),
+    now = 0, ready = {}, outside = {}, batch = {}, phase = "outside", timers = {}, tasks = {}, random = seed and generator(seed),
     waiting = setmetatable({}, { __mode = "k" }), inner = setmetatable({}, { __mode = "k" }),
   }, world_mt)
 end
@@ -113,20 +116,20 @@ end
 
 -- ---------------------------------------------------------------- turns
 
----Has f run in its turn.
+---Has f run in its turn, as something that has come from outside.
 ---@param f function
-function World:soon(f) table.insert(self.ready, f) end
+function World:soon(f) table.insert(self.outside, f) end
 
 local function make_ready(self, task)
   task.state = "ready"
-  table.insert(self.ready, task)
+  table.insert(task.peer and self.outside or self.ready, task)
 end
 
 ---@param self testing.World
-local function take_ready(self)
-  local ready = self.ready
-  if not self.random or #ready < 2 then return table.remove(ready, 1) end
-  return table.remove(ready, self.random(#ready))
+local function take(self)
+  local batch = self.batch
+  if not batch or #batch == 0 then return nil end
+  return table.remove(batch, self.random and self.random(#batch) or 1)
 end
 
 ---What was collected goes out after each run of a task.
@@ -152,8 +155,10 @@ local function finish(self, task, ok, err)
   for i, one in ipairs(self.tasks) do
     if one == task then table.remove(self.tasks, i) break end
   end
-  for i, one in ipairs(self.ready) do
-    if one == task then table.remove(self.ready, i) break end
+  for _, queue in ipairs { self.ready, self.outside, self.batch } do
+    for i, one in ipairs(queue) do
+      if one == task then table.remove(queue, i) break end
+    end
   end
   if task.ended then task.ended(ok, err) end
 end
@@ -183,19 +188,52 @@ local function run(self, task)
   finish(self, task, false, "a coroutine yielded to the host, which has no use for that")
 end
 
+-- What is due goes on in rounds, as in the host's loop: first what has come from outside, then timers, then tasks.
+---@param self testing.World
+---@return table? batch
+local function next_batch(self)
+  for _ = 1, 3 do
+    local phase = self.phase
+    self.phase = phase == "outside" and "timers" or phase == "timers" and "tasks" or "outside"
+    local batch
+    if phase == "timers" then
+      batch = {}
+      while true do
+        local timer = next_timer(self)
+        if not timer or timer.time > self.now then break end
+        batch[#batch + 1] = table.remove(self.timers, 1)
+      end
+    else
+      local name = phase == "outside" and "outside" or "ready"
+      batch = self[name]
+      self[name] = {}
+    end
+    if #batch > 0 then return batch end
+  end
+end
+
+---@param self testing.World
+---@param last number?
+---@return boolean
 local function one_step(self, last)
-  local item = take_ready(self)
-  if item then
-    self.turns = (self.turns or 0) + 1
-    if self.turns > MOST_TURNS then error("nothing waits for time to go on, and still there is no end", 0) end
-    if type(item) == "function" then item() else run(self, item) end
+  local item = take(self)
+  if not item then
+    self.batch = next_batch(self)
+    if self.batch then return true end
+    local timer = next_timer(self)
+    if not timer or last and timer.time > last then return false end
+    self.now, self.turns, self.phase, self.batch = timer.time, 0, "timers", {}
     return true
   end
-  local timer = next_timer(self)
-  if not timer or last and timer.time > last then return false end
-  table.remove(self.timers, 1)
-  if timer.time > self.now then self.now, self.turns = timer.time, 0 end
-  timer.run()
+  self.turns = (self.turns or 0) + 1
+  if self.turns > MOST_TURNS then error("nothing waits for time to go on, and still there is no end", 0) end
+  if type(item) == "function" then
+    item()
+  elseif item.co then
+    run(self, item)
+  elseif not item.dead then
+    item.run()
+  end
   return true
 end
 
@@ -221,6 +259,18 @@ function World:spawn(name, f, ...)
     companions = {}, state = "ready" }
   self.waiting[task.co] = true -- nobody else may begin it
   table.insert(self.tasks, task)
+  make_ready(self, task)
+  return task
+end
+
+---One that is no handler's.
+---@param name string
+---@param f function
+---@return testing.Task
+function World:spawn_peer(name, f)
+  local task = self:spawn(name, f)
+  table.remove(self.ready) -- where it was put just now
+  task.peer = true
   make_ready(self, task)
   return task
 end
