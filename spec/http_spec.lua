@@ -252,15 +252,29 @@ describe("moonport.http", function()
       local head = "POST / HTTP/1.1\r\n" .. HOST .. "Content-Length: 11\r\nExpect: 100-continue\r\n\r\n"
       local c = connection { head }
       local reader = http.reader(c)
-      assert.are.same({ nil, "the body is longer than 10 bytes", 413 }, { reader:body(assert(reader:read()), 10) })
+      assert.are.same({ nil, "the body is too long", 413 }, { reader:body(assert(reader:read()), 10) })
       assert.are.same({}, c.sent)
-      gives({ "413 the body is longer than 10 bytes" }, chunked "6\r\nabcdef\r\n5\r\nghijk\r\n0\r\n\r\n", 10)
-      gives({ "413 the body is longer than 10 bytes" }, chunked "ffffffff\r\nab", 10)
+      gives({ "413 the body is too long" }, chunked "6\r\nabcdef\r\n5\r\nghijk\r\n0\r\n\r\n", 10)
+      gives({ "413 the body is too long" }, chunked "ffffffff\r\nab", 10)
       gives({ "POST /c abcdefghij", "closed" }, chunked "6\r\nabcdef\r\n4\r\nghij\r\n0\r\n\r\n", 10)
+      gives({ "413 the body is too long" }, chunked "b\r\nabcdefghijkXX", 10)
+      gives({ "413 the body is too long" }, chunked "b\r\nabcdefghijk", 10)
+    end)
+
+    it("that of the head for a line that is still to come", function()
+      gives({ "431 the headers are longer than 16384 bytes" }, "GET / HTTP/1.1\r\n" .. HOST
+        .. ("X: " .. ("x"):rep(8000) .. "\r\n"):rep(2) .. ("y"):rep(500))
     end)
   end)
 
+  it("looks at a line alone, not at the body before it", function()
+    gives({ "POST / abc\r", "400 a line must end in CR LF" },
+      "POST / HTTP/1.1\r\n" .. HOST .. "Content-Length: 4\r\n\r\nabc\r\n\r\n")
+  end)
+
   describe("has deadlines:", function()
+    local LATE = { nil, "the request has taken too long to come", 408 }
+
     -- A piece each so many seconds.
     local function drip(pieces, seconds)
       local c = connection(pieces, "timeout")
@@ -270,7 +284,7 @@ describe("moonport.http", function()
 
     it("a head that drips gets 408 however steadily it comes", function()
       local c = drip(bytes_of(get(("a: b\r\n"):rep(90))), 1)
-      assert.are.same({ nil, "timeout", 408 }, { http.reader(c):read() })
+      assert.are.same(LATE, { http.reader(c):read() })
       assert.is_true(clock <= http.limits.head_time + 2, tostring(clock))
       assert.is_true(c.request.timeout <= 1)
     end)
@@ -278,9 +292,9 @@ describe("moonport.http", function()
     it("so does a body", function()
       local head = "POST / HTTP/1.1\r\n" .. HOST .. "Content-Length: 1000\r\n\r\n"
       local reader = http.reader(drip({ head, table.unpack(bytes_of(("x"):rep(900))) }, 1))
-      assert.are.same({ nil, "timeout", 408 }, { reader:body(assert(reader:read()), 1000) })
+      assert.are.same(LATE, { reader:body(assert(reader:read()), 1000) })
       reader = http.reader(drip({ chunked "", table.unpack(bytes_of(("1\r\nx\r\n"):rep(100))) }, 1))
-      assert.are.same({ nil, "timeout", 408 }, { reader:body(assert(reader:read()), 1000) })
+      assert.are.same(LATE, { reader:body(assert(reader:read()), 1000) })
     end)
 
     it("an idle connection is left without an answer", function()

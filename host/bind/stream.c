@@ -1,7 +1,7 @@
 #include "bind/stream.h"
 
 #include "base/clock.h"
-#include "bind/ljournal.h"
+#include "bind/diary.h"
 #include "script/script.h"
 #include "script/task.h"
 
@@ -124,7 +124,7 @@ io_init(struct io *io, struct sched *sched, struct log *log)
 void
 io_free(struct io *io)
 {
-	ljournal_close(io);
+	diary_close(io);
 	lingers_drop(&io->lingers);
 	pool_free(&io->streams);
 	free(io->gather);
@@ -297,7 +297,7 @@ io_reborn(struct io *io, struct stream *keep)
 	count_set(&io->bytes_in, 0);
 	count_set(&io->bytes_out, 0);
 	lingers_init(&io->lingers, io->sched->loop);
-	ljournal_reborn(io);
+	diary_reborn(io);
 	if (!keep || keep->fd.fd < 0)
 		return 0;
 	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);

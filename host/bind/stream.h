@@ -25,7 +25,7 @@
 
 struct alloc;
 struct dgram_local;
-struct ljournal;
+struct diary;
 struct log;
 struct sched;
 struct task;
@@ -51,10 +51,10 @@ struct io {
 	struct stream
 	    *borrower; /* whose unread bytes are in a receive buffer, not its own */
 	counter bytes_in, bytes_out;
-	struct stream *kept;      /* in a forked child: the only one that is its own */
-	struct lingers lingers;   /* connections closed here, not yet by the peer */
-	bool journals;            /* may have a journal: see ljournal.h */
-	struct ljournal *journal; /* NULL: none yet */
+	struct stream *kept;    /* in a forked child: the only one that is its own */
+	struct lingers lingers; /* connections closed here, not yet by the peer */
+	bool journals;          /* may have a journal: see diary.h */
+	struct diary *diary;    /* NULL: none yet */
 };
 
 enum stream_mode { STREAM_FULL, STREAM_LINE, STREAM_NO };
@@ -103,7 +103,7 @@ struct stream {
 	/* A datagram's sender, and the local address it wrote to; the request's. */
 	const struct addr *from;
 	const struct dgram_local *local;
-	uint64_t conn; /* its number in the journal (ljournal.h); 0: none */
+	uint64_t conn; /* its number in the journal (diary.h); 0: none */
 };
 
 /* Errors: -ENOMEM. */

@@ -1,7 +1,7 @@
 #include "server/host.h"
 
 #include "base/clock.h"
-#include "bind/ljournal.h"
+#include "bind/diary.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
 #include "server/admin.h"
@@ -320,7 +320,7 @@ host_reborn(struct host *h, struct stream *keep)
 	h->cancelled = false;
 	if (!keep)
 		h->engine.sched.current = NULL;
-	ljournal_close(&h->engine.io); /* what a child adds, nobody would read */
+	diary_close(&h->engine.io); /* what a child adds, nobody would read */
 	meter_reborn(&h->meter);
 	measure(h);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)

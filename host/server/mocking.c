@@ -1,7 +1,7 @@
 #include "server/mocking.h"
 
 #include "base/journal.h"
-#include "bind/ljournal.h"
+#include "bind/diary.h"
 #include "script/script.h"
 #include "server/control.h"
 #include "server/declared.h"
@@ -109,11 +109,11 @@ mocking_add(struct host *h, const char *path, const struct attrs *a, char *why, 
 int
 mocking_journal(struct host *h, int64_t limit, char *why, size_t size)
 {
-	struct journal *j = ljournal_make(&h->engine.io);
-	int rc = j ? 0 : -ENOMEM;
+	struct diary *d = diary_make(&h->engine.io);
+	int rc = d ? 0 : -ENOMEM;
 
 	if (rc == 0 && limit > 0)
-		rc = journal_limit(j, (size_t)limit);
+		rc = journal_limit(d->journal, (size_t)limit);
 	if (rc < 0)
 		snprintf(why, size, "no journal: %s", strerror(-rc));
 	return rc;
@@ -231,7 +231,7 @@ mocking_record(struct unit *u, const char *why)
 						 .server_len = strlen(s->name),
 						 .data = text,
 						 .data_len = strlen(text)};
-		(void)ljournal_add(&u->host->engine.io, &r);
+		(void)diary_add(&u->host->engine.io, &r);
 	}
 }
 
@@ -304,8 +304,8 @@ size_t
 mocking_verdict(struct host *h, void (*tell)(void *arg, const char *from, const char *text),
 		void *arg)
 {
-	const struct journal *j = ljournal_get(&h->engine.io);
-	size_t n = j ? tell_failures(j, tell, arg) : 0;
+	const struct diary *d = h->engine.io.diary;
+	size_t n = d ? tell_failures(d->journal, tell, arg) : 0;
 
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
 		if (!control_owns(h, LIST_ENTRY(l, struct unit, link)))

@@ -463,4 +463,15 @@ function Started:reload() end
 ---@return moonport.Started
 function moonport.start(script, options) end
 
+---Has scripts of mocks run on a thread of their own, with the control API beside them: see moonport/mocked.lua for
+---what it returns. `<close>`, the collector and the program's end stop it. Raises one sentence if it cannot.
+---@param scripts string|string[] paths
+---@param options? moonport.mock.Options
+---@return moonport.Mocks
+function moonport.mock(scripts, options) end
+
+---Whether what waits may be called here: within moonport.run, or in a request.
+---@return boolean
+function moonport.may_wait() end
+
 return moonport

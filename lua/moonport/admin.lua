@@ -9,13 +9,13 @@ local bytes = require("moonport.admin.bytes")
 local guard = require("moonport.admin.guard")
 local json = require("moonport.json")
 local refuse = require("moonport.admin.refuse")
-local routes = require("moonport.admin.routes")
 
 local MAX_BODY = 4 * 1024 * 1024
-local LIMITS = { idle = 60, head_time = 10, body_time = 30 }
 
 ---@class moonport.Admin: moonport.StreamHandler
+---@field limits http.Limits
 local Admin = {
+  limits = { idle = 60, head_time = 10, body_time = 30 },
   rbufsize = 4096, -- a head is 16 KiB at most: so little is read for somebody unknown
   server = {
     max_connections = 256, -- with those that wait for the journal
@@ -93,18 +93,19 @@ end
 
 -- The host's own errors, cancelled ones among them, pass as they are.
 local function trace(err)
-  if type(err) == "string" then return { traceback = debug and debug.traceback(err, 2) or err, message = err } end
-  return err
+  if type(err) == "table" or type(err) == "userdata" then return err end
+  local text = tostring(err)
+  return { traceback = debug and debug.traceback(text, 2) or text } -- a sandbox has no debug
 end
 
----Runs a route.
+---Runs a route. They are loaded with the first request: a test suite waits for the start.
 ---@param handler moonport.Admin
 ---@param reader http.Reader
 ---@param req http.Request
 local function run(handler, reader, req)
   local call = setmetatable({ req = req, reader = reader }, call_mt)
   local ok, status, value, headers = xpcall(function()
-    local route, names = routes:find(req.method, req.path)
+    local route, names = require("moonport.admin.routes"):find(req.method, req.path)
     call.names = names
     if call:is_lua() and not route.script then refuse(415, "a body must have Content-Type: application/json here") end
     local value, status, headers = route.run(call)
@@ -118,10 +119,8 @@ local function run(handler, reader, req)
     return reply(handler.wfile, req, err.status, body, err.headers)
   end
   req.keep_alive = false
-  local cancelled = type(err) ~= "table" and err and err.code == "cancelled"
-  if cancelled then return reply(handler.wfile, req, 503, { error = "the host is shutting down" }) end
-  moonport.log("error", ("control API: %s %s: %s"):format(req.method, req.path, type(err) == "table" and err.traceback
-    or tostring(err)))
+  if err.code == "cancelled" then return reply(handler.wfile, req, 503, { error = "the host is shutting down" }) end
+  moonport.log("error", ("control API: %s %s: %s"):format(req.method, req.path, err.traceback or tostring(err)))
   reply(handler.wfile, req, 500, { error = "the control API failed; the host's log has the traceback" })
 end
 
@@ -140,7 +139,7 @@ local function who_of(handler)
 end
 
 function Admin:handle()
-  local reader, who = http.reader(self, LIMITS), who_of(self)
+  local reader, who = http.reader(self, self.limits), who_of(self)
   local open = true
   while open do
     local req, why, status, headers = reader:read()

@@ -93,12 +93,14 @@ end
 ---@private
 ---@param seconds number for all that is under way, if this is its first wait
 ---@param idle? boolean nothing is, yet
+---@param most? integer bytes that are enough to refuse the line; limits.line are, anyway
 ---@return string? why
 ---@return integer? status
-function Reader:more_lines(seconds, idle)
+function Reader:more_lines(seconds, idle, most)
   local why, status = self:more(not idle and seconds)
   if why or find(self.buf, "\n", 1, true) then return why, status end
   local parts, size, max = { self.buf }, #self.buf, self.limits.line
+  if most and most < max then max = most end
   self.buf = ""
   while not why and size <= max do
     why, status = self:more(seconds)
@@ -124,7 +126,8 @@ function Reader:more(seconds)
   if data then
     self.buf = rest .. data
   else
-    return why, why == "timeout" and self.deadline and 408 or nil
+    if why == "timeout" and self.deadline then return "the request has taken too long to come", 408 end
+    return why
   end
 end
 
@@ -181,7 +184,7 @@ function Reader:fields(used, max, seconds)
       end
       headers[name] = headers[name] and headers[name] .. ", " .. value or value
     elseif size == 0 or byte(buf, at + size - 1) ~= 10 then
-      local why, status = self:more_lines(seconds)
+      local why, status = self:more_lines(seconds, nil, max - used)
       if why then return nil, why, status end
     else
       return nil, blame(sub(buf, at, at + size - 1)), 400
@@ -303,7 +306,8 @@ function Reader:request_line()
     elseif size == 2 and byte(buf, at) == 13 and empty < MAX_EMPTY then
       empty, self.at = empty + 1, at + 2
     else
-      return nil, byte(buf, at + size - 2) == 13 and "malformed request line" or "a line must end in CR LF", 400
+      local crlf = size > 1 and byte(buf, at + size - 2) == 13
+      return nil, crlf and "malformed request line" or "a line must end in CR LF", 400
     end
   end
 end
@@ -391,10 +395,11 @@ end
 
 ---The next piece of the body, as it has come. Yields.
 ---@param req http.Request
+---@param most? integer bytes that may still come
 ---@return string? data "" at the end
 ---@return string? why
 ---@return integer? status
-function Reader:piece(req)
+function Reader:piece(req, most)
   local why, status
   if not req.unread then return "" end
   if not self.deadline then self.deadline = monotonic() + self.limits.body_time end
@@ -406,6 +411,7 @@ function Reader:piece(req)
     req.left, why, status = self:chunk(req)
     if not req.left then return nil, why, status end
     if req.left == 0 then return self:whole(req) end
+    if most and req.left > most then return nil, "the body is too long", 413 end
   end
   if self.at > #self.buf then
     why, status = self:more(self.limits.body_time)
@@ -440,15 +446,12 @@ end
 ---@return string? why
 ---@return integer? status what to answer before closing; nil: the peer left in the middle of it
 function Reader:body(req, max)
-  local too_long = "the body is longer than " .. max .. " bytes"
-  if req.length and req.length > max then return nil, too_long, 413 end
+  if req.length and req.length > max then return nil, "the body is too long", 413 end
   local parts, size = {}, 0
   while req.unread do
-    local data, why, status = self:piece(req)
+    local data, why, status = self:piece(req, max - size)
     if not data then return nil, why, status end
-    size = size + #data + (req.length and 0 or req.left) -- a chunk that is to come counts already
-    if size > max then return nil, too_long, 413 end
-    size = size - (req.length and 0 or req.left)
+    size = size + #data
     parts[#parts + 1] = data
   end
   return table.concat(parts)

@@ -242,7 +242,7 @@ function M.decode(text)
   return nil, "byte " .. value.at .. ": " .. value.what
 end
 
----The same without null: what it would stand for is left out, or ends an array.
+---The same as plain tables, without marks and null: what that would stand for is left out.
 ---@param value any
 ---@return any
 function M.plain(value)
@@ -250,7 +250,7 @@ function M.plain(value)
   if type(value) ~= "table" then return value end
   local out = {}
   for k, v in pairs(value) do out[k] = M.plain(v) end
-  return M.is_array(value) and M.array(out) or out
+  return out
 end
 
 return M

@@ -49,7 +49,7 @@ function mocks_mt:__tostring() return "mocks " .. table.concat(names_of(self.ser
 function Mocks:call(method, path, body, seconds)
   local status, answer = self:ask(method, path, body, seconds)
   if status >= 400 then
-    local why = type(answer) == "table" and (answer.error or answer.message) or answer
+    local why = type(answer) == "table" and answer.error or answer
     error(("%s %s: %d %s"):format(method, path, status, tostring(why)), 2)
   end
   return answer
@@ -92,34 +92,70 @@ function Mocks:address(name)
   return place.host or place.path, place.port
 end
 
----Records of the journal: filter is { server=, kind=, since=, wait= seconds }.
----@param filter? table
----@return table[] records
----@return table answer with what else it says: last, dropped
-function Mocks:journal(filter)
-  local query = {}
-  for _, key in ipairs { "server", "kind", "since", "limit" } do
-    local value = filter and filter[key]
-    if type(value) == "table" then value = table.concat(value, ",") end
-    if value ~= nil then query[#query + 1] = key .. "=" .. escape(value) end
-  end
-  local wait = filter and filter.wait
-  if wait then query[#query + 1] = ("wait=%gs"):format(wait) end
-  local path = "/journal" .. (#query > 0 and "?" .. table.concat(query, "&") or "")
-  local answer = self:call("GET", path, nil, wait)
-  return answer.records or answer, answer
+local PAGE_RECORDS, PAGE_BYTES = 1000, 1 << 20 -- what one answer holds at most
+
+---Whether there may be more behind these.
+local function is_full(records)
+  local size = 0
+  for _, record in ipairs(records) do size = size + #(record.data or "") end
+  return #records >= PAGE_RECORDS or size >= PAGE_BYTES
 end
 
----Whether what the mocks received is what was to come: see POST /verify. `within` are milliseconds.
----@param question { server: string?, match: any, times: table?, order: table?, within: number? }
----@return true? verified
+---@param filter table
+---@return string
+local function query_of(filter)
+  local query = {}
+  for key, value in pairs(filter) do
+    if type(value) == "table" then value = table.concat(value, ",") end
+    if key == "wait" then value = ("%gs"):format(value) end
+    query[#query + 1] = escape(key) .. "=" .. escape(value)
+  end
+  table.sort(query)
+  return #query > 0 and "?" .. table.concat(query, "&") or ""
+end
+
+---Records of the journal: seq, kind, server, conn, time, data, detail; data are bytes.
+---@param filter? { server: string?, kind: (string|string[])?, since: integer?, conn: integer?, limit: integer?,
+---wait: number? } wait: seconds for the first one
+---@return table[] records
+---@return { next: integer, dropped: integer } answer `next` is the `since` of what comes later
+function Mocks:journal(filter)
+  local asked, all, answer = {}, {}
+  for key, value in pairs(filter or {}) do asked[key] = value end
+  repeat
+    answer = self:call("GET", "/journal" .. query_of(asked), nil, asked.wait)
+    table.move(answer.records, 1, #answer.records, #all + 1, all)
+    asked.since, asked.wait = answer.next, nil
+  until asked.limit or not is_full(answer.records)
+  answer.records = nil
+  return all, answer
+end
+
+---What a verify that failed has to say, what came nearest included.
+local function complaint(answer)
+  if type(answer) ~= "table" then return tostring(answer) end
+  local lines = { tostring(answer.error) }
+  for _, near in ipairs(answer.near or {}) do
+    lines[#lines + 1] = ("  near miss: #%s %q: %s"):format(near.seq, near.data, near.why)
+  end
+  return table.concat(lines, "\n")
+end
+
+---@param seconds number?
+local function milliseconds(seconds) return seconds and math.ceil(seconds * 1000) end
+
+---Whether the mocks received what is asked for; see POST /verify, but for times, which are seconds here.
+---@param question { server: string?, match: any, times: any, order: any[]?, within: number?, settle: number? }
+---@return table? answer the count, and the records
 ---@return string? why not, with what came nearest
 function Mocks:verify(question)
-  local status, answer = self:ask("POST", "/verify", question, (tonumber(question.within) or 0) / 1000)
-  if status == 200 then return true end
-  local text = type(answer) == "table" and (answer.text or answer.message or answer.error) or answer
-  if status == 406 then return nil, tostring(text) end
-  error(("POST /verify: %d %s"):format(status, tostring(text)), 2)
+  local body, seconds = {}, (question.within or 0) + (question.settle or 0)
+  for key, value in pairs(question) do body[key] = value end
+  body.within, body.settle = milliseconds(question.within), milliseconds(question.settle)
+  local status, answer = self:ask("POST", "/verify", body, seconds)
+  if status == 200 then return answer end
+  if status == 406 then return nil, complaint(answer) end
+  error(("POST /verify: %d %s"):format(status, complaint(answer)), 2)
 end
 
 ---Back to what the scripts say: journal, state, stubs and toxics of the API, counters.
@@ -131,8 +167,7 @@ end
 ---@param name? string
 ---@return table[]
 function Mocks:stubs(name)
-  local answer = self:call("GET", path_of(self, name, "/stubs"))
-  return answer.stubs or answer
+  return self:call("GET", path_of(self, name, "/stubs")).stubs
 end
 
 ---Adds a stub: mocks:stub([name,] { match=, reply=, ... }).

@@ -19,8 +19,10 @@
 #include <unistd.h>
 
 enum { CHOICE = 1, CUTS = 3, HEAD = CHOICE + CUTS, BYTEWISE = 256, TURNS = 1000 };
-enum { COUNTED = 2 }; /* deliveries whose lines count: the third goes the same ways */
-enum { LINES = 1 << 14, MEMORY = 256 << 20 };
+enum {
+	COUNTED = 1
+}; /* deliveries whose lines count: it is dear, and the others go much the same ways */
+enum { LINES = 1 << 13, MEMORY = 256 << 20 };
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -169,7 +171,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	cut[CUTS] = size;
 	qsort(cut, CUTS, sizeof(*cut), by_place);
 	deliver(2, data, size, cut, CUTS + 1);
-	if (len > BYTEWISE || data[CHOICE] % 4 != 0)
+	if (len > BYTEWISE || data[HEAD - 1] % 16 != 0)
 		return 0;
 	for (size_t i = 0; i < len; i++)
 		cut[i] = HEAD + i + 1;

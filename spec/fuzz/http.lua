@@ -39,7 +39,8 @@ local function check(req)
   if not req.method:find("^[!-~]+$") or not req.target:find("^[!-~]+$") then error("a malformed request line") end
   for name, value in pairs(h) do
     if name ~= name:lower() or not name:find("^[!-9;-~]+$") then error("a malformed name") end
-    if value:find("[%z\r\n]") or value:find("^[ \t]") or value:find("[ \t]$") then error("a malformed value") end
+    local spaced = value:find("^[ \t]") or value:find("[ \t]$") and not value:find(", $") -- two, the last empty
+    if value:find("[%z\r\n]") or spaced then error("a malformed value") end
   end
   if req.length and (math.type(req.length) ~= "integer" or req.length < 0) then error("a length that is none") end
 end
@@ -61,6 +62,7 @@ local function refused(what, why, status)
   if status ~= nil and (math.type(status) ~= "integer" or not http.reasons[status] or status < 400) then
     error(what .. ": an odd status")
   end
+  if status == 431 then why = "too much" end -- of two limits the one that shows first is named
   return ("%s: %s %s"):format(what, why, tostring(status))
 end
 

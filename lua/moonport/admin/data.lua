@@ -31,6 +31,19 @@ end
 
 -- ---------------------------------------------------------------- in
 
+---A framing: a string.pack format, or {"line": "\r\n"} and the like, whose values may be bytes.
+---@param value any
+---@return any
+function M.frame(value)
+  if value == nil or value == json.null then return nil end
+  if type(value) ~= "table" then return value end
+  local out = json.plain(value)
+  for name, operand in pairs(value) do
+    if type(operand) == "table" and bytes.is(operand) then out[name] = bytes.decode(operand, "frame." .. name) end
+  end
+  return out
+end
+
 ---A matcher: a string is a pattern, {"hex": "08 .."} a whole frame with wildcards, {"text"} or {"base64"} a whole
 ---frame.
 ---@param value any
@@ -73,6 +86,7 @@ function M.reply(value, where)
 end
 
 local STUB = { id = "string", required = "boolean", times = "number" }
+local TOLD = { uses = true, api = true, where = true } -- what a mock tells: a stub that was read can be sent back
 
 ---@param value any
 ---@param where string
@@ -87,9 +101,9 @@ function M.stub(value, where)
       out.match = M.match(field, where .. ".match")
     elseif name == "reply" then
       out.reply = M.reply(field, where .. ".reply")
-    elseif not STUB[name] then
+    elseif not STUB[name] and not TOLD[name] then
       refuse(400, ("%s has no field %q; there are id, match, reply, required and times"):format(where, name))
-    elseif field ~= json.null then
+    elseif field ~= json.null and STUB[name] then
       if type(field) ~= STUB[name] then refuse(400, ("%s.%s must be a %s"):format(where, name, STUB[name])) end
       out[name] = field
     end
@@ -196,6 +210,21 @@ function M.shown_stubs(list) return shown_list(list, M.shown_stub) end
 ---@param list table[]?
 ---@return table[]
 function M.shown_toxics(list) return shown_list(list, M.shown) end
+
+---What a mock would do with a frame.
+---@param told table
+---@return table
+function M.shown_match_result(told)
+  local out = M.shown(told)
+  out.matched = told.stub ~= nil
+  if told.stub then
+    out.stub = M.shown_stub(told.stub)
+  else
+    out.near_misses = shown_list(told.near_misses, M.shown)
+    if told.otherwise ~= nil then out.otherwise = M.shown_reply(told.otherwise) end
+  end
+  return out
+end
 
 ---What a mock tells of itself.
 ---@param told table

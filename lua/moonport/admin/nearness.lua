@@ -1,47 +1,34 @@
 --- Of the frames that did not match those that came nearest, and where they differ.
 
 local bytes = require("moonport.admin.bytes")
+local diff = require("moonport.mock.diff")
 
 local M = {}
 
 local SHOWN = 5
-local byte, sub = string.byte, string.sub
-
----How many bytes both begin with, case aside for the second number.
-local function common(a, b)
-  local n = 0
-  while n < #a and byte(a, n + 1) == byte(b, n + 1) do n = n + 1 end
-  return n
-end
+local sub = string.sub
 
 ---@param s string
 ---@param at integer
----@return string
+---@return string for people
 local function piece(s, at)
   if at > #s then return "the end" end
   local part = sub(s, at, at + 15)
-  return bytes.printable(part) and ("%q"):format(part):gsub("\\\n", "\\n"):gsub("\r", "\\r") or bytes.hex(part)
+  if not bytes.printable(part) or part:find("%c") then return "hex " .. bytes.hex(part) end
+  return '"' .. part .. '"'
 end
 
 ---@param m mock.Matcher
 ---@param frame string
----@return number score higher is nearer
----@return string why
+---@return string why one line
 local function compare(m, frame)
   local wanted = m.equals or m.literal
-  if not wanted or wanted == "" then return -math.abs(#frame - #m.text) / 1000, "it does not match " .. m.text end
-  local n = common(wanted, frame)
-  local score = n / #wanted
-  if n == #wanted then
-    if m.equals then return score, ("byte %d: expected the end, got %s"):format(n + 1, (piece(frame, n + 1))) end
-    return score, ("it begins as %s does, and does not go on as it"):format(m.text)
-  end
-  if sub(frame, 1, #wanted):lower() == wanted:lower() then
-    score = score + 0.5
-    return score, ("byte %d: differs in case: expected %s, got %s"):format(n + 1, (piece(wanted, n + 1)),
-      (piece(frame, n + 1)))
-  end
-  return score, ("byte %d: expected %s, got %s"):format(n + 1, (piece(wanted, n + 1)), (piece(frame, n + 1)))
+  if not wanted or wanted == "" then return "it does not match " .. m.text end
+  local n = diff.common(wanted, frame)
+  if n == #wanted and not m.equals then return ("it begins as %s does, and does not go on so"):format(m.text) end
+  local same = n < #wanted and sub(frame, 1, #wanted):lower() == wanted:lower()
+  return ("byte %d: expected %s, got %s%s"):format(n + 1, piece(wanted, n + 1), piece(frame, n + 1),
+    same and " (upper and lower case differ)" or "")
 end
 
 ---@param m mock.Matcher
@@ -50,7 +37,7 @@ end
 function M.rank(m, others)
   local list = {}
   for _, other in pairs(others) do
-    other.score, other.why = compare(m, other.frame)
+    other.score, other.why = diff.nearness(m, other.frame), compare(m, other.frame)
     list[#list + 1] = other
   end
   table.sort(list, function(a, b)

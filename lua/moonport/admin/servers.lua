@@ -14,6 +14,7 @@ local FIELDS = { "name", "url", "host", "port", "path", "transport", "class", "s
 local function shown(server)
   local out = {}
   for _, field in ipairs(FIELDS) do out[field] = server[field] end
+  if server.api then out.script = nil end
   return out
 end
 
@@ -72,12 +73,13 @@ local function create(call)
   local url = spec.url or "tcp://127.0.0.1:0"
   if type(url) ~= "string" then refuse(400, 'url must be a string such as "tcp://127.0.0.1:0"') end
   local _ <close> = hold(name)
-  local unit = control.api_unit()
+  local unit, failed = control.api_unit()
+  if not unit then refuse(503, tostring(failed)) end
   mocks.call(unit, "create", {
-    name = name, url = url, frame = data.plain(spec.frame, "frame"), stubs = data.stubs(spec.stubs),
+    name = name, url = url, frame = data.frame(spec.frame), stubs = data.stubs(spec.stubs),
     otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.plain(spec.toxics, "toxics"),
-    state = data.state(spec.state),
   })
+  if spec.state ~= nil then mocks.call(unit, "state_put", { server = name, state = data.state(spec.state) }) end
   local ok, why, errno = control.open(unit, name, url)
   if not ok then
     control.call(unit, "delete", { name = name })
@@ -148,7 +150,7 @@ end
 
 return function(routes)
   routes:add("GET", "/servers", "all servers", list)
-  routes:add("POST", "/servers", "make one: name, url, frame, stubs, otherwise, toxics", create)
+  routes:add("POST", "/servers", "make one: name, url, frame, stubs, otherwise, toxics, state", create)
   routes:add("GET", "/servers/{s}", "one, with its stubs and toxics", get)
   routes:add("PATCH", "/servers/{s}", "enabled: false refuses connections, and keeps the port", patch)
   routes:add("DELETE", "/servers/{s}", "takes away one that was made here", delete)

@@ -68,8 +68,7 @@ end
 local function match(call)
   local spec = call:object({ server = true, data = true })
   if type(spec.server) ~= "string" then refuse(400, "server must be a server's name") end
-  local result = mocks.ask(spec.server, "match", { data = bytes.decode(spec.data, "data") })
-  return data.shown(type(result) == "table" and result or { matched = result })
+  return data.shown_match_result(mocks.ask(spec.server, "match", { data = bytes.decode(spec.data, "data") }))
 end
 
 return function(routes)

@@ -3,6 +3,7 @@
 
 local control = require("moonport.control")
 local journal = require("moonport.journal")
+local diff = require("moonport.mock.diff")
 local match = require("moonport.mock.match")
 local moonport = require("moonport")
 
@@ -29,7 +30,7 @@ local FIELDS = { server = true, match = true, kind = true, times = true, order =
 ---@return mock.Matcher
 local function matcher(value, where)
   local m, why = match.compile(data.match(value, where))
-  if not m then refuse(400, where .. ": " .. why) end
+  if not m then refuse(400, where .. ": " .. (why or "no such matcher")) end
   return m
 end
 
@@ -231,13 +232,16 @@ local function shown_near(q)
   local list = json.array {}
   for i, miss in ipairs(nearness.rank(q.matcher, q.others)) do
     list[i] = { seq = miss.seq, kind = miss.kind, server = miss.server, conn = miss.conn,
-      data = bytes.encode(miss.frame), why = miss.why }
+      data = bytes.encode(miss.frame), why = miss.why, diff = diff.explain(q.matcher, miss.frame) }
   end
   return list
 end
 
 local function verify(call)
-  local spec = json.plain(call:object(FIELDS))
+  local spec = call:object(FIELDS)
+  for name, value in pairs(spec) do
+    if value == json.null then spec[name] = nil end
+  end
   local within, settle = milliseconds(spec.within, "within"), milliseconds(spec.settle, "settle")
   local q = question(spec)
   local satisfied = wait(q, within, settle)

@@ -160,12 +160,11 @@ function Conversation:silence()
 end
 
 ---A toxic ends the connection.
----@param how string "rst" or "fin"
+---@param how "reset"|"close"
 function Conversation:cut(how)
   if self.over then return end
-  self.over, self.ended = "a toxic", how == "rst" and "reset" or "closed"
-  if how == "rst" then return self.wire:reset() end
-  self.wire.request:close()
+  self.over, self.ended = "a toxic", how == "reset" and "reset" or "closed"
+  self.wire:cut(how)
 end
 
 -- ---------------------------------------------------------------- in

@@ -76,4 +76,6 @@ function Datagram:is_closed() return false end -- luacheck: ignore 212
 
 Datagram.close = Datagram.drain
 
+function Datagram:cut() end -- luacheck: ignore 212
+
 return M

@@ -179,7 +179,9 @@ function M.compile(value)
   elseif kind ~= "table" then
     return nil, ("a matcher is a pattern, a table or a function, not a %s"):format(kind)
   end
-  return M.of_frame(value) or of_table(value)
+  local m = M.of_frame(value)
+  if m then return m end
+  return of_table(value)
 end
 
 ---A matcher that moonport.frame.hex has made.

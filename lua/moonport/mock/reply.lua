@@ -91,7 +91,7 @@ function FAULTS.corrupt(value, datagram)
   if wrong then return nil, wrong end
   local reply, why = M.compile(value.reply, datagram)
   if not at and not seed then seed = math.random(1 << 31) end
-  return reply and { kind = "corrupt", at = at, seed = seed, bytes = n, reply = reply }, why
+  return reply and { kind = "corrupt", at = at, seed = seed, n = n, reply = reply }, why
 end
 
 ---@param list any[]
@@ -192,7 +192,7 @@ end
 function TO_DATA.truncate(reply) return { truncate = reply.n, how = reply.how, reply = M.data(reply.reply) } end
 
 function TO_DATA.corrupt(reply)
-  return { corrupt = { at = reply.at, seed = reply.seed, bytes = reply.seed and reply.bytes },
+  return { corrupt = { at = reply.at, seed = reply.seed, bytes = reply.seed and reply.n },
     reply = M.data(reply.reply) }
 end
 
@@ -286,7 +286,7 @@ function PLAY.corrupt(reply, c, ...)
   local random, offset = reply.seed and bits.random(reply.seed), 0
   local detail = reply.at and "corrupt at " .. table.concat(reply.at, ",") or "corrupt seed " .. reply.seed
   filtered(reply, c, function(bytes, _, emit)
-    local bad = random and bits.seeded(bytes, random, reply.bytes) or bits.at(bytes, reply.at, offset)
+    local bad = random and bits.seeded(bytes, random, reply.n) or bits.at(bytes, reply.at, offset)
     offset = offset + #bytes
     emit(bad, detail)
   end, ...)

@@ -33,11 +33,13 @@ local byte = string.byte
 ---@field stubs mock.Stub[] in the order in which they are asked
 ---@field fallback mock.Reply? what `otherwise` was given
 ---@field toxics table[]
----@field toxic_version integer
+---@field toxic_version integer counts the changes of toxics
+---@field kept_version integer? its value while they are what the script said
 ---@field api boolean the whole server came by the control API
+---@field made table? from this
 ---@field private index table<integer|false, mock.Stub[]> by a frame's first byte
 ---@field private talk fun(c: mock.Conversation)?
----@field private next_id integer
+---@field private ids table<string, integer>
 ---@field private datagrams integer
 ---@field private peers table<string, integer>
 ---@field private n_peers integer
@@ -85,7 +87,7 @@ function M.new(spec)
   return setmetatable({
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
-    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, next_id = 1, api = false,
+    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, ids = {}, api = false,
     datagrams = 0, peers = {}, n_peers = 0,
   }, server_mt)
 end
@@ -118,14 +120,16 @@ function Server:find(id)
   end
 end
 
----@private
+-- "1", "2" and so on; those of the API are "a1", "a2", so that a new script's own do not meet them.
+---@param server mock.Server
+---@param prefix string
 ---@return string
-function Server:new_id()
-  local id
+local function new_id(server, prefix)
+  local id, n
   repeat
-    id = tostring(self.next_id)
-    self.next_id = self.next_id + 1
-  until not self:find(id)
+    n = server.ids[prefix] or 1
+    id, server.ids[prefix] = prefix .. n, n + 1
+  until not server:find(id)
   return id
 end
 
@@ -133,9 +137,10 @@ end
 ---@param answer any
 ---@param options? table
 ---@param where string
+---@param api? boolean
 ---@return mock.Stub? stub
 ---@return string? why
-function Server:make_stub(pattern, answer, options, where)
+function Server:make_stub(pattern, answer, options, where, api)
   options = options or {}
   local wrong = check_options(options)
   if wrong then return nil, wrong end
@@ -146,8 +151,8 @@ function Server:make_stub(pattern, answer, options, where)
   made, wrong = reply.compile(answer, self.datagram)
   if not made then return nil, wrong end
   return {
-    id = options.id or self:new_id(), match = m, reply = made, bytes = made.bytes, uses = 0, times = options.times,
-    required = options.required and true or false, api = false, where = where,
+    id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, uses = 0,
+    times = options.times, required = options.required and true or false, api = api or false, where = where,
   }
 end
 
@@ -354,6 +359,7 @@ end
 ---Remembers how the script has left it.
 function Server:keep()
   if self.baseline then return end
+  self.kept_version = self.toxic_version
   self.baseline = {
     stubs = table.move(self.stubs, 1, #self.stubs, 1, {}), fallback = self.fallback,
     toxics = table.move(self.toxics, 1, #self.toxics, 1, {}), state = plain.copy(self.state),
@@ -371,6 +377,7 @@ function Server:reset()
   if b.fallback then reply.rewind(b.fallback) end
   self.fallback, self.state, self.datagrams = b.fallback, plain.copy(b.state), 0
   self:set_toxics(table.move(b.toxics, 1, #b.toxics, 1, {}))
+  self.kept_version = self.toxic_version
   self:reindex()
 end
 

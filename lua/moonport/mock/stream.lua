@@ -115,6 +115,13 @@ function Stream:reset()
   self.request:close()
 end
 
+---At once, whatever toxics still hold.
+---@param how "reset"|"close"
+function Stream:cut(how)
+  if how == "reset" then return self:reset() end
+  if not self:is_closed() then self.request:close() end
+end
+
 ---@param how "read"|"write"|"both"
 function Stream:shutdown(how)
   if how ~= "read" then self:drain() end

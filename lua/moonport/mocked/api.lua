@@ -3,7 +3,7 @@
 --- Bytes in JSON are {"text"|"hex"|"base64"}. Here they are Lua strings: one that is no UTF-8 goes as hex, and
 --- what an answer gives as `data` comes back as bytes.
 
-local cjson = require("cjson.safe")
+local json = require("moonport.json")
 local moonport = require("moonport")
 
 local M = {}
@@ -46,9 +46,8 @@ local function bytes(value)
   return value
 end
 
----What Lua works with: no cjson.null, and `data` as bytes.
+---What Lua works with: `data` as bytes.
 local function inward(value)
-  if value == cjson.null then return nil end
   if type(value) ~= "table" then return value end
   local out = {}
   for k, v in pairs(value) do
@@ -125,7 +124,7 @@ end
 function M.ask(where, method, path, body, seconds)
   local question = {
     authority = where.admin:match("^http://([^/]+)"), token = where.token, method = method, path = path,
-    body = body and assert(cjson.encode(outward(body))), seconds = (seconds or 0) + MARGIN,
+    body = body and json.encode(outward(body)), seconds = (seconds or 0) + MARGIN,
   }
   local status, text
   if moonport.may_wait() then
@@ -133,8 +132,8 @@ function M.ask(where, method, path, body, seconds)
   else
     status, text = moonport.run(exchange, question)
   end
-  local value = text ~= "" and cjson.decode(text) or nil
-  return status, value ~= nil and inward(value) or text
+  local value, why = json.decode(text)
+  return status, why and text or inward(json.plain(value))
 end
 
 return M
