@@ -264,6 +264,20 @@ function Conversation:serve(framing)
   if not self.peer then add("error", self.server.name, self.id, why) end
 end
 
+---All frames until the peer is gone: for frame in c:frames() do ... end
+---@param framing? any
+---@return fun(): string?
+function Conversation:frames(framing)
+  return function() return (self:recv(framing)) end
+end
+
+---Answers one frame by the server's stubs: for sessions that read by themselves.
+---@param frame string
+function Conversation:answer(frame)
+  check(self, "answer")
+  if not self.silent then answer(self, frame, self.server:pick(self, frame)) end
+end
+
 -- ---------------------------------------------------------------- the end
 
 ---The last of it, in the journal; for datagrams nothing.

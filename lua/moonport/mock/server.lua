@@ -95,7 +95,7 @@ end
 
 -- ---------------------------------------------------------------- stubs
 
-local OPTIONS = { id = true, required = true, times = true }
+local OPTIONS = { id = true, required = true, times = true, at = true }
 
 ---@param options table
 ---@return string? wrong
@@ -103,10 +103,11 @@ local function check_options(options)
   if type(options) ~= "table" then return "the options are a table such as { times = 2 }" end
   for name in pairs(options) do
     if not OPTIONS[name] then
-      return ("there is no option %s; there are id, required and times"):format(tostring(name))
+      return ("there is no option %s; there are id, required, times and at"):format(tostring(name))
     end
   end
-  local times, id = options.times, options.id
+  local times, id, at = options.times, options.id, options.at
+  if at ~= nil and (math.type(at) ~= "integer" or at < 1) then return "at is a place in the list, 1 for the first" end
   if times ~= nil and (math.type(times) ~= "integer" or times < 1) then return "times must be a number of 1 or more" end
   if id ~= nil and (type(id) ~= "string" or id == "" or #id > 200) then return "an id is a string of 1 to 200 bytes" end
 end
@@ -180,13 +181,13 @@ end
 ---Answers the frames that match. The first that matches, of those that are not spent, is taken.
 ---@param pattern any a Lua pattern, mock.hex, a table such as {equals="..."}, or function(frame, c)
 ---@param answer any bytes, a list of replies of which the last repeats, a fault, or function(c, captures...)
----@param options? { id?: string, required?: boolean, times?: integer }
+---@param options? { id?: string, required?: boolean, times?: integer, at?: integer } at 1: asked before all others
 ---@return mock.Server self
 function Server:on(pattern, answer, options)
   local stub, why = self:make_stub(pattern, answer, options, position())
   if stub and self:find(stub.id) then why = ("there is a stub %s already"):format(match.quote(stub.id)) end
   if why then error(("mock %s:on: %s"):format(self.name or "", why), 2) end
-  self:add_stub(stub)
+  self:add_stub(stub, options and options.at and math.min(options.at, #self.stubs + 1))
   return self
 end
 
