@@ -40,6 +40,12 @@ local function answer(c, server, frame, stub, ...)
   end
 end
 
+---Answers one frame.
+---@param c mock.Conversation
+---@param server mock.Server
+---@param frame string
+function M.answer(c, server, frame) answer(c, server, frame, server:pick(c, frame)) end
+
 ---@param c mock.Conversation
 ---@param server mock.Server
 ---@param reader frame.Reader
