@@ -58,6 +58,12 @@ recv_k(lua_State *L, int status, lua_KContext ctx)
 	(void)status;
 	if (!s || s->closed)
 		return luaL_error(L, "the connection was closed during a recv");
+	if (s->interrupted) {
+		s->interrupted = false;
+		lua_pushnil(L);
+		lua_pushliteral(L, "interrupted");
+		return 2;
+	}
 	return rc < 0 ? read_failed(L, rc) : receive(L, s, (size_t)ctx / 2, (int)(ctx & 1));
 }
 
@@ -254,6 +260,14 @@ shutdown_k(lua_State *L, int status, lua_KContext how)
 	if (!s || s->closed)
 		return luaL_error(L, "the connection was closed during a shutdown");
 	return rc < 0 ? lerror_raise_timeout(L, "shutdown") : shut_down(L, s, (int)how);
+}
+
+/* request:interrupt(): a recv that another task waits in returns nil, "interrupted" */
+static int
+request_interrupt(lua_State *L)
+{
+	stream_interrupt(handle_self(L));
+	return 0;
 }
 
 static int
@@ -539,6 +553,7 @@ open_request(lua_State *L)
 	    {"getsockname", request_getsockname},
 	    {"getsockopt", request_getsockopt},
 	    {"gettimeout", request_gettimeout},
+	    {"interrupt", request_interrupt},
 	    {"makefile", request_makefile},
 	    {"recv", request_recv},
 	    {"recvfrom", request_recvfrom},

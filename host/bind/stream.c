@@ -345,6 +345,16 @@ stream_shut(struct stream *s)
 }
 
 void
+stream_interrupt(struct stream *s)
+{
+	if (!s->reader || !s->in_op.fd)
+		return;
+	loop_cancel(&s->in_op);
+	s->interrupted = true;
+	release(&s->reader);
+}
+
+void
 stream_drop(struct stream *s)
 {
 	s->abortive = true; /* no shutdown(2), which would be the copy's as well */

@@ -79,6 +79,7 @@ struct stream {
 	bool lost;                      /* unread bytes were lost for want of memory */
 	bool abortive;                  /* closing sends a reset: so_linger is 0 */
 	bool pushing;                   /* `pushed` has bytes */
+	bool interrupted;               /* see stream_interrupt() */
 
 	struct loop_fd fd;
 
@@ -183,6 +184,10 @@ void stream_shut(struct stream *s);
 /* Before a read, and before each piece of it: raises if another task is in the middle of
  * one, for neither would get what it wants. */
 void stream_check_reader(lua_State *L, struct stream *s);
+
+/* Wakes the task that waits for more to be received, which finds s->interrupted set;
+ * harmless when none does. */
+void stream_interrupt(struct stream *s);
 
 /* A task beside the stream's own has ended, maybe between two pieces of a read or write. */
 void stream_forget(struct stream *s, const struct task *t);

@@ -25,6 +25,7 @@ local M = {}
 ---@field peer "fin"|"rst"|nil what the peer has done
 ---@field filter fun(bytes: string, detail?: string)? a fault that replies pass through
 ---@field wire mock.Stream|mock.Datagram
+---@field finished boolean?
 ---@field private reader frame.Reader
 ---@field private framing frame.Framing
 ---@field silent boolean? it answers no more
@@ -228,7 +229,7 @@ end
 ---@param text string
 local function fail(self, text)
   text = ("mock %s, %s %d from %s: %s"):format(self.server.name, self.datagram and "datagram" or "connection",
-    self.nth, tostring(self.client), text)
+    self.nth, tostring(self.client), text) .. self.server:lots()
   journal.fail(self.server.name, self.id, text)
   moonport.log("warn", text:match("[^\n]*"))
   self:close()
@@ -284,13 +285,25 @@ end
 
 -- ---------------------------------------------------------------- the end
 
+-- In the journal, whatever becomes of the task that waits for toxics.
+local last_mt = {
+  __close = function(last, err)
+    local c = last.c
+    c.finished = true
+    c.wire:finish()
+    if c.datagram then return end
+    local how = err ~= nil and "cancelled" or last.how or "closed"
+    add("closed", c.server.name, c.id, "", c.ended or c.peer or how)
+  end,
+}
+
 ---The last of it, in the journal; for datagrams nothing.
 ---@param how? string unless something has ended it before
 function Conversation:finish(how)
-  local waits = how == nil or how == "closed" -- else the peer is gone, or we are to go
-  if waits and (self.datagram or not self.over) then self.wire:drain() end
-  if self.datagram then return end
-  add("closed", self.server.name, self.id, "", self.ended or self.peer or how or "closed")
+  if self.finished then return end
+  local last <close> = setmetatable({ c = self, how = how }, last_mt) -- luacheck: ignore 211
+  if how == "cancelled" or how == "rst" then return end -- nobody is there to wait
+  if self.datagram or not self.over then self.wire:drain() end
 end
 
 ---@return boolean the connection was closed, by whomever

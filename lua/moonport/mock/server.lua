@@ -47,9 +47,11 @@ local byte = string.byte
 ---@field private peers table<string, integer>
 ---@field private n_peers integer
 ---@field private baseline table?
+---@field wires table<mock.Stream, boolean> of live connections
 local Server = {}
 local server_mt = { __name = "mock.Server", __index = Server }
 
+local WEAK = { __mode = "k" }
 local FIELDS = { [1] = true, name = true, url = true, frame = true }
 local TRANSPORTS = { tcp = false, unix = false, udp = true, unixgram = true } -- whether of datagrams
 
@@ -91,7 +93,7 @@ function M.new(spec)
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
     state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, ids = {}, api = false,
-    links = {}, datagrams = 0, peers = {}, n_peers = 0,
+    links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0,
   }, server_mt)
 end
 
@@ -300,16 +302,18 @@ function Server:add_toxic(spec, at)
   local other = self:find_toxic(toxic.name)
   if other and other ~= at then return ("there is a toxic %s already"):format(match.quote(toxic.name)) end
   local list = table.move(self.toxics, 1, #self.toxics, 1, {})
+  if at then toxic.chosen = list[at].chosen end
   list[at or #list + 1] = toxic
   self:set_toxics(list)
 end
 
----Live connections take them over with the next thing that they send or read, datagrams at once.
+---Live connections and datagrams under way take them over.
 ---@param list table[]
 function Server:set_toxics(list)
   self.toxics = list
   self.toxic_version = self.toxic_version + 1
   for _, one in pairs(self.links) do one:update(list) end
+  for wire in pairs(self.wires) do wire:toxics_changed() end
 end
 
 ---@param stream string
@@ -333,6 +337,18 @@ function Server:pipe(wire, stream, id, nth, deliver)
     end,
     note = function(toxic, text) journal.add("toxic", self.name, id, ("%s %s"):format(toxic.name, text)) end,
   }
+end
+
+---For the text of a failure: what a run needs to draw the same lots again.
+---@return string
+function Server:lots()
+  local lines = {}
+  for _, toxic in ipairs(self.toxics) do
+    if toxic:chancy() then
+      lines[#lines + 1] = ("\n  toxic %s drew lots: seed = %d"):format(toxic.name, toxic.seed or toxic.chosen)
+    end
+  end
+  return table.concat(lines)
 end
 
 ---Where datagrams go through the toxics; nil if there are none, and nothing waits there.
