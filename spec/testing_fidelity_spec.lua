@@ -31,7 +31,7 @@ end
 local function first_difference(case, a, b)
   local mine, theirs = lines(a), lines(b)
   for i = 1, math.max(#mine, #theirs) do
-    if mine[i] ~= theirs[i] then 
+    if mine[i] ~= theirs[i] then
       return ("%s\nreal:    %s\ntesting: %s"):format(piece(case, mine[i] or theirs[i]), mine[i], theirs[i])
     end
   end

@@ -278,8 +278,11 @@ end
 
 -- ---------------------------------------------------------------- the real program
 
-local function real_client(url)
-  local c = host.connect(url)
+-- An address of its own for each client, by which it is found in the log.
+local function real_client(url, id)
+  local n = tonumber(id)
+  local from = url:find("^tcp") and ("tcp://127.1.%d.%d:0"):format(n // 250, n % 250 + 1) or nil
+  local c = host.connect(url, { bind = from })
   local client = {}
   function client.send(data) c:send(data) end
   client.some = function()
@@ -300,7 +303,7 @@ end
 ---@return string results
 ---@return string address of the client
 function M.real(program, case, id)
-  local client, c = real_client(program:url())
+  local client, c = real_client(program:url(), id)
   local seen = converse(case, id, client)
   if c.fd then c:close() end
   local asker <close> = host.connect(program:url())
