@@ -1,8 +1,8 @@
 local host = require("support.host")
 local sys = host.sys
 
--- The tutorial of docs/mocks.md, as it stands there: with the client that retries each of its tests passes, and with one
--- that does not each fails.
+-- The tutorial of docs/mocks.md, as it stands there: with a client that retries each of its tests passes, with one that
+-- does not each fails.
 
 local ROOT = assert(io.popen("pwd")):read("l")
 
@@ -79,7 +79,7 @@ describe("the tutorial of mocks", function()
   it("holds in node:test", function()
     is_there("node", "nodejs")
     both_ways({ "kv.js", "kv.test.js" }, "node --test", { ["kv.js"] = { "ATTEMPTS = 2", "ATTEMPTS = 1" } },
-      { "# pass 1", "# fail 1", "ECONNRESET" })
+      { "pass 1", "fail 1", "ECONNRESET" })
   end)
 
   it("holds in Go, where it is there", function()
@@ -105,8 +105,8 @@ def get(host, port, key):
 ]], folder .. "/kv.py")
     local null = assert(sys.open("/dev/null", "w"))
     local runner = assert(sys.spawn({ "/usr/bin/python3", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider" }, {
-      cwd = folder, env = { ("PATH=%s/%s:%s"):format(ROOT, host.build, os.getenv("PATH")) }, stdin = null, stdout = null,
-      stderr = null }))
+      cwd = folder, env = { ("PATH=%s/%s:%s"):format(ROOT, host.build, os.getenv("PATH")) }, stdin = null,
+      stdout = null, stderr = null }))
     sys.close(null)
     host.eventually("the client", function() return sys.stat(folder .. "/here") end)
     local children = (host.read(("/proc/%d/task/%d/children"):format(runner, runner)))
