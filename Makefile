@@ -96,7 +96,8 @@ scarce: deps ## spec/allocation_spec.lua with every allocation failing, Lua's on
 	MOONPORT_BUILD=build-scarce ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 \
 	  busted --cpath='./build-scarce/?.so' $(or $(SPECS),spec/allocation_spec.lua)
 
-# Leaks are not looked for: Lua's garbage would count.  What is found beyond spec/fuzz/corpus stays in build-fuzz/corpus, an input that fails in build-fuzz.
+# Leaks are not looked for: Lua's garbage would count.  What is found beyond spec/fuzz/corpus
+# stays in build-fuzz/corpus, an input that fails in build-fuzz.
 fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and UBSan
 	@.ci/deps clang libclang-rt-14-dev
 	@$(MAKE) --no-print-directory -s $(FUZZERS:%=build-fuzz/fuzz-%) B=build-fuzz CC=clang \

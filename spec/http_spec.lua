@@ -257,7 +257,19 @@ describe("moonport.http", function()
       gives({ "413 the body is too long" }, chunked "6\r\nabcdef\r\n5\r\nghijk\r\n0\r\n\r\n", 10)
       gives({ "413 the body is too long" }, chunked "ffffffff\r\nab", 10)
       gives({ "POST /c abcdefghij", "closed" }, chunked "6\r\nabcdef\r\n4\r\nghij\r\n0\r\n\r\n", 10)
+      gives({ "413 the body is too long" }, chunked "b\r\nabcdefghijkXX", 10)
+      gives({ "413 the body is too long" }, chunked "b\r\nabcdefghijk", 10)
     end)
+
+    it("that of the head for a line that is still to come", function()
+      gives({ "431 the headers are longer than 16384 bytes" }, "GET / HTTP/1.1\r\n" .. HOST
+        .. ("X: " .. ("x"):rep(8000) .. "\r\n"):rep(2) .. ("y"):rep(500))
+    end)
+  end)
+
+  it("looks at a line alone, not at the body before it", function()
+    gives({ "POST / abc\r", "400 a line must end in CR LF" },
+      "POST / HTTP/1.1\r\n" .. HOST .. "Content-Length: 4\r\n\r\nabc\r\n\r\n")
   end)
 
   describe("has deadlines:", function()

@@ -47,10 +47,10 @@ describe("mock.control", function()
   end)
 
   it("adds stubs before the script's, in their order, and takes them away again; ids stay", function()
-    assert.are.equal("2", control("stub_add", "{ server = 's', stub = { match = '^x$', reply = 'X\\n' } }").id)
+    assert.are.equal("a1", control("stub_add", "{ server = 's', stub = { match = '^x$', reply = 'X\\n' } }").id)
     control("stub_add", "{ server = 's', stub = { id = 'mine', match = { equals = 'x' }, reply = 'Y\\n' } }")
     assert.are.equal("X\n", ask("x"))
-    control("stub_delete", "{ server = 's', id = '2' }")
+    control("stub_delete", "{ server = 's', id = 'a1' }")
     assert.are.equal("Y\n", ask("x"))
     control("stub_put", "{ server = 's', id = 'mine', stub = { match = '^x$', reply = { fault = 'close' } } }")
     assert.are.equal("", ask("x", "y"))
@@ -58,7 +58,7 @@ describe("mock.control", function()
     assert.are.equal("first\n", ask("x"))
     local ids = {}
     for i, stub in ipairs(control("stubs", "{ server = 's' }")) do ids[i] = stub.id end
-    assert.are.same({ "3", "mine", "word", "1" }, ids)
+    assert.are.same({ "a2", "mine", "word", "1" }, ids)
   end)
 
   it("takes replies as data", function()
@@ -128,6 +128,23 @@ describe("mock.control", function()
     local text, _, errno = c:all()
     assert.are.same({ "", 104 }, { text, errno })
     m:await("s", "closed [reset]")
+  end)
+
+  it("makes servers, whose baseline is what they were made of", function()
+    control("create", "{ name = 'new', url = 'tcp://127.0.0.1:0', frame = { line = '\\r\\n' }, "
+      .. "stubs = { { match = 'x', reply = 'y' } }, otherwise = 'z', toxics = { { type = 'latency', latency = 1 } } }")
+    control("stub_add", "{ server = 'new', stub = { match = 'more', reply = 'y' } }")
+    local saved = m:ask("local h = require('moonport.mock.handover') local d = h.save() "
+      .. "mock.control('delete', { name = 'new' }) h.init({ new = d.new }) return d.new")
+    assert.are.equal("z", saved.made.otherwise)
+    local new = control("describe", "{ server = 'new' }")
+    assert.are.same({ 2, 1, "z", true, 'line "\\r\\n"' },
+      { #new.stubs, #new.toxics, new.otherwise, new.api, new.frame })
+    control("reset", "{ server = 'new' }")
+    assert.are.equal("a1", control("stubs", "{ server = 'new' }")[1].id)
+    assert.are.equal(1, #control("stubs", "{ server = 'new' }"))
+    control("delete", "{ name = 'new' }")
+    assert.are.equal(404, (control("describe", "{ server = 'new' }")))
   end)
 
   it("shows the state, and sets it", function()

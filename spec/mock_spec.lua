@@ -90,6 +90,8 @@ describe("moonport.mock", function()
       local text = m:journal("s", "error")[1]
       assert.truthy(text:find("script.lua:2: attempt to index a nil value (local 't')", 1, true), text)
       assert.truthy(text:find("stack traceback:", 1, true), text)
+      local logged = m.program:find("handler error", true)[1].traceback
+      assert.are.equal(1, select(2, logged:gsub("stack traceback:", "")))
       assert.are.equal(1, (m:finish()))
     end)
 

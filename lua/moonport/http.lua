@@ -93,12 +93,14 @@ end
 ---@private
 ---@param seconds number for all that is under way, if this is its first wait
 ---@param idle? boolean nothing is, yet
+---@param most? integer bytes that are enough to refuse the line; limits.line are, anyway
 ---@return string? why
 ---@return integer? status
-function Reader:more_lines(seconds, idle)
+function Reader:more_lines(seconds, idle, most)
   local why, status = self:more(not idle and seconds)
   if why or find(self.buf, "\n", 1, true) then return why, status end
   local parts, size, max = { self.buf }, #self.buf, self.limits.line
+  if most and most < max then max = most end
   self.buf = ""
   while not why and size <= max do
     why, status = self:more(seconds)
@@ -182,7 +184,7 @@ function Reader:fields(used, max, seconds)
       end
       headers[name] = headers[name] and headers[name] .. ", " .. value or value
     elseif size == 0 or byte(buf, at + size - 1) ~= 10 then
-      local why, status = self:more_lines(seconds)
+      local why, status = self:more_lines(seconds, nil, max - used)
       if why then return nil, why, status end
     else
       return nil, blame(sub(buf, at, at + size - 1)), 400
@@ -304,7 +306,8 @@ function Reader:request_line()
     elseif size == 2 and byte(buf, at) == 13 and empty < MAX_EMPTY then
       empty, self.at = empty + 1, at + 2
     else
-      return nil, byte(buf, at + size - 2) == 13 and "malformed request line" or "a line must end in CR LF", 400
+      local crlf = size > 1 and byte(buf, at + size - 2) == 13
+      return nil, crlf and "malformed request line" or "a line must end in CR LF", 400
     end
   end
 end

@@ -11,28 +11,43 @@
 local mock = require("moonport.mock")
 local moonport = require("moonport")
 
--- *2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n, or the same in a line: GET greeting\r\n.
-local function command(buf, pos)
-  local count, at = buf:match("^%*(%d+)\r\n()", pos)
-  if not count then
-    if buf:find("^%*%d*\r?$", pos) then return nil end
-    local line, after = buf:match("^([^\n]-)\r?\n()", pos)
-    if not line then return nil end
-    return line:gsub("^%S+", string.upper), after
+-- The words of a command in a line, its name in capitals; and the position behind it.
+local function inline(buf, pos)
+  local line, after = buf:match("^([^\n]-)\r?\n()", pos)
+  if line then return line:gsub("^%S+", string.upper), after end
+end
+
+-- The same of *2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n; nil if there is not all of it yet.
+local function array(buf, pos)
+  local n, at = buf:match("^%*(%d+)\r\n()", pos)
+  if not n then
+    if buf:find("\n", pos, true) then return nil, nil, "Protocol error: invalid multibulk length" end
+    return nil
   end
   local words = {}
-  for i = 1, tonumber(count) do
+  for i = 1, tonumber(n) do
     local size, from = buf:match("^%$(%d+)\r\n()", at)
     if not size then
       if buf:find("^%$?%d*\r?$", at) then return nil end
-      return nil, nil, "Protocol error: expected '$' and a length"
+      return nil, nil, "Protocol error: a bulk string begins with '$' and its length"
     end
     at = from + size + 2
     if at > #buf + 1 then return nil, at - pos end
     words[i] = buf:sub(from, at - 3)
   end
-  words[1] = words[1] and words[1]:upper()
+  if words[1] then words[1] = words[1]:upper() end
   return table.concat(words, " "), at
+end
+
+local last, last_raw = "", "\n" -- pipelines repeat themselves
+
+local function command(buf, pos)
+  local after = pos + #last_raw
+  if buf:sub(pos, after - 1) == last_raw then return last, after end
+  local text, why
+  text, after, why = (buf:byte(pos) == 42 and array or inline)(buf, pos) -- 42: "*"
+  if text then last, last_raw = text, buf:sub(pos, after - 1) end
+  return text, after, why
 end
 
 local redis = mock.server { "tcp://127.0.0.1:0", name = "redis", frame = mock.custom(command, { max = 64 << 20 }) }
@@ -44,7 +59,7 @@ local NULL, WRONG = "$-1\r\n", "-ERR value is not an integer or out of range\r\n
 
 local function bulk(s) return ("$%d\r\n%s\r\n"):format(#s, s) end
 
-local function array(items) return ("*%d\r\n%s"):format(#items, table.concat(items)) end
+local function list(items) return ("*%d\r\n%s"):format(#items, table.concat(items)) end
 
 -- What a key holds, if it has not expired.
 local function get(key)
@@ -58,7 +73,7 @@ end
 
 local function set(key, value, seconds)
   redis.state.strings[key] = value
-  redis.state.expires[key] = seconds and moonport.time() + seconds
+  redis.state.expires[key] = seconds and moonport.time() + seconds or nil
 end
 
 -- How many of these keys there were; f is called for each.
@@ -79,11 +94,11 @@ redis:on("^GET (%S+)$", function(_, key)
   return value and bulk(value) or NULL
 end)
 redis:on("^SET (%S+) (.*)$", function(_, key, value)
-  local short, unit, time = value:match("^(.*) ([EePp][Xx]) (%d+)$")
-  if short then
-    set(key, short, unit:upper() == "EX" and time or time / 1000)
-  else
+  if not value:find(" ", 1, true) then
     set(key, value)
+  else
+    local short, unit, time = value:match("^(.*) ([EePp][Xx]) (%d+)$")
+    set(key, short or value, short and (unit:upper() == "EX" and time or time / 1000))
   end
   return "+OK\r\n"
 end)
@@ -111,7 +126,7 @@ redis:on("^SUBSCRIBE (.+)$", function(c, channels)
     subscribers[channel] = subscribers[channel] or {}
     subscribers[channel][c] = true
     c.state.channels = c.state.channels + 1
-    c:send(array { bulk "subscribe", bulk(channel), (":%d\r\n"):format(c.state.channels) })
+    c:send(list { bulk "subscribe", bulk(channel), (":%d\r\n"):format(c.state.channels) })
   end
 end)
 redis:on("^PUBLISH (%S+) (.*)$", function(_, channel, message)
@@ -121,7 +136,7 @@ redis:on("^PUBLISH (%S+) (.*)$", function(_, channel, message)
       subscribers[channel][c] = nil
     else
       n = n + 1
-      c:send(array { bulk "message", bulk(channel), bulk(message) })
+      c:send(list { bulk "message", bulk(channel), bulk(message) })
     end
   end
   return (":%d\r\n"):format(n)
@@ -129,12 +144,12 @@ end)
 
 -- What clients say before they come to the point.
 redis:on("^HELLO 3", "-NOPROTO unsupported protocol version\r\n") -- they go on with version 2 then
-redis:on("^HELLO", array { bulk "server", bulk "redis", bulk "version", bulk "7.0.0", bulk "proto", ":2\r\n" })
+redis:on("^HELLO", list { bulk "server", bulk "redis", bulk "version", bulk "7.0.0", bulk "proto", ":2\r\n" })
 redis:on("^CLIENT ", "+OK\r\n")
 redis:on("^AUTH ", "+OK\r\n")
 redis:on("^SELECT ", "+OK\r\n")
 redis:on("^COMMAND", "*0\r\n")
-redis:on("^CONFIG GET (%S+)$", function(_, name) return array { bulk(name), bulk "" } end)
+redis:on("^CONFIG GET (%S+)$", function(_, name) return list { bulk(name), bulk "" } end)
 redis:on("^INFO", bulk "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\n")
 redis:on("^QUIT$", function(c)
   c:send("+OK\r\n")

@@ -1,10 +1,9 @@
 --- What the control API asks of the mocks of a script: plain data in, plain data out.
 
-local match = require("moonport.mock.match")
+local made = require("moonport.mock.made")
 local plain = require("moonport.mock.plain")
 local registry = require("moonport.mock.registry")
 local reply = require("moonport.mock.reply")
-local server = require("moonport.mock.server")
 local stubs = require("moonport.mock.stubs")
 local verdict = require("moonport.mock.verdict")
 
@@ -73,38 +72,11 @@ function ops.describe(data)
   return out
 end
 
----@param data table
----@return mock.Server
-local function made_of(data)
-  local spec = { data.url, name = data.name, frame = data.frame }
-  local one, why = server.new(spec)
-  if not one then bad("a server: " .. why) end
-  if not one.name then bad("a server needs a name") end
-  for _, stub in ipairs(data.stubs or {}) do
-    local made
-    made, why = stubs.make(one, stub)
-    if not made then bad(why) end
-    if one:find(made.id) then refuse(409, "there are two stubs %s", match.quote(made.id)) end
-    one:add_stub(made)
-  end
-  for _, toxic in ipairs(data.toxics or {}) do
-    why = one:add_toxic(toxic)
-    if why then bad(why) end
-  end
-  if data.otherwise ~= nil then
-    one.fallback, why = reply.compile(data.otherwise, one.datagram)
-    if why then bad("otherwise: " .. why) end
-  end
-  return one
-end
-
 function ops.create(data)
   registry.seal()
   if registry.get(data.name) then refuse(409, "there is a mock named %s already", tostring(data.name)) end
-  local one = made_of(data)
-  one.api, one.made = true, plain.copy { data.url, name = data.name, frame = data.frame }
-  one.made_otherwise = plain.copy(data.otherwise)
-  one:keep()
+  local one, why = made.new(data)
+  if not one then bad(why) end
   registry.add(one)
   return describe(one)
 end

@@ -1,9 +1,9 @@
 --- What of the mocks' servers is not the script's own: stubs, toxics and servers that the control API has made, and
 --- their state. As plain data it goes from one generation of the script to the next.
 
+local made = require("moonport.mock.made")
 local plain = require("moonport.mock.plain")
 local registry = require("moonport.mock.registry")
-local server = require("moonport.mock.server")
 local stubs = require("moonport.mock.stubs")
 
 local M = {}
@@ -11,18 +11,15 @@ local M = {}
 ---@param one mock.Server
 ---@return table
 local function data_of(one)
-  local data = { stubs = {}, toxics = {}, state = plain.copy(one.state), datagrams = one.datagrams }
+  local list, toxics = {}, nil
   for _, stub in ipairs(one.stubs) do
-    if stub.api then
-      local item = stubs.data(stub)
-      item.uses = stub.uses
-      data.stubs[#data.stubs + 1] = item
-    end
+    if stub.api then list[#list + 1] = stubs.data(stub) end
   end
-  for _, toxic in ipairs(one.toxics) do data.toxics[#data.toxics + 1] = toxic:data() end
-  if one.toxic_version == one.kept_toxics then data.toxics = nil end -- the new script's own
-  if one.api then data.made = one.made end
-  return data
+  if one.toxic_version ~= one.kept_version then -- else the new script's own
+    toxics = {}
+    for i, toxic in ipairs(one.toxics) do toxics[i] = toxic:data() end
+  end
+  return { stubs = list, toxics = toxics, state = plain.copy(one.state), datagrams = one.datagrams, made = one.made }
 end
 
 ---@return table data plain
@@ -33,15 +30,26 @@ function M.save()
 end
 
 ---@param one mock.Server
----@param data table
-local function restore(one, data)
-  for i, item in ipairs(data.stubs) do
-    local stub = stubs.make(one, item)
-    if stub and not one:find(stub.id) then
+---@param list table[]
+local function restore_stubs(one, list)
+  if one.api then one.stubs = {} end
+  for i, item in ipairs(list) do
+    local stub, why = stubs.make(one, item)
+    if stub and one:find(stub.id) then why = "the new script has one of this id" end
+    if why then
+      one:warn(("the stub %s is gone: %s"):format(item.id, why))
+    else
       stub.uses, stub.spent = item.uses, stub.times and item.uses >= stub.times or nil
-      one:add_stub(stub, i)
+      one:add_stub(stub, math.min(i, #one.stubs + 1))
     end
   end
+  one:reindex()
+end
+
+---@param one mock.Server
+---@param data table
+local function restore(one, data)
+  restore_stubs(one, data.stubs)
   if data.toxics then
     one:set_toxics({})
     for _, toxic in ipairs(data.toxics) do one:add_toxic(toxic) end
@@ -56,11 +64,8 @@ function M.init(data)
   for name, saved in pairs(data) do
     local one = registry.get(name)
     if not one and saved.made then
-      one = server.new(saved.made)
-      one.api, one.made = true, saved.made
+      one = made.new(saved.made)
       registry.add(one)
-      if saved.made.otherwise ~= nil then one:otherwise(saved.made.otherwise) end
-      one:keep()
     end
     if one then restore(one, saved) end
   end

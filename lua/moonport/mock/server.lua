@@ -33,11 +33,14 @@ local byte = string.byte
 ---@field stubs mock.Stub[] in the order in which they are asked
 ---@field fallback mock.Reply? what `otherwise` was given
 ---@field toxics table[]
----@field toxic_version integer
+---@field toxic_version integer counts the changes of toxics
+---@field kept_version integer? its value while they are what the script said
 ---@field api boolean the whole server came by the control API
----@field private index table<integer|false, mock.Stub[]> by a frame's first byte
+---@field made table? from this
+---@field stateful boolean? the same frame may match different stubs, for functions decide
+---@field index table<integer|false, mock.Stub[]> by a frame's first byte; a new table when the stubs have changed
 ---@field private talk fun(c: mock.Conversation)?
----@field private next_id integer
+---@field private ids table<string, integer>
 ---@field private datagrams integer
 ---@field private peers table<string, integer>
 ---@field private n_peers integer
@@ -85,14 +88,14 @@ function M.new(spec)
   return setmetatable({
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
-    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, next_id = 1, api = false,
+    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, ids = {}, api = false,
     datagrams = 0, peers = {}, n_peers = 0,
   }, server_mt)
 end
 
 -- ---------------------------------------------------------------- stubs
 
-local OPTIONS = { id = true, required = true, times = true }
+local OPTIONS = { id = true, required = true, times = true, at = true }
 
 ---@param options table
 ---@return string? wrong
@@ -100,10 +103,11 @@ local function check_options(options)
   if type(options) ~= "table" then return "the options are a table such as { times = 2 }" end
   for name in pairs(options) do
     if not OPTIONS[name] then
-      return ("there is no option %s; there are id, required and times"):format(tostring(name))
+      return ("there is no option %s; there are id, required, times and at"):format(tostring(name))
     end
   end
-  local times, id = options.times, options.id
+  local times, id, at = options.times, options.id, options.at
+  if at ~= nil and (math.type(at) ~= "integer" or at < 1) then return "at is a place in the list, 1 for the first" end
   if times ~= nil and (math.type(times) ~= "integer" or times < 1) then return "times must be a number of 1 or more" end
   if id ~= nil and (type(id) ~= "string" or id == "" or #id > 200) then return "an id is a string of 1 to 200 bytes" end
 end
@@ -117,14 +121,16 @@ function Server:find(id)
   end
 end
 
----@private
+-- "1", "2" and so on; those of the API are "a1", "a2", so that a new script's own do not meet them.
+---@param server mock.Server
+---@param prefix string
 ---@return string
-function Server:new_id()
-  local id
+local function new_id(server, prefix)
+  local id, n
   repeat
-    id = tostring(self.next_id)
-    self.next_id = self.next_id + 1
-  until not self:find(id)
+    n = server.ids[prefix] or 1
+    id, server.ids[prefix] = prefix .. n, n + 1
+  until not server:find(id)
   return id
 end
 
@@ -132,9 +138,10 @@ end
 ---@param answer any
 ---@param options? table
 ---@param where string
+---@param api? boolean
 ---@return mock.Stub? stub
 ---@return string? why
-function Server:make_stub(pattern, answer, options, where)
+function Server:make_stub(pattern, answer, options, where, api)
   options = options or {}
   local wrong = check_options(options)
   if wrong then return nil, wrong end
@@ -145,13 +152,18 @@ function Server:make_stub(pattern, answer, options, where)
   made, wrong = reply.compile(answer, self.datagram)
   if not made then return nil, wrong end
   return {
-    id = options.id or self:new_id(), match = m, reply = made, bytes = made.bytes, uses = 0, times = options.times,
-    required = options.required and true or false, api = false, where = where,
+    id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, uses = 0,
+    times = options.times, required = options.required and true or false, api = api or false, where = where,
   }
 end
 
 -- To be called when the list has changed.
-function Server:reindex() self.index = {} end
+function Server:reindex()
+  self.index, self.stateful = {}, false
+  for _, stub in ipairs(self.stubs) do
+    if stub.match.stateful then self.stateful = true end
+  end
+end
 
 ---@param stub mock.Stub
 ---@param at? integer
@@ -169,13 +181,13 @@ end
 ---Answers the frames that match. The first that matches, of those that are not spent, is taken.
 ---@param pattern any a Lua pattern, mock.hex, a table such as {equals="..."}, or function(frame, c)
 ---@param answer any bytes, a list of replies of which the last repeats, a fault, or function(c, captures...)
----@param options? { id?: string, required?: boolean, times?: integer }
+---@param options? { id?: string, required?: boolean, times?: integer, at?: integer } at 1: asked before all others
 ---@return mock.Server self
 function Server:on(pattern, answer, options)
   local stub, why = self:make_stub(pattern, answer, options, position())
   if stub and self:find(stub.id) then why = ("there is a stub %s already"):format(match.quote(stub.id)) end
   if why then error(("mock %s:on: %s"):format(self.name or "", why), 2) end
-  self:add_stub(stub)
+  self:add_stub(stub, options and options.at and math.min(options.at, #self.stubs + 1))
   return self
 end
 
@@ -353,6 +365,7 @@ end
 ---Remembers how the script has left it.
 function Server:keep()
   if self.baseline then return end
+  self.kept_version = self.toxic_version
   self.baseline = {
     stubs = table.move(self.stubs, 1, #self.stubs, 1, {}), fallback = self.fallback,
     toxics = table.move(self.toxics, 1, #self.toxics, 1, {}), state = plain.copy(self.state),
@@ -370,6 +383,7 @@ function Server:reset()
   if b.fallback then reply.rewind(b.fallback) end
   self.fallback, self.state, self.datagrams = b.fallback, plain.copy(b.state), 0
   self:set_toxics(table.move(b.toxics, 1, #b.toxics, 1, {}))
+  self.kept_version = self.toxic_version
   self:reindex()
 end
 

@@ -22,10 +22,8 @@ function M.make(server, spec)
   end
   if spec.match == nil then return nil, "a stub needs match" end
   if spec.reply == nil then return nil, "a stub needs reply" end
-  local stub, why = server:make_stub(spec.match, spec.reply,
-    { id = spec.id, required = spec.required, times = spec.times }, "the control API")
-  if stub then stub.api = true end
-  return stub, why
+  return server:make_stub(spec.match, spec.reply,
+    { id = spec.id, required = spec.required, times = spec.times }, "the control API", true)
 end
 
 ---@param stub mock.Stub
