@@ -275,7 +275,7 @@ end
 ---@param frame string
 function Conversation:answer(frame)
   check(self, "answer")
-  if not self.silent then answer(self, frame, self.server:pick(self, frame)) end
+  if not self.silent then serving.answer(self, self.server, frame, self.server:pick(self, frame)) end
 end
 
 -- ---------------------------------------------------------------- the end
