@@ -60,7 +60,10 @@ describe("moonport.testing.run", function()
         self.wfile:write(mine, " of ", n, "\n")
       end
     ]]
-    local function peer(p) order[#order + 1] = p:line() end
+    local function peer(p)
+      local line = p:line()
+      order[#order + 1] = line
+    end
     local t <close> = testing.run(script, {}, peer, peer, peer)
     assert.are.same({ "3 of 3", "2 of 3", "1 of 3" }, order)
     assert.are.equal(3, t.time)
