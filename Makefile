@@ -14,6 +14,8 @@ COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Ihost -fPIC -fvisibility=hidden -pthread
   $(WARN) -MMD -MP $(LUA_CFLAGS) $(CFLAGS)
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
+FUZZERS = framing http
+RUNS ?= 100000
 SCARCE = malloc calloc realloc aligned_alloc strdup strndup asprintf alloc_realloc
 
 SOURCES := $(wildcard host/*/*.c)
@@ -25,7 +27,8 @@ LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
 SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
-  clang-format strace netcat-openbsd curl redis-tools
+  clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
+  swaks bind9-dnsutils postgresql-client libmemcached-tools
 
 all: $B/moonport $B/moonport.so ## build the program and the Lua module
 
@@ -56,6 +59,9 @@ $B/scarce.so: spec/support/scarce.c
 $B/flood $B/visit: $B/%: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -o $@ $<
+
+$B/fuzz-%: spec/fuzz/fuzz.c $(LIBRARY)
+	$(COMPILE) -DTARGET='"$*"' -fsanitize=fuzzer -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -lm
 
 $B/unit: $(UNITS) $(LIBRARY)
 	$(COMPILE) -Ispec/unit -o $@ $(filter %.c %.o,$^) $(LDFLAGS) $(LUA_LIBS) -lm
@@ -91,6 +97,19 @@ scarce: deps ## spec/allocation_spec.lua with every allocation failing, Lua's on
 	MOONPORT_BUILD=build-scarce ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 \
 	  busted --cpath='./build-scarce/?.so' $(or $(SPECS),spec/allocation_spec.lua)
 
+# Leaks are not looked for: Lua's garbage would count.  What is found beyond spec/fuzz/corpus
+# stays in build-fuzz/corpus, an input that fails in build-fuzz.
+fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and UBSan
+	@.ci/deps clang libclang-rt-14-dev
+	@$(MAKE) --no-print-directory -s $(FUZZERS:%=build-fuzz/fuzz-%) B=build-fuzz CC=clang \
+	  CFLAGS='$(SANITIZE) -O2 -fsanitize=fuzzer-no-link -fno-sanitize-coverage=trace-cmp'
+	@set -e; for target in $(FUZZERS); do \
+	  mkdir -p build-fuzz/corpus/$$target; \
+	  build-fuzz/fuzz-$$target -runs=$(RUNS) -max_len=400 -timeout=10 -detect_leaks=0 -entropic=0 -print_final_stats=1 \
+	    -dict=spec/fuzz/$$target.dict -artifact_prefix=build-fuzz/$$target- \
+	    build-fuzz/corpus/$$target spec/fuzz/corpus/$$target; \
+	done
+
 check: deps ## formatting, luacheck, and that includes go down the floors
 	clang-format --dry-run --Werror host/*/*.[ch]
 	luacheck --quiet lua scripts spec
@@ -106,9 +125,9 @@ deps: ## install the Debian packages that are missing
 	@.ci/deps $(PACKAGES)
 
 clean: ## remove what was built
-	rm -rf build build-asan build-tsan build-scarce
+	rm -rf build build-asan build-tsan build-scarce build-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan tsan scarce check install deps clean help
+.PHONY: all tools run test asan tsan scarce fuzz check install deps clean help

@@ -6,34 +6,36 @@
 --   wrk -t 1 -c 64 -d 5 http://127.0.0.1:8080/
 local http = require("moonport.http")
 
-local Hello = {
-  timeout = 60, -- seconds; a client that says nothing for longer is let go
-  max_line = "8K", -- of a request line or a header
-}
+local Hello = {}
 
 ---@param req http.Request
+---@param count integer bytes of its body
 ---@return integer status
 ---@return string body
 ---@return string? extra header lines
-local function answer(req)
+local function answer(req, count)
   if req.method == "GET" or req.method == "HEAD" then
     return 200, "Hello, world!\n"
   elseif req.method == "POST" then
-    return 200, "Thank you for " .. req.length .. " bytes.\n"
+    return 200, "Thank you for " .. count .. " bytes.\n"
   end
   return 405, "GET, HEAD and POST are understood.\n", "Allow: GET, HEAD, POST\r\n"
 end
 
 function Hello:handle()
-  local rfile, wfile = self.rfile, self.wfile
+  local reader = http.reader(self)
   repeat
-    local req, why, status = http.read(rfile)
-    if status then
-      http.reply(wfile, nil, status, why .. "\n")
-    elseif req and http.skip_body(req, rfile, wfile) then
-      http.reply(wfile, req, answer(req))
+    local count
+    local req, why, status = reader:read()
+    if req then
+      count, why, status = reader:skip(req)
     end
-  until not req or not req.keep_alive
+    if count then
+      http.reply(self.wfile, req, answer(req, count))
+    elseif status then
+      http.reply(self.wfile, nil, status, why .. "\n")
+    end
+  until not count or not req.keep_alive
 end
 
 return Hello

@@ -29,6 +29,8 @@ describe("bad input:", function()
     complains({}, 100, "a command is missing", "moonport --help")
     complains({ "sevre", UPPER }, 100, "unknown command sevre", "did you mean moonport serve?")
     complains({ "chek", UPPER }, 100, "did you mean moonport check?")
+    complains({ "mok", UPPER }, 100, "did you mean moonport mock?")
+    complains({ "mock" }, 100, "the script is missing", "moonport mock SCRIPT")
     complains({ "serve" }, 100, "the script is missing", "moonport serve SCRIPT")
     complains({ "try" }, 100, "the script is missing", "moonport try SCRIPT")
     complains({ "try", UPPER, UPPER }, 100, "one script, not 2")
@@ -37,7 +39,8 @@ describe("bad input:", function()
   it("an unknown option, with the nearest that there is", function()
     for wrong, right in pairs { ["--lisen=tcp://127.0.0.1:0"] = "--listen", ["--mixn=async"] = "--mixin",
       ["--opton"] = "--option", ["--redy-file"] = "--ready-file", ["--loglevel=info"] = "--log-level",
-      ["--versoin"] = "--version" } do
+      ["--versoin"] = "--version", ["--admni=none"] = "--admin", ["--jornal=1M"] = "--journal",
+      ["--admin-tokenfile=x"] = "--admin-token-file", ["--alow-script-upload"] = "--allow-script-upload" } do
       complains({ "serve", UPPER, wrong }, 100, "unknown option " .. wrong:match("^[^=]+"),
         "did you mean " .. right .. "?")
     end
@@ -46,7 +49,7 @@ describe("bad input:", function()
 
   it("an option without its value, or with one too many", function()
     for _, option in ipairs { "--listen", "-l", "--mixin", "-m", "--option", "-o", "--ready-file", "--log-level",
-      "--log-format" } do
+      "--log-format", "--admin", "--admin-token-file", "--admin-host", "--journal" } do
       complains({ "serve", UPPER, option }, 100, option, "needs a value")
     end
     complains({ "serve", UPPER, "--exit-with-parent=yes" }, 100, "--exit-with-parent", "takes no value")

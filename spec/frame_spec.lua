@@ -184,6 +184,7 @@ describe("moonport.frame", function()
     refused(">s8", ("\255"):rep(8), 'frame too long: more than 1048576 bytes (pack ">s8")')
     refused("<s16", ("\255"):rep(16), 'frame too long: more than 1048576 bytes (pack "<s16")')
     refused(">I1 s8", ("\1"):rep(9), 'frame too long: more than 1048576 bytes (pack ">I1 s8")')
+    refused(">B s8", "\1\127" .. ("\255"):rep(7), 'frame too long: more than 1048576 bytes (pack ">B s8")')
     refused("z", ("x"):rep(65536), 'frame too long: more than 1048576 bytes (pack "z")')
     refused({ length = { format = ">I8" } }, ("\255"):rep(8),
       'frame too long: more than 1048576 bytes (length ">I8")')

@@ -88,7 +88,9 @@ local http = {
     "HTTP/1.1 100 Continue\r\n\r\n" .. reply("200 OK", "Thank you for 5 bytes.\n") },
   { "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", reply("200 OK", "Thank you for 0 bytes.\n") },
   { ("GET / HTTP/1.1\r\nHost: a\r\n\r\n"):rep(10), HELLO:rep(10) },
-  { "\r\n\r\nGET / HTTP/1.1\nHost: a\n\n", HELLO },
+  { "\r\n\r\nGET http://a/x HTTP/1.1\r\nHost: a\r\n\r\n", HELLO },
+  { "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n3;a=\"b\";c\r\nabc\r\nA\r\n0123456789\r\n"
+    .. "00\r\nX-Sum: 1\r\n\r\n", reply("200 OK", "Thank you for 13 bytes.\n") },
   { "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n",
     reply("405 Method Not Allowed", "GET, HEAD and POST are understood.\n", "Allow: GET, HEAD, POST\r\n") },
   { "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n",
@@ -128,9 +130,11 @@ local cases = {
   { "scripts/http_hello.lua", "requests", http },
   { "scripts/http_hello.lua", "a request without a Host",
     refusal("GET / HTTP/1.1\r\n\r\n", "400 Bad Request", "one Host is needed") },
-  { "scripts/http_hello.lua", "a chunked request",
-    refusal("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "501 Not Implemented",
-      "no transfer codings here") },
+  { "scripts/http_hello.lua", "a compressed request",
+    refusal("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "501 Not Implemented",
+      "no transfer coding but chunked is known here") },
+  { "scripts/http_hello.lua", "a line without CR",
+    refusal("GET / HTTP/1.1\nHost: a\n\n", "400 Bad Request", "a line must end in CR LF") },
   { "scripts/http_hello.lua", "nonsense", refusal("nonsense\r\n", "400 Bad Request", "malformed request line") },
 }
 

@@ -453,7 +453,7 @@ journal_kind_of(const char *name, size_t n)
 	int i = 0;
 
 	while (i < JOURNAL_KINDS &&
-	       (strncmp(kind_names[i], name, n) != 0 || kind_names[i][n] != 0))
+	       (strlen(kind_names[i]) != n || memcmp(kind_names[i], name, n) != 0))
 		i++;
 	return (enum journal_kind)i;
 }

@@ -8,7 +8,7 @@
  * The caller owns the journal, and what it passes in, which is copied.  What a record
  * points to is the journal's, valid until the next call that adds or clears.  Sizes are
  * bytes, times nanoseconds since 1970, sequence numbers and connections are numbered from
- * 1.  One thread.  Knows no Lua: see bind/ljournal.h. */
+ * 1.  One thread.  Knows no Lua: see bind/diary.h. */
 #ifndef HOST_BASE_JOURNAL_H
 #define HOST_BASE_JOURNAL_H
 

@@ -12,10 +12,29 @@
 
 static const char META[] = "moonport.datagram_socket";
 
+struct object {
+	struct list link;           /* in the port's */
+	struct datagram_port *port; /* NULL: it has gone */
+};
+
 static struct datagram_port *
 check(lua_State *L)
 {
-	return *(struct datagram_port **)luaL_checkudata(L, 1, META);
+	const struct object *o = luaL_checkudata(L, 1, META);
+
+	if (!o->port)
+		luaL_error(L, "the server is closed");
+	return o->port;
+}
+
+static int
+datagram_gc(lua_State *L)
+{
+	struct object *o = luaL_checkudata(L, 1, META);
+
+	list_remove(&o->link);
+	o->port = NULL;
+	return 0;
 }
 
 int
@@ -156,14 +175,27 @@ open_datagram(lua_State *L)
 	lua_setfield(L, -2, "__index");
 	lua_pushcfunction(L, datagram_tostring);
 	lua_setfield(L, -2, "__tostring");
+	lua_pushcfunction(L, datagram_gc);
+	lua_setfield(L, -2, "__gc");
 	lua_pop(L, 1);
 }
 
 void
 datagram_push(lua_State *L, struct datagram_port *port)
 {
-	struct datagram_port **p = lua_newuserdatauv(L, sizeof(struct datagram_port *), 1);
+	struct object *o = lua_newuserdatauv(L, sizeof(*o), 1);
 
-	*p = port;
+	o->port = port;
+	list_append(&port->objects, &o->link);
 	luaL_setmetatable(L, META);
+}
+
+void
+datagram_vanish(struct datagram_port *port)
+{
+	while (!list_empty(&port->objects)) {
+		struct object *o = LIST_ENTRY(port->objects.next, struct object, link);
+		list_remove(&o->link);
+		o->port = NULL;
+	}
 }

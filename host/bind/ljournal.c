@@ -1,142 +1,15 @@
 #include "bind/ljournal.h"
 
 #include "base/clock.h"
-#include "base/journal.h"
+#include "bind/diary.h"
 #include "bind/lhandle.h"
 #include "bind/stream.h"
 #include "script/task.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-struct ljournal {
-	struct journal *journal;
-	struct loop *loop;
-	int64_t turn, time; /* loop_now() when the wall clock was read; and what it said */
-	struct list waiters;
-	struct journal_listener listener; /* listens while somebody waits */
-	struct loop_task wake;            /* has been deferred, if it is linked */
-};
-
-/* On the stack of a task that waits. */
-struct waiter {
-	struct list link;
-	struct task *task;
-	int64_t deadline;
-};
-
-/* In the next turn of the loop, however much is added in this one. */
-static void
-on_heard(struct journal_listener *l)
-{
-	struct ljournal *lj = LIST_ENTRY(l, struct ljournal, listener);
-
-	if (list_empty(&lj->wake.link))
-		loop_defer(lj->loop, &lj->wake);
-}
-
-static void
-on_wake(struct loop_task *t)
-{
-	struct ljournal *lj = LIST_ENTRY(t, struct ljournal, wake);
-	struct list batch;
-
-	list_take(&batch, &lj->waiters);
-	while (!list_empty(&batch)) {
-		struct waiter *w = LIST_ENTRY(batch.next, struct waiter, link);
-		list_remove(&w->link);
-		task_wake(w->task);
-	}
-}
-
-struct journal *
-ljournal_get(const struct io *io)
-{
-	return io->journal ? io->journal->journal : NULL;
-}
-
-struct journal *
-ljournal_make(struct io *io)
-{
-	struct ljournal *lj;
-
-	if (io->journal || !io->journals)
-		return ljournal_get(io);
-	lj = calloc(1, sizeof(*lj));
-	if (!lj)
-		return NULL;
-	lj->journal = journal_new();
-	if (!lj->journal) {
-		free(lj);
-		return NULL;
-	}
-	lj->loop = io->sched->loop;
-	lj->turn = -1;
-	list_init(&lj->waiters);
-	list_init(&lj->listener.link);
-	list_init(&lj->wake.link);
-	lj->listener.heard = on_heard;
-	lj->wake.run = on_wake;
-	io->journal = lj;
-	return lj->journal;
-}
-
-void
-ljournal_close(struct io *io)
-{
-	struct ljournal *lj = io->journal;
-
-	io->journal = NULL;
-	io->journals = false;
-	if (!lj)
-		return;
-	list_remove(&lj->wake.link);
-	journal_free(lj->journal);
-	free(lj);
-}
-
-void
-ljournal_reborn(struct io *io)
-{
-	struct ljournal *lj = io->journal;
-
-	if (!lj)
-		return;
-	list_init(&lj->waiters);
-	journal_unlisten(&lj->listener);
-	list_remove(&lj->wake.link);
-	lj->turn = -1;
-}
-
-/* The wall clock, read once each turn of the loop. */
-static int64_t
-time_of(struct ljournal *lj)
-{
-	int64_t turn = loop_now(lj->loop);
-	struct timespec t;
-
-	if (turn != lj->turn) {
-		lj->turn = turn;
-		clock_gettime(CLOCK_REALTIME, &t);
-		lj->time = (int64_t)t.tv_sec * CLOCK_SECOND + t.tv_nsec;
-	}
-	return lj->time;
-}
-
-uint64_t
-ljournal_add(struct io *io, const struct journal_record *r)
-{
-	struct journal_record copy = *r;
-
-	if (!io->journal)
-		return 0;
-	copy.time = time_of(io->journal);
-	return journal_add(io->journal->journal, &copy);
-}
-
-static struct ljournal *
+static struct diary *
 check_here(lua_State *L)
 {
 	struct sched *s = sched_of(L);
@@ -146,9 +19,9 @@ check_here(lua_State *L)
 		luaL_error(L,
 			   "moonport.journal: there is no journal here, where requests do "
 			   "not run on the host's own thread; mocks run under async");
-	if (!io->journal && !ljournal_make(io))
+	if (!io->diary && !diary_make(io))
 		luaL_error(L, "not enough memory");
-	return io->journal;
+	return io->diary;
 }
 
 static struct journal *
@@ -195,8 +68,8 @@ take_conn(lua_State *L, int idx, struct journal_record *r)
 static int
 journal_l_open(lua_State *L)
 {
-	struct ljournal *lj = check_here(L);
-	struct journal_record r = {.time = time_of(lj)};
+	struct diary *d = check_here(L);
+	struct journal_record r = {.time = diary_time(d)};
 	const struct handle *h = NULL;
 	uint64_t nth;
 
@@ -207,7 +80,7 @@ journal_l_open(lua_State *L)
 	luaL_checkstring(L, 2);
 	take_server(L, 2, &r);
 	r.data = luaL_optlstring(L, 3, "", &r.data_len);
-	r.conn = journal_open(lj->journal, &r, &nth);
+	r.conn = journal_open(d->journal, &r, &nth);
 	if (nth == 0)
 		return luaL_error(L, "not enough memory");
 	if (h && handle_peek(L))
@@ -221,10 +94,10 @@ journal_l_open(lua_State *L)
 static int
 journal_l_add(lua_State *L)
 {
-	struct ljournal *lj = check_here(L);
+	struct diary *d = check_here(L);
 	size_t n;
 	const char *kind = luaL_checklstring(L, 1, &n);
-	struct journal_record r = {.time = time_of(lj), .kind = journal_kind_of(kind, n)};
+	struct journal_record r = {.time = diary_time(d), .kind = journal_kind_of(kind, n)};
 
 	if (r.kind == JOURNAL_KINDS)
 		return no_such_kind(L, 1, kind);
@@ -232,7 +105,7 @@ journal_l_add(lua_State *L)
 	take_conn(L, 3, &r);
 	r.data = luaL_optlstring(L, 4, "", &r.data_len);
 	r.detail = luaL_optlstring(L, 5, NULL, &r.detail_len);
-	lua_pushinteger(L, (lua_Integer)journal_add(lj->journal, &r));
+	lua_pushinteger(L, (lua_Integer)journal_add(d->journal, &r));
 	return 1;
 }
 
@@ -240,13 +113,13 @@ journal_l_add(lua_State *L)
 static int
 journal_l_fail(lua_State *L)
 {
-	struct ljournal *lj = check_here(L);
-	struct journal_record r = {.time = time_of(lj), .kind = JOURNAL_FAILED};
+	struct diary *d = check_here(L);
+	struct journal_record r = {.time = diary_time(d), .kind = JOURNAL_FAILED};
 
 	take_server(L, 1, &r);
 	take_conn(L, 2, &r);
 	r.data = luaL_checklstring(L, 3, &r.data_len);
-	lua_pushinteger(L, (lua_Integer)journal_add(lj->journal, &r));
+	lua_pushinteger(L, (lua_Integer)journal_add(d->journal, &r));
 	return 1;
 }
 
@@ -356,7 +229,7 @@ journal_l_next(lua_State *L)
 static void
 detach(void *arg)
 {
-	list_remove(&((struct waiter *)arg)->link);
+	list_remove(&((struct diary_waiter *)arg)->link);
 }
 
 enum { AFTER = 1, WAITER };
@@ -364,12 +237,10 @@ enum { AFTER = 1, WAITER };
 static int wait_k(lua_State *L, int status, lua_KContext ctx);
 
 static int
-park(lua_State *L, struct ljournal *lj, struct waiter *w)
+park(lua_State *L, struct diary *d, struct diary_waiter *w)
 {
 	w->task = task_current(L);
-	list_append(&lj->waiters, &w->link);
-	if (list_empty(&lj->listener.link))
-		journal_listen(lj->journal, &lj->listener);
+	diary_wait(d, w);
 	return task_park(L, w->deadline, detach, w, 0, wait_k);
 }
 
@@ -377,12 +248,12 @@ static int
 wait_k(lua_State *L, int status, lua_KContext ctx)
 {
 	bool late = task_woke(L) < 0;
-	struct ljournal *lj = check_here(L);
-	bool has = journal_has(lj->journal, check_after(L, AFTER));
+	struct diary *d = check_here(L);
+	bool has = journal_has(d->journal, check_after(L, AFTER));
 
 	(void)status, (void)ctx;
 	if (!has && !late) /* it was cleared meanwhile */
-		return park(L, lj, lua_touserdata(L, WAITER));
+		return park(L, d, lua_touserdata(L, WAITER));
 	lua_pushboolean(L, has);
 	return 1;
 }
@@ -391,10 +262,10 @@ wait_k(lua_State *L, int status, lua_KContext ctx)
 static int
 journal_l_wait(lua_State *L)
 {
-	struct ljournal *lj = check_here(L);
-	bool has = journal_has(lj->journal, check_after(L, AFTER));
+	struct diary *d = check_here(L);
+	bool has = journal_has(d->journal, check_after(L, AFTER));
 	int64_t ns = arg_seconds(L, 2), now = clock_now();
-	struct waiter *w;
+	struct diary_waiter *w;
 
 	if (has || ns == 0) {
 		lua_pushboolean(L, has);
@@ -404,7 +275,7 @@ journal_l_wait(lua_State *L)
 	w = lua_newuserdatauv(L, sizeof(*w), 0);
 	list_init(&w->link);
 	w->deadline = ns < CLOCK_NEVER - now ? now + ns : CLOCK_NEVER;
-	return park(L, lj, w);
+	return park(L, d, w);
 }
 
 /* journal.last() -> the newest number; 0: none was given yet */

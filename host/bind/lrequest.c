@@ -152,6 +152,8 @@ request_send(lua_State *L)
 	struct stream *s = handle_self(L);
 
 	luaL_checkstring(L, 2);
+	if (s->pushing)
+		stream_let_pushed(s);
 	return send_from(L, s, 0, 0);
 }
 
@@ -162,6 +164,8 @@ request_sendall(lua_State *L)
 	struct stream *s = handle_self(L);
 
 	luaL_checkstring(L, 2);
+	if (s->pushing)
+		stream_let_pushed(s);
 	return send_from(L, s, 0, 1);
 }
 
@@ -281,6 +285,8 @@ static int close_k(lua_State *L, int status, lua_KContext ctx);
 static int
 close_when_sent(lua_State *L, struct stream *s)
 {
+	if (s->pushing)
+		stream_let_pushed(s);
 	stream_flush(s);
 	if (!s->error && !s->abortive && buf_len(&s->out) > 0)
 		return stream_park_out(L, s, 0, close_k);

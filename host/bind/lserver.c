@@ -6,10 +6,29 @@
 
 static const char META[] = "moonport.server";
 
+struct object {
+	struct list link;         /* in the view's */
+	struct server_view *view; /* NULL: it has gone */
+};
+
 static struct server_view *
 check(lua_State *L)
 {
-	return *(struct server_view **)luaL_checkudata(L, 1, META);
+	const struct object *o = luaL_checkudata(L, 1, META);
+
+	if (!o->view)
+		luaL_error(L, "the server is closed");
+	return o->view;
+}
+
+static int
+server_gc(lua_State *L)
+{
+	struct object *o = luaL_checkudata(L, 1, META);
+
+	list_remove(&o->link);
+	o->view = NULL;
+	return 0;
 }
 
 /* server:shutdown(): stop accepting, let requests end, within drain_timeout. */
@@ -112,6 +131,7 @@ open_server(lua_State *L)
 					   {NULL, NULL}};
 	static const luaL_Reg meta[] = {{"__index", server_index},
 					{"__newindex", server_newindex},
+					{"__gc", server_gc},
 					{"__tostring", server_tostring},
 					{NULL, NULL}};
 
@@ -125,10 +145,21 @@ open_server(lua_State *L)
 void
 server_push(lua_State *L, struct server_view *v)
 {
-	struct server_view **p = lua_newuserdatauv(L, sizeof(struct server_view *), 1);
+	struct object *o = lua_newuserdatauv(L, sizeof(*o), 1);
 
-	*p = v;
+	o->view = v;
+	list_append(&v->objects, &o->link);
+	luaL_setmetatable(L, META);
 	lua_newtable(L);
 	lua_setiuservalue(L, -2, 1);
-	luaL_setmetatable(L, META);
+}
+
+void
+server_vanish(struct server_view *v)
+{
+	while (!list_empty(&v->objects)) {
+		struct object *o = LIST_ENTRY(v->objects.next, struct object, link);
+		list_remove(&o->link);
+		o->view = NULL;
+	}
 }

@@ -1,15 +1,18 @@
 /* lserver.h - what a handler sees as self.server.
  *
- * The server floor fills the struct in and owns it; it outlives the state. */
+ * The server floor fills the struct in and owns it.  Objects that outlive it raise: see
+ * server_vanish(). */
 #ifndef HOST_BIND_LSERVER_H
 #define HOST_BIND_LSERVER_H
 
+#include "base/list.h"
 #include "net/addr.h"
 
 #include <lua.h>
 #include <stdbool.h>
 
 struct server_view {
+	struct list objects;    /* that stand for it; to be set up by list_init() */
 	const char *name;       /* of the server in the ready line */
 	const char *class_name; /* "AsyncTCPServer" */
 	struct addr addr;
@@ -28,5 +31,8 @@ struct server_view {
 
 /* Pushes the object for v. */
 void server_push(lua_State *L, struct server_view *v);
+
+/* The server is about to be freed: what stands for it in Lua states says so from now on. */
+void server_vanish(struct server_view *v);
 
 #endif

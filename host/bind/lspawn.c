@@ -1,6 +1,7 @@
 #include "bind/lspawn.h"
 
 #include "bind/stream.h"
+#include "script/script.h"
 #include "script/slice.h"
 #include "script/state.h"
 #include "script/task.h"
@@ -24,20 +25,14 @@ course(lua_State *L)
 	return ran(L, lua_pcallk(L, lua_gettop(L) - 2, 0, 1, 0, ran), 0);
 }
 
-static int
-give_error(lua_State *L)
-{
-	(void)L;
-	return 1;
-}
-
-/* Its error is what the limit has to say. */
+/* What the limit has to say is told at once: its __close may have the task end that it is
+ * beside.  Nothing runs in its place. */
 static int
 overran(struct task *t, lua_State *L)
 {
-	lua_pushcfunction(L, give_error);
 	slice_push_error(L, t->co, t->cpu);
-	return 1;
+	t->sched->stray(t, L);
+	return -1;
 }
 
 static void
@@ -45,8 +40,10 @@ ended(struct task *t, int status)
 {
 	if (t->stream)
 		stream_forget(t->stream, t);
-	if ((status != LUA_OK || lua_gettop(t->co) > 0) && t->sched->stray)
-		t->sched->stray(t);
+	if (status == LUA_OK && lua_gettop(t->co) == 0)
+		return;
+	lua_xmove(t->co, t->script->state.L, 1);
+	t->sched->stray(t, t->script->state.L);
 }
 
 /* The task that is to have a companion; a finalizer runs in anybody's. */
@@ -71,11 +68,11 @@ moonport_spawn(lua_State *L)
 
 	luaL_checktype(L, 1, LUA_TFUNCTION);
 	c = task_new_beside(t);
-	if (!c)
-		return luaL_error(L, "not enough memory");
-	if (!lua_checkstack(c->co, n + 1)) {
-		task_kill(c);
-		return luaL_error(L, "not enough memory");
+	if (!c || !lua_checkstack(c->co, n + 1)) {
+		if (c)
+			task_kill(c);
+		lua_pushliteral(L, "not enough memory"); /* as Lua itself says it */
+		return lua_error(L);
 	}
 	c->ended = ended;
 	c->overran = overran;

@@ -93,6 +93,8 @@ wfile_write_args(lua_State *L, struct stream *s)
 			luaL_checkstring(L, i);
 	if (s->write_closed)
 		return luaL_error(L, "attempt to write to a closed wfile");
+	if (s->pushing)
+		stream_let_pushed(s);
 	return write_from(L, s, 0);
 }
 

@@ -1,7 +1,7 @@
 #include "bind/stream.h"
 
 #include "base/clock.h"
-#include "bind/ljournal.h"
+#include "bind/diary.h"
 #include "script/script.h"
 #include "script/task.h"
 
@@ -9,6 +9,7 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* Receives, and sends, of one task in a row before others get a turn. */
@@ -32,7 +33,8 @@ charge_of(size_t cap)
 static void
 charge(struct stream *s)
 {
-	size_t now = charge_of(s->in.cap) + charge_of(s->out.cap);
+	size_t now =
+	    charge_of(s->in.cap) + charge_of(s->out.cap) + charge_of(s->pushed.cap);
 
 	if (now == s->charged)
 		return;
@@ -92,7 +94,6 @@ static void
 task_ran(struct sched *sched)
 {
 	struct io *io = sched->io;
-
 	struct stream *s = io->gatherer;
 
 	if (io->borrower)
@@ -101,6 +102,9 @@ task_ran(struct sched *sched)
 		stream_flush(s);
 		notice_failure(s);
 	}
+	s = sched->current ? sched->current->stream : NULL;
+	if (s && s->pushing)
+		stream_let_pushed(s);
 }
 
 int
@@ -120,7 +124,7 @@ io_init(struct io *io, struct sched *sched, struct log *log)
 void
 io_free(struct io *io)
 {
-	ljournal_close(io);
+	diary_close(io);
 	lingers_drop(&io->lingers);
 	pool_free(&io->streams);
 	free(io->gather);
@@ -142,6 +146,7 @@ on_readable(struct loop_op *op)
 static void
 push_out(struct stream *s)
 {
+	uint32_t serial = s->serial;
 	struct task *t;
 	ssize_t n;
 
@@ -165,6 +170,8 @@ push_out(struct stream *s)
 	s->writer = NULL;
 	if (t)
 		task_wake(t);
+	if (s->serial == serial && s->pushing)
+		stream_let_pushed(s);
 }
 
 static void
@@ -290,7 +297,7 @@ io_reborn(struct io *io, struct stream *keep)
 	count_set(&io->bytes_in, 0);
 	count_set(&io->bytes_out, 0);
 	lingers_init(&io->lingers, io->sched->loop);
-	ljournal_reborn(io);
+	diary_reborn(io);
 	if (!keep || keep->fd.fd < 0)
 		return 0;
 	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);
@@ -329,6 +336,8 @@ stream_shut(struct stream *s)
 		linger_start(&s->io->lingers, loop_release_fd(&s->fd));
 	buf_free(&s->in);
 	buf_free(&s->out);
+	buf_free(&s->pushed);
+	s->pushing = false;
 	charge(s);
 	s->lent_len = 0;
 	s->scanned = 0;
@@ -568,6 +577,66 @@ stream_write(struct stream *s, const char *p, size_t n)
 	} else if (sent < 0 && sent != -EINPROGRESS)
 		s->error = (int)-sent;
 	return sent;
+}
+
+/* Whether some task is in the middle of a write: bytes from its own place come next. */
+static bool
+is_writing(const struct stream *s)
+{
+	return s->writer != NULL;
+}
+
+void
+stream_let_pushed(struct stream *s)
+{
+	struct buf b = s->pushed;
+
+	if (!s->pushing || is_writing(s))
+		return;
+	s->pushing = false;
+	s->pushed = (struct buf){0};
+	stream_flush(s);
+	if (s->error)
+		buf_free(&b);
+	else if (buf_len(&s->out) == 0)
+		s->out = b;
+	else if (!buf_put(&s->out, buf_data(&b), buf_len(&b)))
+		s->error = ENOMEM;
+	if (s->out.base != b.base)
+		buf_free(&b);
+	charge(s);
+	if (!s->error && !s->out_op.fd)
+		push_out(s);
+}
+
+int
+stream_push(struct stream *s, const char *p, size_t n)
+{
+	if (s->datagram || s->closed)
+		return -EPIPE;
+	if (s->error)
+		return -s->error;
+	if (stream_unsent(s) + buf_len(&s->pushed) + n > STREAM_PUSHED)
+		return -ENOBUFS;
+	if (n == 0)
+		return 0;
+	if (!keep(s, &s->pushed, p, n))
+		return -ENOMEM;
+	s->pushing = true;
+	stream_let_pushed(s);
+	return -s->error;
+}
+
+void
+stream_reset(struct stream *s)
+{
+	const struct linger at_once = {.l_onoff = 1};
+
+	if (s->fd.fd >= 0)
+		(void)setsockopt(s->fd.fd, SOL_SOCKET, SO_LINGER, &at_once,
+				 sizeof(at_once));
+	s->abortive = true;
+	stream_shut(s);
 }
 
 static int64_t

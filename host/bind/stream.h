@@ -25,7 +25,7 @@
 
 struct alloc;
 struct dgram_local;
-struct ljournal;
+struct diary;
 struct log;
 struct sched;
 struct task;
@@ -34,6 +34,7 @@ enum {
 	STREAM_GATHER = 64 * 1024,   /* small writes collected before one send */
 	STREAM_DIRECT = 4 * 1024,    /* a write of this size is sent from where it is */
 	STREAM_MAX_LINE = 64 * 1024, /* the longest line or delimited part, unless told */
+	STREAM_PUSHED = 16 << 20,    /* unsent bytes of stream_push(), and all others */
 	STREAM_SPARED = 256 * 1024,  /* a larger buffer counts as memory of the Lua state */
 };
 
@@ -50,10 +51,10 @@ struct io {
 	struct stream
 	    *borrower; /* whose unread bytes are in a receive buffer, not its own */
 	counter bytes_in, bytes_out;
-	struct stream *kept;      /* in a forked child: the only one that is its own */
-	struct lingers lingers;   /* connections closed here, not yet by the peer */
-	bool journals;            /* may have a journal: see ljournal.h */
-	struct ljournal *journal; /* NULL: none yet */
+	struct stream *kept;    /* in a forked child: the only one that is its own */
+	struct lingers lingers; /* connections closed here, not yet by the peer */
+	bool journals;          /* may have a journal: see diary.h */
+	struct diary *diary;    /* NULL: none yet */
 };
 
 enum stream_mode { STREAM_FULL, STREAM_LINE, STREAM_NO };
@@ -77,6 +78,7 @@ struct stream {
 	bool read_closed, write_closed; /* rfile:close(), wfile:close() */
 	bool lost;                      /* unread bytes were lost for want of memory */
 	bool abortive;                  /* closing sends a reset: so_linger is 0 */
+	bool pushing;                   /* `pushed` has bytes */
 
 	struct loop_fd fd;
 
@@ -86,8 +88,9 @@ struct stream {
 	size_t scanned; /* of the unread bytes, searched in vain */
 	int64_t active; /* when bytes last moved */
 
-	struct buf in;  /* received, not yet read */
-	struct buf out; /* written, not yet sent; a datagram's reply */
+	struct buf in;     /* received, not yet read */
+	struct buf out;    /* written, not yet sent; a datagram's reply */
+	struct buf pushed; /* by others, to go behind the write that is under way */
 
 	int64_t timeout;      /* of each operation, ns; CLOCK_NEVER: none */
 	uint32_t receive_max; /* rbufsize */
@@ -100,7 +103,7 @@ struct stream {
 	/* A datagram's sender, and the local address it wrote to; the request's. */
 	const struct addr *from;
 	const struct dgram_local *local;
-	uint64_t conn; /* its number in the journal (ljournal.h); 0: none */
+	uint64_t conn; /* its number in the journal (diary.h); 0: none */
 };
 
 /* Errors: -ENOMEM. */
@@ -160,6 +163,18 @@ void stream_replied(struct stream *s);
 
 /* Bytes written and not yet sent. */
 size_t stream_unsent(const struct stream *s);
+
+/* Puts bytes of others on a connection without waiting: the socket takes what it can, the
+ * rest follows as room appears.  They go behind a write that is under way, never into it.
+ * Errors: -EPIPE (it is closed, or no connection), -ENOBUFS (more than STREAM_PUSHED would
+ * be unsent), -ENOMEM, and those of sending; nothing was taken then. */
+int stream_push(struct stream *s, const char *p, size_t n);
+
+/* What was pushed goes before what is written now, unless that is under way. */
+void stream_let_pushed(struct stream *s);
+
+/* Ends a connection by a reset, whatever is unread or unsent. */
+void stream_reset(struct stream *s);
 
 /* Ends receiving and sending; what was not sent is lost.  The peer can still read all
  * that the kernel has: see linger.h. */

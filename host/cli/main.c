@@ -82,6 +82,7 @@ command(const struct options *o)
 		printf("moonport " MOONPORT_VERSION " (%s)\n", LUA_RELEASE);
 		break;
 	case COMMAND_SERVE:
+	case COMMAND_MOCK:
 		return serve_command(o, &log, lua_path);
 	case COMMAND_CHECK:
 		return check_command(o, &log, lua_path);

@@ -21,7 +21,12 @@ enum {
 	LOG_LEVEL,
 	SANDBOX,
 	STRICT,
-	WORKERS
+	WORKERS,
+	ADMIN,
+	ADMIN_TOKEN_FILE,
+	ADMIN_HOST,
+	ALLOW_SCRIPT_UPLOAD,
+	JOURNAL
 };
 
 static const struct option long_options[] = {
@@ -33,6 +38,11 @@ static const struct option long_options[] = {
     {"ready-file", required_argument, NULL, READY_FILE},
     {"exit-with-parent", no_argument, NULL, EXIT_WITH_PARENT},
     {"workers", required_argument, NULL, WORKERS},
+    {"admin", required_argument, NULL, ADMIN},
+    {"admin-token-file", required_argument, NULL, ADMIN_TOKEN_FILE},
+    {"admin-host", required_argument, NULL, ADMIN_HOST},
+    {"allow-script-upload", no_argument, NULL, ALLOW_SCRIPT_UPLOAD},
+    {"journal", required_argument, NULL, JOURNAL},
     {"log-format", required_argument, NULL, LOG_FORMAT},
     {"log-level", required_argument, NULL, LOG_LEVEL},
     {"sandbox", no_argument, NULL, SANDBOX},
@@ -42,7 +52,7 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static const char *const commands[] = {"serve", "check", "try"};
+static const char *const commands[] = {"serve", "mock", "check", "try"};
 
 static const char *
 nearest_option(const char *word)
@@ -206,6 +216,18 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return 0;
 	case WORKERS:
 		return set_workers(o, optarg, why, size);
+	case ADMIN:
+		return admin_choose(&o->admin, optarg, why, size);
+	case ADMIN_TOKEN_FILE:
+		o->admin.token_file = optarg;
+		return 0;
+	case ADMIN_HOST:
+		return admin_add_host(&o->admin, optarg, why, size);
+	case ALLOW_SCRIPT_UPLOAD:
+		o->admin.allow_script_upload = true;
+		return 0;
+	case JOURNAL:
+		return admin_journal(&o->journal, optarg, why, size);
 	case LOG_FORMAT:
 	case LOG_LEVEL:
 		return set_log(o, c, optarg, why, size);
@@ -286,10 +308,104 @@ take_command(struct options *o, const char *word, char *why, size_t size)
 	return -EINVAL;
 }
 
+/* What a command starts from, where that is not what `serve` does. */
+static void
+set_defaults(struct options *o)
+{
+	if (o->command != COMMAND_MOCK)
+		return;
+	o->common.attrs.drain_timeout = 0; /* nobody waits for a mock */
+	o->common.attrs.retire_timeout =
+	    0; /* a conversation ends on the code it began with */
+	o->ready_file = "-";
+	(void)admin_choose(&o->admin, "127.0.0.1:0", NULL, 0);
+}
+
+/* Who tries a handler, or has mocks, wants to see what they say, and what fails. */
+static enum log_level
+usual_level(enum command command)
+{
+	return command == COMMAND_TRY || command == COMMAND_MOCK ? LOG_WARN : LOG_INFO;
+}
+
+static int
+check_mocks(const struct options *o, char *why, size_t size)
+{
+	if (o->workers) {
+		snprintf(why, size,
+			 "--workers is not for moonport mock: stubs, state and the journal "
+			 "are one process's");
+		return -EINVAL;
+	}
+	for (int i = -1; i < o->nentries; i++) {
+		const struct entry *e = i < 0 ? &o->common : &o->entries[i];
+		if (e->listens.n > 0) {
+			snprintf(
+			    why, size,
+			    "--listen is not for moonport mock: the script says where, "
+			    "with mock.server{ \"tcp://127.0.0.1:0\" }");
+			return -EINVAL;
+		}
+		if (strcmp(e->policy->name, "async") != 0) {
+			snprintf(why, size,
+				 "--mixin %s is not for moonport mock: stubs, state and "
+				 "sequences are one Lua state's, so mocks are async",
+				 e->policy->name);
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+/* Whether the options fit the command. */
+static int
+check_command_line(struct options *o, char *why, size_t size)
+{
+	if (o->command == COMMAND_HELP) {
+		snprintf(why, size,
+			 "the command comes first: moonport serve SCRIPT [options], or "
+			 "moonport --help");
+		return -EINVAL;
+	}
+	if (o->nentries == 0) {
+		snprintf(why, size, "the script is missing: moonport %s SCRIPT",
+			 commands[o->command - COMMAND_SERVE]);
+		return -EINVAL;
+	}
+	if (o->command == COMMAND_TRY && o->nentries > 1) {
+		snprintf(why, size, "moonport try takes one script, not %d", o->nentries);
+		return -EINVAL;
+	}
+	if (o->admin.on && o->workers) {
+		snprintf(why, size,
+			 "--admin and --workers: the control API is one process's; serve "
+			 "without one of them");
+		return -EINVAL;
+	}
+	if (o->command == COMMAND_MOCK)
+		return check_mocks(o, why, size);
+	return o->command == COMMAND_SERVE ? share_listens(o, why, size) : 0;
+}
+
+static int
+take_all(struct options *o, int argc, char **argv, char *why, size_t size)
+{
+	int c, rc = 0;
+
+	opterr = 0;
+	optind = 1;
+	while (rc == 0 &&
+	       (c = getopt_long(argc, argv, "-:l:m:o:whV", long_options, NULL)) != -1)
+		rc = take_option(o, c, argv, why, size);
+	while (rc == 0 && optind < argc) /* behind "--" */
+		rc = add_script(o, argv[optind++], why, size);
+	return rc;
+}
+
 int
 options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 {
-	int c, rc = 0;
+	int rc;
 
 	*o = (struct options){.command = COMMAND_HELP, .log_level = (enum log_level)UNSET};
 	o->common.policy = policy_find("async");
@@ -311,92 +427,15 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 		argc--;
 		argv++;
 	}
-	opterr = 0;
-	optind = 1;
-	while (rc == 0 &&
-	       (c = getopt_long(argc, argv, "-:l:m:o:whV", long_options, NULL)) != -1)
-		rc = take_option(o, c, argv, why, size);
-	while (rc == 0 && optind < argc) /* behind "--" */
-		rc = add_script(o, argv[optind++], why, size);
-	if ((int)o->log_level ==
-	    UNSET) /* who tries a handler wants to see what it says, and what fails */
-		o->log_level = o->command == COMMAND_TRY ? LOG_WARN : LOG_INFO;
-	if (rc < 0 || o->asked)
-		return rc;
-	if (o->command == COMMAND_HELP) {
-		snprintf(why, size,
-			 "the command comes first: moonport serve SCRIPT [options], or "
-			 "moonport --help");
-		return -EINVAL;
-	}
-	if (o->nentries == 0) {
-		snprintf(why, size, "the script is missing: moonport %s SCRIPT",
-			 commands[o->command - COMMAND_SERVE]);
-		return -EINVAL;
-	}
-	if (o->command == COMMAND_TRY && o->nentries > 1) {
-		snprintf(why, size, "moonport try takes one script, not %d", o->nentries);
-		return -EINVAL;
-	}
-	return o->command == COMMAND_SERVE ? share_listens(o, why, size) : 0;
+	set_defaults(o);
+	rc = take_all(o, argc, argv, why, size);
+	if ((int)o->log_level == UNSET)
+		o->log_level = usual_level(o->command);
+	return rc < 0 || o->asked ? rc : check_command_line(o, why, size);
 }
 
 void
 options_free(struct options *o)
 {
 	free(o->entries);
-}
-
-void
-options_help(void)
-{
-	const char *name, *about;
-
-	fputs(
-	    "usage: moonport serve SCRIPT... [options]   run handlers\n"
-	    "       moonport check SCRIPT... [options]   load and validate, run nothing\n"
-	    "       moonport try SCRIPT [options]        one request on standard input and "
-	    "output\n"
-	    "\n"
-	    "  -l, --listen URL        where to listen; repeatable (tcp://127.0.0.1:9999)\n"
-	    "                          tcp://HOST:PORT udp://HOST:PORT unix://PATH "
-	    "unixgram://PATH;\n"
-	    "                          port 0 picks a free one, unix://@NAME is abstract\n"
-	    "  -m, --mixin NAME        how requests run: async, threading, forking, or "
-	    "sync:\n"
-	    "                          one at a time (async)\n"
-	    "  -o, --option NAME=VALUE any attribute below\n"
-	    "  -w, --watch             reload when a script or a module of its folder "
-	    "changes\n"
-	    "      --workers N         N processes that share the listeners; one that dies "
-	    "is replaced\n"
-	    "      --drain-timeout S   as --option drain_timeout=S\n"
-	    "      --ready-file PATH   write one JSON line when every listener accepts; - "
-	    "is stdout\n"
-	    "      --exit-with-parent  stop when standard input reaches its end\n"
-	    "      --log-format FORMAT text or json (text)\n"
-	    "      --log-level LEVEL   debug, info, warn or error (info)\n"
-	    "      --sandbox           no script runs programs, loads C libraries or opens "
-	    "files\n"
-	    "                          outside its folder\n"
-	    "      --strict            refuse scripts and modules that other users could "
-	    "have\n"
-	    "                          changed\n"
-	    "      --version, --help\n"
-	    "\n"
-	    "An option before the first script is for all scripts, one behind a script for "
-	    "it alone.\n"
-	    "Times are seconds; sizes are bytes and take K, M, G.\n"
-	    "\n"
-	    "attributes, for --option or in a handler's `server` table:\n",
-	    stdout);
-	for (size_t i = 0; (name = attrs_name(i, &about)); i++)
-		printf("  %-24s %s\n", name, about);
-	fputs("\n"
-	      "signals: TERM, INT drain, a second one stops at once; HUP reloads; USR1 "
-	      "logs every request\n"
-	      "exit codes: 0 done, 1 a tried request failed, 100 wrong usage or a script "
-	      "with an error,\n"
-	      "            111 the system said no\n",
-	      stdout);
 }

@@ -6,6 +6,7 @@
 #define HOST_CLI_OPTIONS_H
 
 #include "base/log.h"
+#include "cli/admin.h"
 #include "net/addr.h"
 #include "server/attrs.h"
 
@@ -16,7 +17,14 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 
 enum { MAX_SCRIPTS = 64, MAX_LISTENS = 64 };
 
-enum command { COMMAND_HELP, COMMAND_VERSION, COMMAND_SERVE, COMMAND_CHECK, COMMAND_TRY };
+enum command {
+	COMMAND_HELP,
+	COMMAND_VERSION,
+	COMMAND_SERVE,
+	COMMAND_MOCK,
+	COMMAND_CHECK,
+	COMMAND_TRY
+};
 
 struct listen_list {
 	struct url urls[MAX_LISTENS];
@@ -42,6 +50,8 @@ struct options {
 	bool sandbox, strict; /* for all scripts */
 	bool watch;           /* reload when a script or one of its modules changes */
 	int workers;          /* 0: the program serves by itself */
+	struct admin_choice admin;
+	int64_t journal; /* the most bytes that the journal takes; 0: its default */
 	enum log_format log_format;
 	enum log_level log_level;
 };

@@ -84,6 +84,32 @@ write_file(const char *path, const struct buf *b)
 	return rc;
 }
 
+static void
+put_admin(struct line *t, const struct server *s)
+{
+	char text[ADDR_TEXT];
+
+	addr_text(&s->site.view.addr, text, sizeof(text));
+	line_put(t, ",\"admin\":\"http://");
+	line_put(t, text);
+	line_put(t, "\"");
+}
+
+static void
+put_servers(struct line *t, const struct host *h)
+{
+	const char *comma = "";
+
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		const struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s == h->admin)
+			continue;
+		line_put(t, comma);
+		put_server(t, s);
+		comma = ",";
+	}
+}
+
 int
 ready_write(struct host *h, const char *path)
 {
@@ -94,12 +120,10 @@ ready_write(struct host *h, const char *path)
 	line_put(&t, "{\"event\":\"ready\",\"pid\":");
 	snprintf(pid, sizeof(pid), "%ld", (long)getpid());
 	line_put(&t, pid);
+	if (h->admin)
+		put_admin(&t, h->admin);
 	line_put(&t, ",\"servers\":{");
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		if (l != h->servers.next)
-			line_put(&t, ",");
-		put_server(&t, LIST_ENTRY(l, struct server, link));
-	}
+	put_servers(&t, h);
 	line_put(&t, "}}\n");
 	if (t.lost)
 		rc = -ENOMEM;
@@ -147,6 +171,8 @@ ready_greet(struct host *h)
 	printf("moonport " MOONPORT_VERSION "\n");
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		const struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s == h->admin)
+			continue;
 		addr_url(&s->site.view.addr, s->site.view.transport, url, sizeof(url));
 		printf("  %s listens on %s (%s)\n    talk to it:  ", s->site.view.name, url,
 		       s->class_name);

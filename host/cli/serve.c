@@ -1,10 +1,14 @@
 #include "cli/serve.h"
 
+#include "cli/mock.h"
 #include "cli/options.h"
+#include "cli/parent.h"
 #include "cli/ready.h"
 #include "cli/watching.h"
 #include "loop/signals.h"
 #include "script/script.h"
+#include "server/admin.h"
+#include "server/control.h"
 #include "server/host.h"
 #include "server/master.h"
 #include "server/server.h"
@@ -12,6 +16,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -21,9 +26,10 @@ struct serving {
 	struct host host;
 	struct master *master; /* NULL: no workers */
 	struct signals signals;
-	struct loop_fd parent; /* standard input, for --exit-with-parent */
-	struct loop_op parent_op;
+	struct parent parent;      /* --exit-with-parent */
 	struct watching *watching; /* NULL: not asked for */
+	struct control control;
+	char *token; /* of the control API, or NULL */
 };
 
 int
@@ -84,29 +90,9 @@ on_signal(void *arg, int signo)
 }
 
 static void
-on_parent(struct loop_op *op)
+on_parent_gone(struct parent *p)
 {
-	struct serving *sv = LIST_ENTRY(op, struct serving, parent_op);
-	char junk[4096];
-	ssize_t n = read(sv->parent.fd, junk, sizeof(junk));
-
-	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))) {
-		sv->parent.readable = false;
-		loop_poll(&sv->parent, op, false);
-		return;
-	}
-	drain(sv);
-}
-
-/* A standard input that cannot be waited for, such as /dev/null, is at its end. */
-static void
-watch_parent(struct serving *sv)
-{
-	sv->parent_op.done = on_parent;
-	if (loop_add(sv->host.engine.loop, &sv->parent, STDIN_FILENO, 0) < 0)
-		drain(sv);
-	else
-		loop_poll(&sv->parent, &sv->parent_op, false);
+	drain(LIST_ENTRY(p, struct serving, parent));
 }
 
 /* As many descriptors as the system allows; scripts' own limits come from attributes. */
@@ -167,7 +153,7 @@ log_stopped(struct serving *sv)
 }
 
 static int
-add_all(struct host *h, const struct options *o, char *why, size_t size)
+add_scripts(struct host *h, const struct options *o, char *why, size_t size)
 {
 	struct server *s;
 	int rc;
@@ -182,6 +168,34 @@ add_all(struct host *h, const struct options *o, char *why, size_t size)
 		}
 	}
 	return 0;
+}
+
+/* The control API, if it is asked for. */
+static int
+add_admin(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	const struct admin_choice *a = &o->admin;
+	struct control_options c = {.hosts = a->hosts,
+				    .nhosts = (size_t)a->nhosts,
+				    .allow_script_upload = a->allow_script_upload};
+	int rc = admin_read_token(a, &sv->token, why, size);
+
+	c.token = sv->token;
+	if (rc < 0 || !a->on)
+		return rc;
+	return admin_open(&sv->host, &sv->control, &c, &o->common.attrs, &a->url, why,
+			  size);
+}
+
+static int
+add_all(struct serving *sv, const struct options *o, char *why, size_t size)
+{
+	int rc = add_admin(sv, o, why, size);
+
+	if (rc < 0)
+		return rc;
+	return o->command == COMMAND_MOCK ? mock_add_all(&sv->host, o, why, size)
+					  : add_scripts(&sv->host, o, why, size);
 }
 
 static void
@@ -242,7 +256,7 @@ announce(struct serving *sv, const struct options *o, char *why, size_t size)
 	if (rc < 0)
 		return rc;
 	if (o->exit_with_parent)
-		watch_parent(sv);
+		parent_watch(&sv->parent, sv->host.engine.loop, on_parent_gone);
 	return 0;
 }
 
@@ -250,7 +264,7 @@ static void
 finish(struct serving *sv)
 {
 	stop_watching(sv);
-	loop_release_fd(&sv->parent);
+	parent_forget(&sv->parent);
 	signals_close(&sv->signals);
 	log_stopped(sv);
 }
@@ -290,6 +304,7 @@ serve_by_workers(struct serving *sv, const struct options *o, char *why, size_t 
 		rc = master_run(&m);
 	if (rc == MASTER_FORKED) {
 		sv->signals.pipe.fd = -1; /* the master's */
+		parent_reborn(&sv->parent);
 		sv->host.reloaded = NULL;
 		watching_forget(sv->watching);
 		sv->watching = NULL;
@@ -304,10 +319,11 @@ serve_by_workers(struct serving *sv, const struct options *o, char *why, size_t 
 int
 serve_command(const struct options *o, struct log *log, const char *lua_path)
 {
-	struct serving sv = {.parent = {.fd = -1}, .signals.pipe.fd = -1};
+	struct serving sv = {.signals.pipe.fd = -1};
 	char why[SCRIPT_ERROR];
-	int rc;
+	int rc, code = EXIT_DONE;
 
+	parent_init(&sv.parent);
 	raise_descriptor_limit();
 	signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how children end */
 	rc = host_init(&sv.host, log, lua_path);
@@ -315,15 +331,18 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 		return complain(rc, strerror(-rc));
 	sv.host.sandbox = o->sandbox;
 	sv.host.strict = o->strict;
-	rc = add_all(&sv.host, o, why, sizeof(why));
+	rc = add_all(&sv, o, why, sizeof(why));
 	if (rc == 0)
 		rc = o->workers ? serve_by_workers(&sv, o, why, sizeof(why))
 				: serve(&sv, o, why, sizeof(why));
 	if (sv.signals.pipe.fd >= 0) /* the start has failed */
 		signals_close(&sv.signals);
 	stop_watching(&sv);
+	if (rc == 0 && o->command == COMMAND_MOCK)
+		code = mock_verdict(&sv.host);
 	host_free(&sv.host);
+	free(sv.token);
 	if (sv.host.left_behind) /* nothing that they use may go away */
-		_exit(EXIT_DONE);
-	return rc < 0 ? complain(rc, why) : EXIT_DONE;
+		_exit(code);
+	return rc < 0 ? complain(rc, why) : code;
 }

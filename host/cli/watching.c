@@ -3,6 +3,7 @@
 #include "loop/watch.h"
 #include "script/script.h"
 #include "script/sources.h"
+#include "server/control.h"
 #include "server/host.h"
 #include "server/unit.h"
 
@@ -106,7 +107,8 @@ watching_begin(struct watching **out, struct host *h, char *why, size_t size)
 	if (g)
 		list_init(&g->looks);
 	for (struct list *l = h->units.next; rc == 0 && l != &h->units; l = l->next)
-		rc = add_unit(g, LIST_ENTRY(l, struct unit, link));
+		if (!control_owns(h, LIST_ENTRY(l, struct unit, link)))
+			rc = add_unit(g, LIST_ENTRY(l, struct unit, link));
 	if (rc < 0) {
 		snprintf(why, size, "cannot watch the scripts: out of memory");
 		watching_end(g);

@@ -6,6 +6,7 @@
 #include "base/pool.h"
 #include "bind/lmoonport.h"
 #include "bind/stream.h"
+#include "module/mocked.h"
 #include "module/serving.h"
 #include "module/start.h"
 #include "script/lerror.h"
@@ -112,18 +113,17 @@ tell_stray(lua_State *L)
 }
 
 static void
-stray(struct task *companion)
+stray(struct task *companion, lua_State *L)
 {
 	struct runner *r = companion->owner;
-	lua_State *co = companion->co, *L = companion->script->state.L;
 
-	if (lua_islightuserdata(co, -1)) { /* it has ended with the run */
-		lua_pop(co, 1);
+	if (lua_islightuserdata(L, -1)) { /* it has ended with the run */
+		lua_pop(L, 1);
 		return;
 	}
 	lua_pushcfunction(L, tell_stray);
 	lua_pushlightuserdata(L, &r->log);
-	lua_xmove(co, L, 1);
+	lua_rotate(L, -3, -1);
 	if (state_call(L, 2, 0) == LUA_OK)
 		return;
 	lua_pop(L, 1);
@@ -224,6 +224,30 @@ module_run(lua_State *L)
 	return lua_gettop(L) - base;
 }
 
+/* moonport.may_wait() -> whether this runs where it may: in run(), or in a request */
+static int
+module_may_wait(lua_State *L)
+{
+	const struct sched *s = sched_of(L);
+
+	lua_pushboolean(L, s && s->current);
+	return 1;
+}
+
+/* moonport.mock(...), whose Lua is loaded when it is first used. */
+static int
+module_mock(lua_State *L)
+{
+	int nargs = lua_gettop(L);
+
+	lua_getglobal(L, "require");
+	lua_pushliteral(L, "moonport.mocked");
+	lua_call(L, 1, 1);
+	lua_insert(L, 1);
+	lua_call(L, nargs, 1);
+	return 1;
+}
+
 __attribute__((visibility("default"))) int luaopen_moonport(lua_State *L);
 
 int
@@ -240,6 +264,12 @@ luaopen_moonport(lua_State *L)
 	lua_setfield(L, -2, "run");
 	lua_pushcfunction(L, module_start);
 	lua_setfield(L, -2, "start");
+	lua_pushcfunction(L, module_mocking);
+	lua_setfield(L, -2, "mocking");
+	lua_pushcfunction(L, module_mock);
+	lua_setfield(L, -2, "mock");
+	lua_pushcfunction(L, module_may_wait);
+	lua_setfield(L, -2, "may_wait");
 	open_serving(L);
 	lua_setfield(L, -2, "serving");
 	return 1;

@@ -202,7 +202,8 @@ core_bind(lua_State *L)
 	if (server_bind(c->server, &url, false, why, sizeof(why)) < 0)
 		return luaL_error(L, "%s", why);
 	c->server->site.view.name = c->server->class_name;
-	c->port = c->server->site.port;
+	c->port.fd = c->server->site.port.fd;
+	c->port.transport = c->server->site.port.transport;
 	push_address(L, &c->server->site.view.addr);
 	return 1;
 }
@@ -529,6 +530,7 @@ core_close(lua_State *L)
 	}
 	server_stop_listening(c->server);
 	c->port.fd = -1;
+	list_init(&c->port.objects);
 	c->closing = true;
 	if (c->begun)
 		wait_for_mixin(L, c);

@@ -1,14 +1,9 @@
 #include "module/start.h"
 
 #include "base/clock.h"
-#include "base/list.h"
-#include "base/log.h"
-#include "base/stack.h"
-#include "bind/lhandle.h"
-#include "bind/lmoonport.h"
+#include "module/started.h"
 #include "script/script.h"
 #include "script/state.h"
-#include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
 #include "server/unit.h"
@@ -16,114 +11,17 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* A host that runs on a thread of its own.  The Lua object owns it. */
-struct started {
-	struct list link; /* in `running` */
-	struct host host;
-	struct log log;
-	struct attrs attrs;
-	const struct policy *policy;
-	char *lua_path;
-	pthread_t thread;
-	bool runs;
-	_Atomic bool over; /* the thread has nothing more to do */
-};
-
-static const char META[] = "moonport.started";
-
-/* Those that run now, for an exit of the process that closes no Lua state: there is no
- * other way to find them then.  Guarded by the mutex. */
-static struct list running = {&running, &running};
-static pthread_mutex_t running_mutex = PTHREAD_MUTEX_INITIALIZER;
+static const char META[] = "moonport.started", WHO[] = "moonport.start";
 
 /* Requests that are under way when a server is told to stop get this long, unless the
  * options or the script say otherwise: a client that merely keeps its connection open
  * should not hold up a test suite. */
 static const double DRAIN = 1;
-
-static void *
-run(void *arg)
-{
-	struct started *st = arg;
-
-	host_run(&st->host);
-	st->over = true;
-	return NULL;
-}
-
-static void
-drain(void *arg)
-{
-	host_drain(&((struct started *)arg)->host);
-}
-
-static void
-stop_now(void *arg)
-{
-	host_drain(&((struct started *)arg)->host);
-	host_stop(&((struct started *)arg)->host);
-}
-
-/* A handler has called os.exit: the thread cannot wait for itself, and what it stands on
- * cannot go away. */
-static void
-leave_paths(struct started *st)
-{
-	pthread_mutex_lock(&running_mutex);
-	list_remove(&st->link);
-	pthread_mutex_unlock(&running_mutex);
-	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next)
-		listener_close(&LIST_ENTRY(l, struct server, link)->listener);
-}
-
-/* Stops the thread, by fn on it, and frees the host.  Harmless when repeated. */
-static void
-finish(struct started *st, void (*fn)(void *arg))
-{
-	if (!st->runs || getpid() != st->host.pid)
-		return; /* a forked child's copy has no thread, and nothing of its own */
-	st->runs = false;
-	if (pthread_equal(st->thread, pthread_self())) {
-		leave_paths(st);
-		return;
-	}
-	while (loop_post(st->host.engine.loop, fn, st) == -ENOMEM)
-		usleep(1000); /* without a word to it the thread never ends */
-	pthread_join(st->thread, NULL);
-	pthread_mutex_lock(&running_mutex);
-	list_remove(&st->link);
-	pthread_mutex_unlock(&running_mutex);
-	host_free(&st->host);
-}
-
-/* The process ends: sockets' paths go away, threads end, nobody is waited for. */
-static void
-at_exit(void)
-{
-	struct list *l;
-
-	for (;;) {
-		pthread_mutex_lock(&running_mutex);
-		l = running.next;
-		pthread_mutex_unlock(&running_mutex);
-		if (l == &running ||
-		    LIST_ENTRY(l, struct started, link)->host.pid != getpid())
-			return;
-		finish(LIST_ENTRY(l, struct started, link), stop_now);
-	}
-}
-
-static void
-register_exit(void)
-{
-	(void)atexit(at_exit);
-}
 
 static struct started *
 check(lua_State *L)
@@ -136,7 +34,7 @@ check(lua_State *L)
 static int
 started_shutdown(lua_State *L)
 {
-	finish(check(L), drain);
+	started_finish(check(L));
 	return 0;
 }
 
@@ -148,11 +46,7 @@ started_gc(lua_State *L)
 	if (!st)
 		return 0;
 	*p = NULL;
-	finish(st, drain);
-	if (st->runs || st->host.left_behind)
-		return 0; /* its threads may still use the log */
-	free(st->lua_path);
-	free(st);
+	started_free(st);
 	return 0;
 }
 
@@ -316,34 +210,6 @@ push_class(lua_State *L)
 	lua_replace(L, -2);
 }
 
-/* Where a server listens, as fields of a new table. */
-static void
-push_place(lua_State *L, const struct server *s)
-{
-	char text[ADDR_TEXT];
-	const struct addr *a = &s->site.view.addr;
-
-	lua_newtable(L);
-	addr_url(a, s->site.view.transport, text, sizeof(text));
-	lua_pushstring(L, text);
-	lua_setfield(L, -2, "url");
-	lua_pushstring(L, s->class_name);
-	lua_setfield(L, -2, "class");
-	lua_pushstring(L, s->name);
-	lua_setfield(L, -2, "name");
-	if (addr_is_unix(a)) {
-		addr_path(a, text, sizeof(text));
-		lua_pushstring(L, text);
-		lua_setfield(L, -2, "path");
-		return;
-	}
-	addr_host(a, text, sizeof(text));
-	lua_pushstring(L, text);
-	lua_setfield(L, -2, "host");
-	lua_pushinteger(L, addr_port(a));
-	lua_setfield(L, -2, "port");
-}
-
 /* Keeps the servers' places: those of the first are the object's own fields. */
 static void
 keep_places(lua_State *L, struct started *st, int object)
@@ -351,7 +217,7 @@ keep_places(lua_State *L, struct started *st, int object)
 	int n = 0;
 
 	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next) {
-		push_place(L, LIST_ENTRY(l, struct server, link));
+		started_push_place(L, LIST_ENTRY(l, struct server, link));
 		if (++n == 1) {
 			lua_pushvalue(L, -1);
 			lua_setiuservalue(L, object, 1);
@@ -367,47 +233,6 @@ keep_places(lua_State *L, struct started *st, int object)
 	lua_pop(L, 1);
 }
 
-/* options.options: attributes by name.  Stack: the table on top, which is popped. */
-static void
-read_attributes(lua_State *L, struct started *st)
-{
-	const char *name, *value;
-	char why[320];
-
-	luaL_argcheck(L, lua_istable(L, -1), 2, "options.options must be a table");
-	for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 2)) {
-		luaL_argcheck(L, lua_type(L, -2) == LUA_TSTRING, 2,
-			      "options.options: names are strings");
-		name = lua_tostring(L, -2);
-		value = luaL_tolstring(L, -1, NULL);
-		if (attrs_set_text(&st->attrs, name, value, why, sizeof(why)) < 0)
-			luaL_error(L, "moonport.start: %s", why);
-	}
-	lua_pop(L, 1);
-}
-
-/* The string on top of the stack. */
-static const char *
-string_option(lua_State *L, const char *name)
-{
-	if (lua_type(L, -1) != LUA_TSTRING)
-		luaL_error(L, "moonport.start: %s must be a string, not a %s", name,
-			   luaL_typename(L, -1));
-	return lua_tostring(L, -1);
-}
-
-static void
-read_level(lua_State *L, struct started *st)
-{
-	int level = log_level_of(string_option(L, "log_level"));
-
-	if (level < 0)
-		luaL_error(L,
-			   "moonport.start: log_level must be debug, info, warn or error");
-	st->log.level = (enum log_level)level;
-	lua_pop(L, 1);
-}
-
 static void
 read_options(lua_State *L, struct started *st)
 {
@@ -415,16 +240,16 @@ read_options(lua_State *L, struct started *st)
 		const char *name =
 		    lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
 		if (strcmp(name, "mixin") == 0) {
-			st->policy = policy_find(string_option(L, "mixin"));
+			st->policy = policy_find(started_string(L, WHO, "mixin"));
 			if (!st->policy)
 				luaL_error(L,
 					   "moonport.start: mixin must be async, threading "
 					   "or sync");
 			lua_pop(L, 1);
 		} else if (strcmp(name, "options") == 0)
-			read_attributes(L, st);
+			started_read_attributes(L, st, WHO);
 		else if (strcmp(name, "log_level") == 0)
-			read_level(L, st);
+			started_read_level(L, st, WHO);
 		else if (strcmp(name, "listen") == 0)
 			lua_pop(L, 1);
 		else
@@ -447,7 +272,7 @@ add(lua_State *L, struct started *st, const char *script)
 	struct server *s;
 	struct url url;
 	size_t n;
-	const char *text = string_option(L, "listen");
+	const char *text = started_string(L, WHO, "listen");
 
 	n = strlen(text);
 	if (url_parse(text, n, &url, why, sizeof(why)) < 0 ||
@@ -474,19 +299,6 @@ add_all(lua_State *L, struct started *st, const char *script)
 	lua_pop(L, 1);
 }
 
-/* The places of this Lua state's modules, for the scripts' own states. */
-static char *
-lua_path(lua_State *L)
-{
-	char *path;
-
-	lua_getglobal(L, "package");
-	lua_getfield(L, -1, "path");
-	path = strdup(luaL_optstring(L, -1, ""));
-	lua_pop(L, 2);
-	return path;
-}
-
 /* Runs protected, with a host that its caller frees on an error.  Arguments: script,
  * options, the object. */
 static int
@@ -502,28 +314,9 @@ set_up(lua_State *L)
 	return 0;
 }
 
-/* Signals are for the process that the server is a guest in. */
-static int
-start_thread(struct started *st)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-	int rc;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_NEEDED); /* not what `ulimit -s` says */
-	rc = pthread_create(&st->thread, &attr, run, st);
-	pthread_attr_destroy(&attr);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return rc;
-}
-
 int
 module_start(lua_State *L)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct started **object, *st;
 	int rc;
 
@@ -538,14 +331,13 @@ module_start(lua_State *L)
 	*object = st = calloc(1, sizeof(*st));
 	if (!st)
 		return luaL_error(L, "not enough memory");
-	st->log = (struct log){.fd = STDERR_FILENO, .level = LOG_WARN};
+	st->log.level = LOG_WARN;
 	st->policy = policy_find("async");
 	attrs_init(&st->attrs);
 	st->attrs.drain_timeout = DRAIN;
 	if (!lua_isnil(L, 2))
 		read_options(L, st);
-	st->lua_path = lua_path(L);
-	rc = host_init(&st->host, &st->log, st->lua_path);
+	rc = started_init(st, L);
 	if (rc < 0)
 		return luaL_error(L, "moonport.start: %s", strerror(-rc));
 	lua_pushcfunction(L, set_up);
@@ -556,17 +348,12 @@ module_start(lua_State *L)
 		host_free(&st->host);
 		return lua_error(L);
 	}
-	pthread_once(&once, register_exit);
-	rc = start_thread(st);
-	if (rc != 0) {
+	rc = started_run(st);
+	if (rc < 0) {
 		host_free(&st->host);
 		return luaL_error(L, "moonport.start: cannot start a thread: %s",
-				  strerror(rc));
+				  strerror(-rc));
 	}
-	st->runs = true;
-	pthread_mutex_lock(&running_mutex);
-	list_append(&running, &st->link);
-	pthread_mutex_unlock(&running_mutex);
 	lua_settop(L, 3);
 	return 1;
 }

@@ -138,37 +138,203 @@ set_options(int fd, const struct listener *l, const struct listen_options *o)
 	}
 }
 
+static int
+open_socket(const struct listener *l, const struct listen_options *o)
+{
+	int type = transport_is_stream(l->transport) ? SOCK_STREAM : SOCK_DGRAM;
+	int fd = socket(l->addr.ss.ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	set_options(fd, l, o);
+	return fd;
+}
+
+static void
+learn_address(struct listener *l)
+{
+	l->addr.len = sizeof(l->addr.ss);
+	getsockname(l->fd, addr_sa_out(&l->addr), &l->addr.len);
+}
+
+/* A socket keeps its port while it refuses only if it has asked for that very number: the
+ * kernel picks one for a first socket, and a second one is bound to it beside. */
+static int
+bind_number(struct listener *l, const struct listen_options *o)
+{
+	int first = l->fd, rc;
+
+	l->fd = open_socket(l, o);
+	if (l->fd < 0) {
+		rc = l->fd;
+		l->fd = first;
+		return rc;
+	}
+	if (bind(first, addr_sa(&l->addr), l->addr.len) < 0) {
+		rc = -errno;
+		close(first);
+		return rc;
+	}
+	l->addr.len = sizeof(l->addr.ss);
+	getsockname(first, addr_sa_out(&l->addr), &l->addr.len);
+	set_int(first, SOL_SOCKET, SO_REUSEADDR, 1);
+	set_int(l->fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	rc = bind(l->fd, addr_sa(&l->addr), l->addr.len) < 0 ? -errno : 0;
+	close(first);
+	set_int(l->fd, SOL_SOCKET, SO_REUSEADDR,
+		o->reuse_address && l->transport == TRANSPORT_TCP);
+	return rc;
+}
+
+static int
+bind_name(struct listener *l, const struct listen_options *o)
+{
+	int rc = 0;
+
+	if (o->switchable && !transport_is_unix(l->transport) && addr_port(&l->addr) == 0)
+		rc = bind_number(l, o);
+	else if (bind(l->fd, addr_sa(&l->addr), l->addr.len) < 0)
+		rc = -errno;
+	if (rc == 0 && transport_is_stream(l->transport) && o->backlog >= 0 &&
+	    listen(l->fd, o->backlog) < 0)
+		rc = -errno;
+	return rc;
+}
+
+/* At l->addr; on failure nothing is left. */
+static int
+open_at(struct listener *l, const struct listen_options *o, char *why, size_t size)
+{
+	char text[ADDR_TEXT], path[ADDR_TEXT] = "@";
+	int rc;
+
+	*why = 0;
+	addr_url(&l->addr, l->transport, text, sizeof(text));
+	l->fd = open_socket(l, o);
+	if (l->fd < 0)
+		return fail(l->fd, text, why, size);
+	if (transport_is_unix(l->transport))
+		addr_path(&l->addr, path, sizeof(path));
+	rc = *path == '@' ? bind_name(l, o) : bind_path(l->fd, l, path, o, why, size);
+	if (rc < 0) {
+		listener_close(l);
+		return *why ? rc : fail(rc, text, why, size);
+	}
+	learn_address(l);
+	return 0;
+}
+
 int
 listener_open(const struct url *url, const struct listen_options *o, struct listener *out,
 	      char *why, size_t size)
 {
 	struct listener l = {.fd = -1, .transport = url->transport};
-	int type = transport_is_stream(url->transport) ? SOCK_STREAM : SOCK_DGRAM;
-	char text[ADDR_TEXT];
 	int rc = url_resolve(url, true, &l.addr, why, size);
+
+	if (rc == 0)
+		rc = open_at(&l, o, why, size);
+	if (rc == 0)
+		*out = l;
+	return rc;
+}
+
+/* ---- refusing ---- */
+
+/* Whoever else wants the port would get it if both allowed that. */
+static int
+refuse_tcp(struct listener *l)
+{
+	if (shutdown(l->fd, SHUT_RDWR) < 0)
+		return -errno;
+	set_int(l->fd, SOL_SOCKET, SO_REUSEADDR, 0);
+	return 0;
+}
+
+/* A socket that is connected to itself is nobody's peer: the kernel answers what others
+ * send as if there were none.  What has come before is thrown away. */
+static int
+refuse_udp(struct listener *l)
+{
+	struct addr self = l->addr;
+	int port = addr_port(&self);
+	char c;
+
+	if (addr_is_any(&self))
+		addr_from_ip(self.ss.ss_family == AF_INET6 ? "::1" : "127.0.0.1", port,
+			     &self);
+	if (connect(l->fd, addr_sa(&self), self.len) < 0)
+		return -errno;
+	while (recv(l->fd, &c, 1, MSG_DONTWAIT) >= 0)
+		;
+	return 0;
+}
+
+/* The path stays, and leads to no socket any more.  Its inode is kept open, as the socket
+ * kept it before: see remove_path(). */
+static int
+refuse_unix(struct listener *l)
+{
+	char path[ADDR_TEXT];
+	int pin = -1;
+
+	if (l->ino) {
+		addr_path(&l->addr, path, sizeof(path));
+		pin = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		if (pin < 0 && errno != ENOENT)
+			return -errno;
+	}
+	close(l->fd);
+	l->fd = pin;
+	return 0;
+}
+
+int
+listener_refuse(struct listener *l)
+{
+	switch (l->transport) {
+	case TRANSPORT_TCP:
+		return refuse_tcp(l);
+	case TRANSPORT_UDP:
+		return refuse_udp(l);
+	default:
+		return refuse_unix(l);
+	}
+}
+
+static int
+admit_unix(struct listener *l, const struct listen_options *o, char *why, size_t size)
+{
+	struct listener next = {.fd = -1, .transport = l->transport, .addr = l->addr};
+	int rc = open_at(&next, o, why, size);
 
 	if (rc < 0)
 		return rc;
-	*why = 0;
-	addr_url(&l.addr, l.transport, text, sizeof(text));
-	l.fd = socket(l.addr.ss.ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (l.fd < 0)
-		return fail(-errno, text, why, size);
-	set_options(l.fd, &l, o);
-	if (transport_is_unix(l.transport) && url->path[0] != '@')
-		rc = bind_path(l.fd, &l, url->path, o, why, size);
-	else if (bind(l.fd, addr_sa(&l.addr), l.addr.len) < 0)
-		rc = -errno;
-	else if (type == SOCK_STREAM && o->backlog >= 0 && listen(l.fd, o->backlog) < 0)
-		rc = -errno;
-	if (rc < 0) {
-		listener_close(&l);
-		return *why ? rc : fail(rc, text, why, size);
-	}
-	l.addr.len = sizeof(l.addr.ss);
-	getsockname(l.fd, addr_sa_out(&l.addr), &l.addr.len);
-	*out = l;
+	if (l->fd >= 0)
+		close(l->fd); /* it has pinned what the new socket has replaced */
+	*l = next;
 	return 0;
+}
+
+int
+listener_admit(struct listener *l, const struct listen_options *o, char *why, size_t size)
+{
+	static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+	char text[ADDR_TEXT];
+	int rc;
+
+	if (transport_is_unix(l->transport))
+		return admit_unix(l, o, why, size);
+	if (l->transport == TRANSPORT_TCP) {
+		/* Or the connections that are still there would be in the way. */
+		set_int(l->fd, SOL_SOCKET, SO_REUSEADDR, 1);
+		rc = listen(l->fd, o->backlog) < 0 ? -errno : 0;
+		set_int(l->fd, SOL_SOCKET, SO_REUSEADDR, rc == 0 && o->reuse_address);
+	} else
+		rc = connect(l->fd, &nobody, sizeof(nobody)) < 0 ? -errno : 0;
+	if (rc == 0)
+		return 0;
+	addr_url(&l->addr, l->transport, text, sizeof(text));
+	return fail(rc, text, why, size);
 }
 
 uint64_t

@@ -19,6 +19,7 @@ struct listen_options {
 	bool v6only;        /* IPv6: no IPv4 clients */
 	bool nodelay;       /* TCP: TCP_NODELAY, inherited by what is accepted */
 	mode_t mode;        /* Unix path: permissions, narrowed by the umask when 0600 */
+	bool switchable;    /* IP: listener_refuse() will be called */
 };
 
 struct listener {
@@ -34,6 +35,17 @@ struct listener {
  * Errors: -EADDRINUSE, -EADDRNOTAVAIL, -EACCES, -ENOENT, -EINVAL, -EMFILE. */
 int listener_open(const struct url *url, const struct listen_options *o,
 		  struct listener *out, char *why, size_t size);
+
+/* Has the kernel refuse whoever connects or sends a datagram, while the address stays this
+ * listener's; accepted connections stay, what waits to be accepted is lost.  The caller has
+ * stopped using the descriptor: that of a Unix socket is another one, and no socket, until
+ * listener_admit().  Errors: -EMFILE, -ENOMEM, -ENETUNREACH; it admits then. */
+int listener_refuse(struct listener *l);
+
+/* Takes connections, or datagrams, again at the same address; for one that refuses.
+ * Errors: as listener_open(); it refuses then. */
+int listener_admit(struct listener *l, const struct listen_options *o, char *why,
+		   size_t size);
 
 /* Connections or datagrams that this socket has lost because its queue was full;
  * 0 where the kernel does not tell. */

@@ -25,19 +25,38 @@ base_name(const char *path)
 	return strndup(base, n);
 }
 
+/* A copy of a text that stands in for a file's, as if that had been read. */
+static int
+copy_text(const char *path, const struct script_options *o, struct text *out)
+{
+	*out = (struct text){
+	    .p = malloc(o->text_len + 1), .len = o->text_len, .stamp = stamp_of(path)};
+	if (!out->p)
+		return -ENOMEM;
+	memcpy(out->p, o->text, o->text_len);
+	return 0;
+}
+
+static int
+read_file(const char *path, const struct script_options *o, struct text *out, char *why,
+	  size_t size)
+{
+	int wait = o->number > 1 ? O_NONBLOCK : 0; /* a pipe: others are served meanwhile */
+	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC | wait);
+
+	return fd < 0 ? -errno : text_read(fd, path, o->strict, out, why, size);
+}
+
 /* Reads the script into its sources, with clearer sentences than Lua's loader has. */
 static int
 read_script(struct sources *s, const char *path, const struct script_options *o, char *why,
 	    size_t size)
 {
 	struct text text = {0};
-	int wait = o->number > 1 ? O_NONBLOCK : 0; /* a pipe: others are served meanwhile */
-	int fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC | wait);
-	int rc = fd < 0 ? -errno : 0;
+	int rc;
 
 	*why = 0;
-	if (rc == 0)
-		rc = text_read(fd, path, o->strict, &text, why, size);
+	rc = o->text ? copy_text(path, o, &text) : read_file(path, o, &text, why, size);
 	if (rc < 0 && !*why)
 		snprintf(why, size, "cannot read the script %s: %s", path,
 			 rc == -EISDIR ? "it is a folder" : strerror(-rc));
@@ -71,11 +90,14 @@ script_default_handler(lua_State *L)
 static int
 find_handler(lua_State *L, const char *path)
 {
-	if (lua_istable(L, -1)) {
-		if (lua_getfield(L, -1, "handle") == LUA_TFUNCTION) {
-			lua_pop(L, 1);
+	bool table = lua_istable(L, -1);
+
+	if (table) {
+		int type = lua_getfield(L, -1, "handle");
+
+		lua_pop(L, 1);
+		if (type == LUA_TFUNCTION)
 			return 1;
-		}
 	} else if (lua_isnil(L, -1) && lua_getglobal(L, "handle") == LUA_TFUNCTION) {
 		/* the shorter form: global functions are the handler's */
 		static const char *const names[] = {"setup", "handle", "finish", "save",
@@ -91,7 +113,7 @@ find_handler(lua_State *L, const char *path)
 	}
 	if (lua_isnil(L, -1)) /* no global */
 		lua_pop(L, 1);
-	if (lua_isnil(L, -1) &&
+	if ((table || lua_isnil(L, -1)) &&
 	    lua_rawgetp(L, LUA_REGISTRYINDEX, DEFAULT_HANDLER) == LUA_TTABLE)
 		return 1;
 	return luaL_error(

@@ -45,6 +45,9 @@ struct script_options {
 	lua_CFunction open;   /* adds the bindings */
 	unsigned number;
 	struct sources *sources; /* load from these, not from the files; or NULL */
+	/* The script's own text, in place of what its file holds; NULL: the file's. */
+	const char *text;
+	size_t text_len;
 	const struct allowance *allowance; /* to load under; NULL: the scheduler's */
 	bool sandbox;                      /* see sandbox.h */
 	bool strict; /* see text.h; with `sources` it is theirs that counts */

@@ -59,6 +59,17 @@ state_push_text(lua_State *L, int idx)
 			luaL_typename(L, idx));
 }
 
+/* Whether the text on top of the stack has been given one where it was raised first. */
+static bool
+has_traceback(lua_State *L)
+{
+	static const char mark[] = "\nstack traceback:\n";
+	size_t n;
+	const char *text = lua_tolstring(L, -1, &n);
+
+	return n > sizeof(mark) && memmem(text, n, mark, sizeof(mark) - 1);
+}
+
 int
 state_traceback(lua_State *L)
 {
@@ -67,6 +78,8 @@ state_traceback(lua_State *L)
 		return 1;
 	}
 	state_push_text(L, 1);
+	if (has_traceback(L))
+		return 1;
 	lua_pushliteral(L,
 			"\n"); /* not by luaL_traceback(): the text may have a NUL in it */
 	trace_push(L, L, 1);

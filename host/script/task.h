@@ -99,9 +99,9 @@ struct sched {
 	void *watchdog;               /* who hears of it */
 	struct log *log;              /* for warnings; NULL: none */
 	void (*ran)(struct sched *s); /* after every run of a task; NULL: nothing to do */
-	/* A companion has ended with the error on top of its stack; NULL: nobody listens.
-	 */
-	void (*stray)(struct task *companion);
+	/* A companion ends with the error on top of L's stack, which is popped; L is its
+	 * state's own.  Whoever has tasks that may have companions sets it. */
+	void (*stray)(struct task *companion, lua_State *L);
 	void *io; /* the bindings' own */
 };
 

@@ -67,19 +67,29 @@ here_k(lua_State *L, int status, lua_KContext ctx)
 }
 
 int
-ask_here(lua_State *L, struct server *s)
+ask_unit(lua_State *L, struct unit *u, const char *text, size_t n)
 {
 	struct task *t = task_current(L);
-	struct here *h;
+	struct here *h = lua_newuserdatauv(L, sizeof(*h), 0);
 
+	*h = (struct here){.task = t, .ask.told = told_here};
+	list_init(&h->ask.link);
+	if (!text)
+		reload_ask(u, &h->ask);
+	else if (reload_text(u, &h->ask, text, n) < 0)
+		return luaL_error(L, "not enough memory");
+	lua_insert(L, 2);
+	lua_settop(L, 2);
+	return task_park(L, CLOCK_NEVER, withdraw, h, 0, here_k);
+}
+
+int
+ask_here(lua_State *L, struct server *s)
+{
 	if (!s->unit)
 		return luaL_error(L, ASK_NO_SCRIPT);
 	lua_settop(L, 1);
-	h = lua_newuserdatauv(L, sizeof(*h), 0);
-	*h = (struct here){.task = t, .ask.told = told_here};
-	list_init(&h->ask.link);
-	reload_ask(s->unit, &h->ask);
-	return task_park(L, CLOCK_NEVER, withdraw, h, 0, here_k);
+	return ask_unit(L, s->unit, NULL, 0);
 }
 
 /* ---- from a seat ---- */

@@ -15,8 +15,12 @@ struct children;
 struct list;
 struct seat;
 struct server;
+struct unit;
 
 int ask_here(lua_State *L, struct server *s);
+/* The same for a unit, by one that has this text (a copy is made) in place of the script's
+ * file; NULL: the file.  Cuts the stack to one value. */
+int ask_unit(lua_State *L, struct unit *u, const char *text, size_t n);
 int ask_crew(lua_State *L, struct seat *s);
 
 /* In a child: the parent process reloads on SIGHUP, and says how that went in shared

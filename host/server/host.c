@@ -1,10 +1,13 @@
 #include "server/host.h"
 
 #include "base/clock.h"
-#include "bind/ljournal.h"
+#include "bind/diary.h"
 #include "bind/lmoonport.h"
 #include "script/script.h"
+#include "server/admin.h"
+#include "server/control.h"
 #include "server/report.h"
+#include "server/roster.h"
 #include "server/server.h"
 #include "server/unit.h"
 
@@ -82,50 +85,18 @@ host_script_options(const struct host *h, size_t memory_limit, unsigned number)
 				       .number = number};
 }
 
-static int
-load(struct host *h, const char *path, const struct attrs *a, struct script **out,
-     char *why, size_t size)
+int
+host_load(struct host *h, const char *path, const struct attrs *a, lua_CFunction open,
+	  struct script **out, char *why, size_t size)
 {
 	struct script_options o = host_script_options(h, (size_t)a->memory_limit, 1);
 
+	if (open) { /* the host's own, which is no part of what is served */
+		o.open = open;
+		o.sandbox = o.strict = false;
+	}
 	limit(h, a);
 	return script_load(&h->engine.sched, path, &o, out, why, size);
-}
-
-static int
-find_unit(struct host *h, const char *path, const struct attrs *a, struct unit **out,
-	  char *why, size_t size)
-{
-	struct script *sc;
-	struct unit *u;
-	int rc;
-
-	for (struct list *l = h->units.next; l != &h->units; l = l->next) {
-		u = LIST_ENTRY(l, struct unit, link);
-		if (strcmp(u->script->path, path) == 0) {
-			*out = u;
-			return 0;
-		}
-	}
-	rc = load(h, path, a, &sc, why, size);
-	if (rc < 0)
-		return rc;
-	*out = unit_new(h, sc);
-	if (*out)
-		return 0;
-	snprintf(why, size, "out of memory");
-	return -ENOMEM;
-}
-
-static bool
-name_is_taken(struct host *h, const char *name)
-{
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		const char *other = LIST_ENTRY(l, struct server, link)->site.view.name;
-		if (other && strcmp(other, name) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* "upper", then "upper-2" for a second listener (or a second script of that name). */
@@ -134,7 +105,7 @@ make_name(struct host *h, const char *base)
 {
 	char *name = strdup(base);
 
-	for (unsigned i = 2; name && name_is_taken(h, name); i++) {
+	for (unsigned i = 2; name && host_server(h, name); i++) {
 		free(name);
 		if (asprintf(&name, "%s-%u", base, i) < 0)
 			name = NULL;
@@ -149,7 +120,7 @@ host_add(struct host *h, const char *script, const struct url *url,
 {
 	struct unit *u;
 	struct server *s;
-	int rc = find_unit(h, script, attrs, &u, why, size);
+	int rc = host_unit_load(h, script, attrs, &u, why, size);
 
 	if (rc < 0)
 		return rc;
@@ -178,7 +149,7 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 {
 	struct script *sc;
 	struct attrs copy = *attrs;
-	int rc = load(h, script, attrs, &sc, why, size);
+	int rc = host_load(h, script, attrs, NULL, &sc, why, size);
 
 	if (rc == 0) {
 		rc = site_read_attrs(sc, &copy, why, size);
@@ -188,8 +159,8 @@ host_check(struct host *h, const char *script, const struct attrs *attrs, char *
 }
 
 /* A forked child has only the thread that forked: what another one held stays locked. */
-static int
-check_policies(const struct host *h, char *why, size_t size)
+int
+host_check_policies(const struct host *h, char *why, size_t size)
 {
 	const struct server *forks = NULL, *threads = NULL;
 
@@ -212,19 +183,36 @@ check_policies(const struct host *h, char *why, size_t size)
 int
 host_begin(struct host *h, char *why, size_t size)
 {
-	int rc = check_policies(h, why, size);
+	int rc = host_check_policies(h, why, size);
 
+	h->begun = true;
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next)
 		rc = server_begin(LIST_ENTRY(l, struct server, link), why, size);
 	return rc;
 }
 
+/* Nothing is served any more: the control API has only to end. */
+static bool
+are_done(struct host *h)
+{
+	bool any = h->draining || !h->admin; /* the API may open the first one */
+
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s == h->admin)
+			continue;
+		if (!server_is_done(s, h->cancelled))
+			return false;
+		any = any || !s->leaving;
+	}
+	return any;
+}
+
 static bool
 is_done(struct host *h)
 {
-	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		if (!server_is_done(LIST_ENTRY(l, struct server, link), h->cancelled))
-			return false;
+	if (!are_done(h) || (h->admin && !server_is_done(h->admin, h->cancelled)))
+		return false;
 	return h->engine.io.lingers.n == 0 || h->cancelled;
 }
 
@@ -269,7 +257,9 @@ cancel_all(struct host *h)
 	report_tasks(&h->engine, "still running");
 	log_elsewhere(h, "still running");
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		server_cancel(LIST_ENTRY(l, struct server, link), "the server stops");
+		if (LIST_ENTRY(l, struct server, link) != h->admin)
+			server_cancel(LIST_ENTRY(l, struct server, link),
+				      "the server stops");
 }
 
 /* A server that a script has stopped (server:shutdown()) has its own drain_timeout. */
@@ -283,6 +273,8 @@ watch_drain(struct host *h)
 		return;
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
 		struct server *s = LIST_ENTRY(l, struct server, link);
+		if (s->leaving || s == h->admin)
+			continue;
 		if (!s->draining)
 			return;
 		any = true;
@@ -306,8 +298,12 @@ host_run(struct host *h)
 	measure(h);
 	while (!is_done(h)) {
 		watch_drain(h);
-		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
+		if (are_done(h) && admin_end(h))
+			continue;
+		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until) {
 			cancel_all(h);
+			continue; /* there may be nothing left to wait for */
+		}
 		loop_turn(h->engine.loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
 	}
 	host_end_reloads(h);
@@ -326,7 +322,7 @@ host_reborn(struct host *h, struct stream *keep)
 	h->cancelled = false;
 	if (!keep)
 		h->engine.sched.current = NULL;
-	ljournal_close(&h->engine.io); /* what a child adds, nobody would read */
+	diary_close(&h->engine.io); /* what a child adds, nobody would read */
 	meter_reborn(&h->meter);
 	measure(h);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
@@ -372,7 +368,8 @@ host_drain(struct host *h)
 	h->draining = true;
 	log_event(h->engine.log, LOG_INFO, "draining", f);
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		server_drain(LIST_ENTRY(l, struct server, link));
+		if (LIST_ENTRY(l, struct server, link) != h->admin)
+			server_drain(LIST_ENTRY(l, struct server, link));
 	watch_drain(h);
 }
 
@@ -407,7 +404,8 @@ void
 host_reload(struct host *h)
 {
 	for (struct list *l = h->units.next; l != &h->units; l = l->next)
-		reload_ask(LIST_ENTRY(l, struct unit, link), NULL);
+		if (!control_owns(h, LIST_ENTRY(l, struct unit, link)))
+			reload_ask(LIST_ENTRY(l, struct unit, link), NULL);
 }
 
 void

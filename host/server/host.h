@@ -14,9 +14,11 @@
 #include <sys/types.h>
 
 struct ballot;
+struct control;
 struct member;
 struct policy;
 struct reload_ask;
+struct script;
 struct script_options;
 struct sources;
 struct stream;
@@ -33,6 +35,7 @@ struct host {
 	const char *lua_path; /* of the host's own modules; borrowed */
 	bool sandbox, strict; /* how scripts are loaded; to be set before the first one */
 	int64_t drain_until;  /* CLOCK_NEVER: not draining */
+	bool begun;           /* servers begin as they come */
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */
 	counter reloads, failed_reloads;
@@ -48,8 +51,10 @@ struct host {
 	void (*reloaded)(struct host *h, struct unit *u, const struct sources *tried);
 	pid_t pid;  /* whose host this is: a forked child's copy is not to be freed */
 	bool child; /* this is a forked copy: see host_reborn() */
-	struct member *member; /* of a worker: its line to the master; else NULL */
-	bool left_behind;      /* threads still run that could not be ended */
+	struct member *member;   /* of a worker: its line to the master; else NULL */
+	struct control *control; /* control.h; NULL: no state has that */
+	struct server *admin;    /* the control API's; NULL: there is none */
+	bool left_behind;        /* threads still run that could not be ended */
 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
@@ -67,6 +72,16 @@ int host_add(struct host *h, const char *script, const struct url *url,
 /* Loads a script and reads its attributes, as host_add() would, and binds nothing. */
 int host_check(struct host *h, const char *script, const struct attrs *attrs, char *why,
 	       size_t size);
+
+/* Loads a script: its first generation, for a unit; `open` adds the bindings to its state,
+ * which is the host's own then, in no sandbox; NULL: those of all.  Errors:
+ * script_load()'s.
+ */
+int host_load(struct host *h, const char *path, const struct attrs *a, lua_CFunction open,
+	      struct script **out, char *why, size_t size);
+
+/* Whether all servers' policies can be in one process: 0, or -EINVAL with why. */
+int host_check_policies(const struct host *h, char *why, size_t size);
 
 /* Starts all servers accepting.  -errno with one sentence in why. */
 int host_begin(struct host *h, char *why, size_t size);
@@ -86,7 +101,8 @@ int host_share(struct host *h);
 /* The child's own host_run(): returns when its servers are done, and tidies up nothing. */
 void host_run_child(struct host *h);
 
-/* Stops accepting everywhere; past the longest drain_timeout, requests are cancelled. */
+/* Stops accepting everywhere but at the control API; past the longest drain_timeout,
+ * requests are cancelled. */
 void host_drain(struct host *h);
 
 /* Ends everything now: host_run() returns. */

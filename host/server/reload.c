@@ -2,7 +2,9 @@
 
 #include "base/clock.h"
 #include "script/sources.h"
+#include "server/calls.h"
 #include "server/host.h"
+#include "server/mocking.h"
 #include "server/policy.h"
 #include "server/server.h"
 #include "server/unit.h"
@@ -23,6 +25,24 @@ tell_all(struct list *asks, unsigned number, const char *why)
 		list_remove(&a->link);
 		a->told(a, number, why);
 	}
+}
+
+/* A text in place of the script's file. */
+struct text_ask {
+	struct list link; /* in the reload's texts */
+	struct list asks; /* who has given it, if he wants to know */
+	size_t len;
+	char text[];
+};
+
+/* Begins the next one, if there is one to begin. */
+static void
+go_on(struct unit *u)
+{
+	struct reload *r = &u->reload;
+
+	if (!r->runs && (r->again || !list_empty(&r->texts)) && list_empty(&r->begin.link))
+		loop_defer(u->host->engine.loop, &r->begin);
 }
 
 static void
@@ -57,20 +77,23 @@ finish(struct unit *u, const char *why, const struct sources *tried)
 	unsigned number = why ? 0 : u->script->number;
 
 	r->runs = false;
+	r->prepared = r->handing = false;
 	buf_free(&r->handover.data);
-	free(r->plans);
 	free(r->record);
-	r->plans = NULL;
+	free(r->text);
 	r->record = NULL;
+	r->text = NULL;
 	count_add(why ? &u->host->failed_reloads : &u->host->reloads, 1);
 	if (!u->host->member) /* the master says it for all */
 		log_outcome(u, why);
+	if (u->mocks)
+		mocking_record(u, why);
 	reload_tell(u, r->began, number, why);
 	tell_all(&r->asks, number, why);
 	if (u->host->reloaded)
 		u->host->reloaded(u->host, u, tried);
-	if (r->again)
-		loop_defer(u->host->engine.loop, &r->begin);
+	go_on(u);
+	calls_go_on(u);
 }
 
 static void
@@ -79,9 +102,13 @@ fail(struct unit *u)
 	struct reload *r = &u->reload;
 	struct sources *tried = r->next ? sources_hold(r->next->sources) : r->loading.tried;
 
-	for (struct server *s = NULL; (s = unit_server(u, s));)
+	for (struct server *s = NULL; (s = unit_server(u, s));) {
+		s->planned = s->awaited = false;
 		if (s->policy->abandon)
 			s->policy->abandon(s);
+	}
+	if (u->mocks)
+		mocking_abandon(u);
 	if (r->next)
 		script_release(r->next);
 	r->next = NULL;
@@ -96,11 +123,16 @@ commit(struct unit *u)
 	struct reload *r = &u->reload;
 	struct server *s = NULL;
 
-	for (unsigned i = 0; (s = unit_server(u, s)); i++) {
-		site_commit(&s->site, &r->plans[i]);
+	while ((s = unit_server(u, s))) {
+		if (!s->planned)
+			continue; /* it leaves */
+		s->planned = false;
+		site_commit(&s->site, &s->plan);
 		if (s->policy->adopted)
 			s->policy->adopted(s);
 	}
+	if (u->mocks)
+		mocking_commit(u);
 	unit_switch(u, r->next, r->record);
 	r->next = NULL;
 	r->record = NULL;
@@ -155,12 +187,32 @@ reload_prepared(struct server *s, const char *why)
 {
 	struct reload *r = &s->unit->reload;
 
-	if (!r->runs || r->waiting == 0)
+	if (!r->runs || !s->awaited)
 		return;
+	s->awaited = false;
 	if (why && !*r->why)
 		snprintf(r->why, sizeof(r->why), "%s", why);
 	if (--r->waiting == 0)
 		decide(s->unit);
+}
+
+static int
+plan(struct server *s, char *why, size_t size)
+{
+	int rc = site_prepare(&s->site, s->unit->reload.next, &s->plan, why, size);
+
+	s->planned = rc == 0;
+	return rc;
+}
+
+/* Has the server's other engines prepare, if it has any. */
+static void
+prepare_engines(struct server *s)
+{
+	struct reload *r = &s->unit->reload;
+
+	s->awaited = s->policy->prepare && s->policy->prepare(s, r->next) > 0;
+	r->waiting += s->awaited;
 }
 
 /* The new generation is there: would it do for all? */
@@ -169,36 +221,51 @@ prepare(struct unit *u)
 {
 	struct reload *r = &u->reload;
 	struct server *s = NULL;
-	unsigned n = 0;
 
-	while ((s = unit_server(u, s)))
-		n++;
-	r->plans = calloc(n + 1, sizeof(*r->plans));
 	r->record = calloc(1, sizeof(*r->record));
-	if (!r->plans || !r->record) {
+	if (!r->record) {
 		fail_for(u, "out of memory");
 		return;
 	}
-	for (unsigned i = 0; (s = unit_server(u, s)); i++)
-		if (site_prepare(&s->site, r->next, &r->plans[i], r->why, sizeof(r->why)) <
-		    0) {
+	while ((s = unit_server(u, s)))
+		if (!s->leaving && plan(s, r->why, sizeof(r->why)) < 0) {
 			decide(u);
 			return;
 		}
+	if (u->mocks && mocking_prepare(u, r->next, r->why, sizeof(r->why)) < 0) {
+		decide(u);
+		return;
+	}
+	r->prepared = true;
 	r->waiting = 1; /* not before all were asked */
 	while ((s = unit_server(u, s)))
-		if (s->policy->prepare)
-			r->waiting += (unsigned)s->policy->prepare(s, r->next);
+		if (!s->leaving)
+			prepare_engines(s);
 	if (--r->waiting == 0)
 		decide(u);
 }
 
-static const struct allowance *
-allowance_of(const struct unit *u)
+int
+reload_join(struct server *s, char *why, size_t size)
 {
-	const struct server *s = unit_server(u, NULL);
+	struct reload *r = &s->unit->reload;
 
-	return s ? &s->site.allowance : NULL;
+	if (!r->prepared)
+		return 0;
+	if (plan(s, why, size) < 0)
+		return -EINVAL;
+	prepare_engines(s);
+	return 0;
+}
+
+void
+reload_leave(struct server *s)
+{
+	if (s->planned)
+		site_drop(&s->plan);
+	s->planned = false;
+	if (s->awaited)
+		reload_prepared(s, NULL);
 }
 
 static void
@@ -222,8 +289,28 @@ saved(struct handover *h, int rc)
 		return;
 	}
 	h->done = initialized;
-	if (handover_init(h, u->reload.next, allowance_of(u)) < 0)
+	if (handover_init(h, u->reload.next, unit_allowance(u)) < 0)
 		fail_for(u, "out of memory");
+}
+
+static void
+hand_over(struct unit *u)
+{
+	struct reload *r = &u->reload;
+
+	r->handing = true;
+	r->handover.done = saved;
+	if (handover_save(&r->handover, u->script, unit_allowance(u)) < 0)
+		fail_for(u, "out of memory");
+}
+
+void
+reload_go_on(struct unit *u)
+{
+	struct reload *r = &u->reload;
+
+	if (r->runs && r->next && !r->handing)
+		hand_over(u);
 }
 
 static void
@@ -237,9 +324,23 @@ loaded(struct loading *l, int rc)
 		return;
 	}
 	r->next = l->script;
-	r->handover.done = saved;
-	if (handover_save(&r->handover, u->script, allowance_of(u)) < 0)
-		fail_for(u, "out of memory");
+	if (!calls_run(u))
+		hand_over(u);
+}
+
+/* What this one is about: a text, or else all those who have asked for the file. */
+static void
+choose(struct reload *r)
+{
+	r->text = NULL;
+	if (list_empty(&r->texts)) {
+		r->again = false;
+		list_take(&r->asks, &r->later);
+		return;
+	}
+	r->text = LIST_ENTRY(r->texts.next, struct text_ask, link);
+	list_remove(&r->text->link);
+	list_take(&r->asks, &r->text->asks);
 }
 
 static void
@@ -251,12 +352,16 @@ begin(struct unit *u)
 	int rc;
 
 	r->runs = true;
-	r->again = false;
 	r->began = clock_now();
 	*r->why = 0;
-	list_take(&r->asks, &r->later);
+	choose(r);
 	r->loading.done = loaded;
-	o.allowance = allowance_of(u);
+	o.allowance = unit_allowance(u);
+	o.open = u->open ? u->open : o.open;
+	if (r->text) {
+		o.text = r->text->text;
+		o.text_len = r->text->len;
+	}
 	rc = script_begin(u->script->sched, u->script->path, &o, &r->loading);
 	r->passing = rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM;
 	if (rc < 0)
@@ -268,7 +373,7 @@ on_begin(struct loop_task *t)
 {
 	struct unit *u = LIST_ENTRY(t, struct unit, reload.begin);
 
-	if (!u->reload.runs)
+	if (!u->reload.runs && (u->reload.again || !list_empty(&u->reload.texts)))
 		begin(u);
 }
 
@@ -279,6 +384,7 @@ reload_init(struct unit *u)
 
 	list_init(&r->asks);
 	list_init(&r->later);
+	list_init(&r->texts);
 	list_init(&r->begin.link);
 	r->begin.run = on_begin;
 }
@@ -299,6 +405,12 @@ reload_end(struct unit *u, const char *why)
 		fail(u);
 	}
 	tell_all(&r->later, 0, why);
+	while (!list_empty(&r->texts)) {
+		struct text_ask *x = LIST_ENTRY(r->texts.next, struct text_ask, link);
+		list_remove(&x->link);
+		tell_all(&x->asks, 0, why);
+		free(x);
+	}
 }
 
 void
@@ -317,11 +429,25 @@ reload_here(struct unit *u, struct reload_ask *a)
 
 	if (a)
 		list_append(&r->later, &a->link);
-	if (r->again)
-		return;
 	r->again = true;
-	if (!r->runs)
-		loop_defer(u->host->engine.loop, &r->begin);
+	go_on(u);
+}
+
+int
+reload_text(struct unit *u, struct reload_ask *a, const char *text, size_t n)
+{
+	struct text_ask *x = malloc(sizeof(*x) + n + 1);
+
+	if (!x)
+		return -ENOMEM;
+	x->len = n;
+	memcpy(x->text, text, n);
+	list_init(&x->asks);
+	if (a)
+		list_append(&x->asks, &a->link);
+	list_append(&u->reload.texts, &x->link);
+	go_on(u);
+	return 0;
 }
 
 void

@@ -1,9 +1,10 @@
 /* reload.h - how a script's next generation takes over, or does not.
  *
- * The script is loaded into a state of its own, as a chore; save() of the old generation
- * and init() of the new one run; each server reads its attributes; threads build theirs.
- * Only when all that has gone well do all of them switch, at once.  Whatever fails, the old
- * generation goes on, and those who asked get the sentence that says why.
+ * The script (its file, or a text that was given in its place) is loaded into a state of
+ * its own, as a chore; save() of the old generation and init() of the new one run; each
+ * server reads its attributes; threads build theirs. Only when all that has gone well do
+ * all of them switch, at once.  Whatever fails, the old generation goes on, and those who
+ * asked get the sentence that says why.
  *
  * One reload of a unit is under way at a time: who asks meanwhile gets the next one, since
  * this one may have read the files before they changed.  The unit owns the struct, who asks
@@ -17,7 +18,7 @@
 
 struct retired;
 struct server;
-struct site_plan;
+struct text_ask;
 struct unit;
 
 struct reload_ask {
@@ -30,14 +31,17 @@ struct reload_ask {
 struct reload {
 	bool passing; /* it has failed for want of something that may be there soon */
 	bool runs;
-	bool again;               /* somebody has asked meanwhile */
-	bool in_line;             /* of votes: the others have not been asked yet */
-	bool votes;               /* others have a say: see struct host */
-	int64_t began;            /* clock_now() */
-	struct script *next;      /* holds a reference */
-	struct retired *record;   /* of the one that it replaces */
-	struct site_plan *plans;  /* of the unit's servers, in their order */
-	unsigned nplans, waiting; /* servers whose threads build theirs */
+	bool again;             /* somebody has asked for the file meanwhile */
+	bool in_line;           /* of votes: the others have not been asked yet */
+	bool votes;             /* others have a say: see struct host */
+	int64_t began;          /* clock_now() */
+	struct script *next;    /* holds a reference */
+	struct retired *record; /* of the one that it replaces */
+	bool prepared;          /* the unit's servers have their plans */
+	bool handing;           /* save() may have run: nothing else may change the state */
+	unsigned waiting;       /* servers whose threads build theirs */
+	struct list texts;      /* reload_text()'s */
+	struct text_ask *text;  /* the one that is loaded; NULL: the file is */
 	struct loading loading;
 	struct handover handover;
 	struct list asks, later;
@@ -53,6 +57,11 @@ void reload_end(struct unit *u, const char *why);
 /* Asks for one; soon.  a: NULL, nobody wants to know. */
 void reload_ask(struct unit *u, struct reload_ask *a);
 
+/* The same with this text in place of the script's file; modules come from their files, and
+ * so does the script when it is loaded again.  A copy is made: -ENOMEM.  For a host alone,
+ * without workers. */
+int reload_text(struct unit *u, struct reload_ask *a, const char *text, size_t n);
+
 /* The same in this process alone: in a worker that its master has told to. */
 void reload_here(struct unit *u, struct reload_ask *a);
 
@@ -62,6 +71,16 @@ void reload_tell(struct unit *u, int64_t began, unsigned number, const char *why
 
 /* The asker does not want to know any more; harmless when it has been told. */
 void reload_withdraw(struct reload_ask *a);
+
+/* The call that reload waited for is over. */
+void reload_go_on(struct unit *u);
+
+/* A server has come while the unit may be about to switch: it has to switch as well.
+ * -EINVAL with why: the generation to come does not fit it. */
+int reload_join(struct server *s, char *why, size_t size);
+
+/* A server goes: nothing waits for it. */
+void reload_leave(struct server *s);
 
 /* A policy whose prepare() was not done at once: its engines have the next generation; or
  * why (not NULL) they have not. */

@@ -149,18 +149,17 @@ stray(lua_State *L)
 }
 
 void
-report_stray(struct task *companion)
+report_stray(struct task *companion, lua_State *L)
 {
-	lua_State *co = companion->co, *L = companion->script->state.L;
 	struct request *r = companion->owner;
 
-	if (lua_islightuserdata(co, -1) && companion->overrun <= 2) {
-		lua_pop(co, 1);
+	if (lua_islightuserdata(L, -1) && companion->overrun <= 2) {
+		lua_pop(L, 1);
 		return;
 	}
 	lua_pushcfunction(L, stray);
 	lua_pushlightuserdata(L, companion);
-	lua_xmove(co, L, 1);
+	lua_rotate(L, -3, -1);
 	if (state_call(L, 2, 0) == LUA_OK)
 		return;
 	lua_pop(L, 1);

@@ -25,9 +25,9 @@ void report_error(struct request *r, lua_State *L);
 /* The same without the log, for an error that somebody else is told of. */
 void report_count(struct request *r, lua_State *L);
 
-/* A task beside a request's has ended with an error, which is popped off its stack.  That
- * it was ended, or cancelled, with its request is no news. */
-void report_stray(struct task *companion);
+/* For struct sched: a task beside a request's ends with an error.  That it was ended, or
+ * cancelled, with its request is no news. */
+void report_stray(struct task *companion, lua_State *L);
 
 /* Counts and logs an error, with its traceback behind a newline, of a request that is not
  * at hand. */

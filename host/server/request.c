@@ -277,6 +277,8 @@ send_rest(lua_State *L, struct request *r)
 		return 0;
 	if (st->datagram)
 		return request_send_reply(L, r, SENT, steps);
+	if (st->pushing)
+		stream_let_pushed(st);
 	stream_flush(st);
 	if (!st->error && !st->abortive && buf_len(&st->out) > 0)
 		return stream_park_out(L, st, SENT, steps);

@@ -47,7 +47,7 @@ may_accept(const struct server *s)
 
 	if (s->policy->threads || s->policy->forks)
 		active += s->site.nrequests; /* on their way there */
-	return !s->closed && !s->paused.slot && !s->pulling && s->budget > 0 &&
+	return !s->closed && !s->down && !s->paused.slot && !s->pulling && s->budget > 0 &&
 	       active < s->policy->ceiling(&s->site.attrs);
 }
 
@@ -448,26 +448,39 @@ view_reload(struct server_view *v, lua_State *L)
 	return ask_here(L, LIST_ENTRY(v, struct server, site.view));
 }
 
-int
-server_bind(struct server *s, const struct url *url, bool listens, char *why, size_t size)
+static struct listen_options
+listen_options(const struct server *s, bool listens)
 {
 	const struct attrs *a = &s->site.attrs;
-	struct listen_options o = {
+
+	return (struct listen_options){
 	    .backlog = listens ? (int)a->request_queue_size : -1,
 	    .reuse_address = a->allow_reuse_address,
 	    .reuse_port = a->allow_reuse_port,
 	    .v6only = a->ipv6_v6only,
 	    .nodelay = a->disable_nagle_algorithm,
 	    .mode = (mode_t)a->socket_mode,
+	    .switchable = s->switchable,
 	};
+}
+
+static void
+show_fd(struct server *s, int fd)
+{
+	s->site.view.fd = s->site.port.fd = fd;
+}
+
+int
+server_bind(struct server *s, const struct url *url, bool listens, char *why, size_t size)
+{
+	struct listen_options o = listen_options(s, listens);
 	int rc = listener_open(url, &o, &s->listener, why, size);
 
 	if (rc < 0)
 		return rc;
 	s->site.view.addr = s->listener.addr;
 	s->site.view.transport = s->listener.transport;
-	s->site.view.fd = s->listener.fd;
-	s->site.port.fd = s->listener.fd;
+	show_fd(s, s->listener.fd);
 	s->site.port.transport = s->listener.transport;
 	if (s->listener.transport == TRANSPORT_UDP)
 		s->site.reply = replies_put;
@@ -483,6 +496,17 @@ site_ended(struct site *site)
 
 	s->pulling = false; /* it may have ended without */
 	server_resume(s);
+	if (s->leaving && list_empty(&s->reaper.link))
+		loop_defer(site->engine->loop, &s->reaper);
+}
+
+static void
+on_reap(struct loop_task *t)
+{
+	struct server *s = LIST_ENTRY(t, struct server, reaper);
+
+	if (s->site.nrequests == 0)
+		server_close(s);
 }
 
 int
@@ -504,6 +528,8 @@ server_new(struct host *host, const struct policy *policy, const struct attrs *a
 	s->accept_op.done = on_acceptable;
 	s->accept_task.run = on_accept_task;
 	list_init(&s->accept_task.link);
+	s->reaper.run = on_reap;
+	list_init(&s->reaper.link);
 	s->site = (struct site){.engine = &host->engine,
 				.counters = &s->counters,
 				.given = *attrs,
@@ -552,7 +578,7 @@ server_begin(struct server *s, char *why, size_t size)
 			return -ENOMEM;
 	}
 	rc = s->policy->open ? s->policy->open(s, why, size) : 0;
-	if (rc < 0 || s->elsewhere)
+	if (rc < 0 || s->elsewhere || s->down)
 		return rc;
 	return server_watch(s, why, size);
 }
@@ -634,6 +660,102 @@ server_drain(struct server *s)
 		s->policy->drained(s);
 }
 
+/* ---- coming and going ---- */
+
+/* Sends what replies can be sent at once, and lets go of the socket. */
+static void
+leave_loop(struct server *s)
+{
+	if (s->fd.fd >= 0 && s->dgrams.out) {
+		replies_flush(s);
+		dgram_out_drop(s->dgrams.out, dgram_out_count(s->dgrams.out));
+	}
+	loop_timer_set(s->site.engine->loop, &s->paused, CLOCK_NEVER);
+	loop_timer_set(s->site.engine->loop, &s->dgrams.retry, CLOCK_NEVER);
+	loop_release_fd(&s->fd);
+	s->dgrams.at = s->dgrams.n;
+}
+
+void
+server_leave(struct server *s)
+{
+	if (s->leaving)
+		return;
+	s->leaving = s->draining = s->closed = true;
+	s->site.reply = NULL; /* what is still answered has no socket */
+	leave_loop(s);
+	listener_close(&s->listener);
+	show_fd(s, -1);
+	if (s->unit)
+		reload_leave(s);
+	server_cancel(s, "its server was closed");
+	if (s->site.nrequests == 0)
+		loop_defer(s->site.engine->loop, &s->reaper);
+}
+
+static int
+go_down(struct server *s, char *why, size_t size)
+{
+	bool unix_socket = transport_is_unix(s->site.view.transport);
+	char rest[200];
+	int rc;
+
+	if (s->listener.transport != TRANSPORT_UDP)
+		leave_loop(s);
+	else
+		loop_cancel(&s->accept_op);
+	rc = listener_refuse(&s->listener);
+	if (rc < 0) {
+		snprintf(why, size, "%s cannot refuse connections: %s", s->name,
+			 strerror(-rc));
+		if (s->fd.fd < 0)
+			(void)server_watch(s, rest, sizeof(rest));
+		return rc;
+	}
+	s->down = true;
+	s->dgrams.at = s->dgrams.n; /* received, and not begun */
+	if (unix_socket)
+		show_fd(s, -1);
+	return 0;
+}
+
+static int
+come_up(struct server *s, char *why, size_t size)
+{
+	struct listen_options o = listen_options(s, true);
+	int rc = listener_admit(&s->listener, &o, why, size);
+
+	if (rc < 0)
+		return rc;
+	if (s->fd.fd < 0 && s->host->begun)
+		rc = server_watch(s, why, size);
+	if (rc < 0) {
+		(void)listener_refuse(&s->listener);
+		return rc;
+	}
+	s->down = false;
+	show_fd(s, s->listener.fd);
+	server_resume(s);
+	return 0;
+}
+
+int
+server_enable(struct server *s, bool up, char *why, size_t size)
+{
+	if (s->policy->threads || s->policy->forks) {
+		snprintf(why, size, "%s runs its requests elsewhere (%s): it cannot refuse",
+			 s->name, s->policy->name);
+		return -ENOTSUP;
+	}
+	if (s->draining) {
+		snprintf(why, size, "%s stops", s->name);
+		return -EPIPE;
+	}
+	if (up != s->down)
+		return 0;
+	return up ? come_up(s, why, size) : go_down(s, why, size);
+}
+
 bool
 server_is_done(const struct server *s, bool hurry)
 {
@@ -707,10 +829,18 @@ server_close(struct server *s)
 		board_forget(s->board);
 	list_remove(&s->accept_task.link);
 	list_remove(&s->dgrams.flush.link);
+	list_remove(&s->reaper.link);
 	list_remove(&s->link);
+	if (s->unit) {
+		reload_leave(s);
+		unit_lose(s->unit, s);
+		if (s->site.script && s->site.nrequests == 0)
+			site_leave(&s->site);
+	}
 	site_free(&s->site);
 	dgram_in_free(s->dgrams.in);
 	dgram_out_free(s->dgrams.out);
 	free(s->name);
+	free(s->declared);
 	free(s);
 }

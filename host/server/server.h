@@ -50,9 +50,20 @@ struct server {
 	bool accept_due;          /* accept_task is on its way */
 	struct loop_timer paused; /* set: accepting failed for want of something */
 	uint64_t budget;          /* requests that may still begin; UINT64_MAX: no limit */
+	/* Of a server that its script has declared (see mocking.h): */
+	char *declared;     /* the URL as it stands there; NULL: of no such server */
+	bool stays;         /* the generation on its way declares it, too */
+	struct unit *joins; /* it is that unit's once the generation on its way is */
 	bool draining, closed;
-	bool elsewhere; /* others accept on this listener, not this engine */
-	bool shared;    /* others accept on it, too */
+	bool leaving;    /* it is freed when its requests have ended: see roster.h */
+	bool switchable; /* set before server_bind(): server_enable() will be called */
+	bool down;       /* it refuses */
+	bool planned;    /* a reload has prepared this plan for it */
+	bool awaited;    /* and waits for its other engines */
+	struct site_plan plan;
+	struct loop_task reaper; /* frees it */
+	bool elsewhere;          /* others accept on this listener, not this engine */
+	bool shared;             /* others accept on it, too */
 	void (*shutdown)(struct server *s); /* what a script's server:shutdown() does */
 	/* Of a server whose methods are Lua's own: */
 	bool drives;  /* each request begins on this engine, with a drive function */
@@ -112,6 +123,15 @@ void server_cancel(struct server *s, const char *why);
 
 /* Ends every request at once; no other will begin. */
 void server_kill(struct server *s);
+
+/* Stops accepting and frees the address, at once; cancels its requests, and frees the
+ * server when they have ended.  For a policy that runs them on the server's engine. */
+void server_leave(struct server *s);
+
+/* false: the kernel refuses whoever comes, while the address stays the server's, until
+ * true; requests go on.  -ENOTSUP (the policy runs them elsewhere), -EPIPE (it stops) and
+ * listener_admit()'s errors, with one sentence in why; nothing has changed then. */
+int server_enable(struct server *s, bool up, char *why, size_t size);
 
 /* Ends what still runs, closes the socket, removes a Unix path, frees the server. */
 void server_close(struct server *s);

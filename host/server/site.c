@@ -13,6 +13,8 @@ void
 site_init(struct site *s)
 {
 	list_init(&s->requests);
+	list_init(&s->view.objects);
+	list_init(&s->port.objects);
 	pool_init(&s->pool, sizeof(struct request));
 	s->allowance = site_allowance(&s->given);
 	s->allowance.preempted = &s->counters->preempted;
@@ -41,17 +43,27 @@ site_allowance(const struct attrs *a)
 				  .limit = nanoseconds(a->cpu_limit)};
 }
 
-void
-site_leave(struct site *s)
+static void
+forget_refs(const struct script *sc, const struct generation *g)
 {
-	lua_State *L = s->script->state.L;
-	const struct generation *g = &s->generation;
 	const int refs[] = {g->self_ref,   g->port_ref,  g->stream_ref, g->datagram_ref,
 			    g->verify_ref, g->error_ref, g->drive_ref};
 
 	for (size_t i = 0; i < sizeof(refs) / sizeof(*refs); i++)
 		if (refs[i])
-			luaL_unref(L, LUA_REGISTRYINDEX, refs[i]);
+			luaL_unref(sc->state.L, LUA_REGISTRYINDEX, refs[i]);
+}
+
+void
+site_drop(const struct site_plan *plan)
+{
+	forget_refs(plan->script, &plan->generation);
+}
+
+void
+site_leave(struct site *s)
+{
+	forget_refs(s->script, &s->generation);
 	s->generation = (struct generation){0};
 	script_release(s->script);
 	s->script = NULL;
@@ -64,6 +76,8 @@ site_free(struct site *s)
 		script_release(s->script);
 	s->script = NULL;
 	pool_free(&s->pool);
+	server_vanish(&s->view);
+	datagram_vanish(&s->port);
 }
 
 /* Runs protected.  Arguments: the attributes, the script. */

@@ -72,6 +72,9 @@ int site_prepare(struct site *s, struct script *script, struct site_plan *plan, 
 /* New requests run it from now on; the site takes a reference. */
 void site_commit(struct site *s, const struct site_plan *plan);
 
+/* It will not, although its generation will be used by others. */
+void site_drop(const struct site_plan *plan);
+
 /* Both; the caller's reference is taken over, whatever happens. */
 int site_adopt(struct site *s, struct script *script, char *why, size_t size);
 

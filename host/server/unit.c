@@ -1,6 +1,7 @@
 #include "server/unit.h"
 
 #include "base/clock.h"
+#include "server/calls.h"
 #include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
@@ -130,11 +131,30 @@ unit_new(struct host *h, struct script *script)
 	}
 	u->host = h;
 	u->script = script;
+	u->allowance = h->engine.sched.allowance;
 	list_init(&u->retired);
+	list_init(&u->calls);
 	count_set(&u->alive, 1);
 	reload_init(u);
 	list_append(&h->units, &u->link);
 	return u;
+}
+
+const struct allowance *
+unit_allowance(struct unit *u)
+{
+	const struct server *s = unit_server(u, NULL);
+
+	if (s)
+		u->allowance = s->site.allowance;
+	return &u->allowance;
+}
+
+void
+unit_lose(struct unit *u, struct server *s)
+{
+	if (u->allowance.preempted == &s->site.counters->preempted)
+		u->allowance.preempted = NULL;
 }
 
 void
@@ -151,6 +171,7 @@ void
 unit_stop(struct unit *u)
 {
 	reload_end(u, "the server stops");
+	calls_end(u, "the server stops");
 	loop_timer_set(u->host->engine.loop, &u->look, CLOCK_NEVER);
 }
 

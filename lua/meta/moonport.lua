@@ -163,7 +163,7 @@ function Server:fileno() end
 ---The rest is of the host, or under threading of the request's thread.
 ---@class moonport.Stats: moonport.Counters
 ---@field generation integer of the script, 1 at the start
----@field tasks integer requests that exist
+---@field tasks integer requests, and tasks that they have spawned, that exist
 ---@field streams integer
 ---@field lingering integer connections closed here, not yet by the peer
 ---@field descriptors integer
@@ -382,6 +382,33 @@ function moonport.time() end
 ---@param message any as tostring gives it
 function moonport.log(level, message) end
 
+---Runs f(...) in a task of its own beside the running request, soon but never at once. It ends with the request, closed
+---where it stands. An error in it is an event in the log. Raises where no request runs.
+---@param f function
+---@param ... any
+function moonport.spawn(f, ...) end
+
+---What tasks of one Lua state wait for until another one sets it.
+---@class moonport.Event
+local Event = {}
+
+---Wakes all that wait. If none does, the next wait returns at once.
+function Event:set() end
+
+---Waits until it is set; not at all, if it has been set since the last wait.
+---@param seconds? number
+---@return true? set
+---@return "timeout"? why
+function Event:wait(seconds) end
+
+---@return moonport.Event
+function moonport.event() end
+
+---The handler of a script that neither returns one nor defines a global `handle`: for libraries that handle
+---requests for the script that requires them.
+---@param handler table with a function `handle`
+function moonport.default_handler(handler) end
+
 ---Connects; waits. A bad URL raises.
 ---@param url string "tcp://127.0.0.1:6379", "unix:///run/x.sock", "unix://@abstract"
 ---@param seconds? number
@@ -435,5 +462,16 @@ function Started:reload() end
 ---@param options? moonport.StartOptions
 ---@return moonport.Started
 function moonport.start(script, options) end
+
+---Has scripts of mocks run on a thread of their own, with the control API beside them: see moonport/mocked.lua for
+---what it returns. `<close>`, the collector and the program's end stop it. Raises one sentence if it cannot.
+---@param scripts string|string[] paths
+---@param options? moonport.mock.Options
+---@return moonport.Mocks
+function moonport.mock(scripts, options) end
+
+---Whether what waits may be called here: within moonport.run, or in a request.
+---@return boolean
+function moonport.may_wait() end
 
 return moonport

@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { OPS = 60000, BIGGEST = 90 * 1024, SERVERS = 5 };
 
@@ -231,6 +234,43 @@ a_million(void)
 	journal_free(j);
 }
 
+#ifdef __SANITIZE_ADDRESS__ /* which needs more memory than there is */
+enum { SANITIZED = true };
+#else
+enum { SANITIZED = false };
+#endif
+
+/* In a process of its own, which may not grow much: records are dropped instead. */
+static int
+with_little_memory(void)
+{
+	struct journal *j = journal_new();
+	struct rlimit few = {16 << 20, 16 << 20}; /* the data of this program is less */
+	struct journal_info info;
+	struct journal_record r;
+	uint64_t last = 0;
+
+	if (setrlimit(RLIMIT_DATA, &few) < 0)
+		return 1;
+	for (int i = 0; i < 1000000; i++)
+		last = put(j, "redis", "$11\r\nhello there\r\n");
+	info = journal_info(j);
+	return !(last == 1000000 && info.bytes < (16 << 20) && info.records > 1000 &&
+		 info.dropped + info.records == last &&
+		 journal_next(j, last - 1, JOURNAL_ALL, "redis", 5, &r) && r.seq == last);
+}
+
+static void
+little_memory(void)
+{
+	int status = -1;
+	pid_t pid = SANITIZED ? -1 : fork();
+
+	if (pid == 0)
+		_exit(with_little_memory());
+	CHECK(SANITIZED || (waitpid(pid, &status, 0) == pid && status == 0));
+}
+
 static unsigned heard;
 
 static void
@@ -346,6 +386,7 @@ test_journal(void)
 {
 	against_a_model();
 	a_million();
+	little_memory();
 	listeners();
 	connections();
 	marks_and_failures();

@@ -108,6 +108,69 @@ paths(void)
 	listener_close(&a);
 }
 
+/* What a client gets: 0, or the errno of its connect() or its second send(). */
+static int
+knock(const struct listener *l)
+{
+	bool stream = transport_is_stream(l->transport);
+	int fd = socket(l->addr.ss.ss_family, stream ? SOCK_STREAM : SOCK_DGRAM, 0);
+	int err = connect(fd, addr_sa(&l->addr), l->addr.len) < 0 ? errno : 0;
+
+	for (int i = 0; err == 0 && !stream && i < 2; i++)
+		err = send(fd, "x", 1, 0) < 0 ? errno : 0;
+	close(fd);
+	return err;
+}
+
+/* Refuses, twice over, and admits again; nobody else gets the address meanwhile. */
+static void
+refuses(const char *format)
+{
+	struct listen_options o = {
+	    .backlog = 4, .reuse_address = true, .switchable = true, .mode = 0600};
+	struct url u;
+	struct listener l, other;
+	struct addr was;
+	char text[256];
+
+	snprintf(text, sizeof(text), format, folder);
+	CHECK(url_parse(text, strlen(text), &u, why, sizeof(why)) == 0);
+	CHECK(listener_open(&u, &o, &l, why, sizeof(why)) == 0);
+	was = l.addr;
+	for (int i = 0; i < 2; i++) {
+		CHECK(knock(&l) == 0);
+		CHECK(listener_refuse(&l) == 0);
+		CHECK(knock(&l) == ECONNREFUSED);
+		if (!transport_is_unix(l.transport)) {
+			u.port = addr_port(&l.addr);
+			CHECK(listener_open(&u, &o, &other, why, sizeof(why)) ==
+			      -EADDRINUSE);
+		}
+		CHECK(listener_admit(&l, &o, why, sizeof(why)) == 0);
+		CHECK(l.addr.len == was.len && memcmp(&l.addr.ss, &was.ss, was.len) == 0);
+	}
+	CHECK(knock(&l) == 0);
+	CHECK(listener_refuse(&l) == 0);
+	listener_close(&l); /* a path goes, too */
+	CHECK(listener_open(&u, &o, &l, why, sizeof(why)) == 0);
+	listener_close(&l);
+}
+
+static void
+switched(void)
+{
+	refuses("tcp://127.0.0.1:0");
+	refuses("tcp://[::1]:0");
+	refuses("tcp://0.0.0.0:0");
+	refuses("udp://127.0.0.1:0");
+	refuses("udp://[::1]:0");
+	refuses("udp://0.0.0.0:0");
+	refuses("unix://%s/s");
+	refuses("unixgram://%s/s");
+	refuses("unix://@%s/s");
+	refuses("unixgram://@%s/s");
+}
+
 void
 test_listen(void)
 {
@@ -119,6 +182,7 @@ test_listen(void)
 	}
 	ip();
 	paths();
+	switched();
 	CHECK(rmdir(folder) == 0); /* nothing was left behind */
 	umask(before);
 }

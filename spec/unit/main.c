@@ -26,6 +26,7 @@ static const struct {
     {"pattern", test_pattern},
     {"plain", test_plain},
     {"pool", test_pool},
+    {"roster", test_roster},
     {"script", test_script},
     {"signals", test_signals},
     {"watch", test_watch},

@@ -25,6 +25,7 @@ void test_packsize(void);
 void test_plain(void);
 void test_pattern(void);
 void test_pool(void);
+void test_roster(void);
 void test_script(void);
 void test_signals(void);
 void test_watch(void);

@@ -1,0 +1,294 @@
+--- What a mock says and hears on one connection, or about one datagram: the `c` of sessions and stubs.
+
+local moonport = require("moonport")
+local frames = require("moonport.frame")
+local journal = require("moonport.journal")
+local datagram = require("moonport.mock.datagram")
+local diff = require("moonport.mock.diff")
+local match = require("moonport.mock.match")
+local serving = require("moonport.mock.serving")
+local stream = require("moonport.mock.stream")
+
+local add = journal.add
+
+local M = {}
+
+---@class mock.Conversation
+---@field server mock.Server
+---@field id integer of the connection in the journal; of a datagram's sender
+---@field nth integer which connection of the server it is, from 1; which datagram
+---@field client moonport.Address
+---@field state table of this conversation alone
+---@field datagram boolean
+---@field over string? what has ended it: "c:reset()"
+---@field ended string? the journal's word for that
+---@field peer "fin"|"rst"|nil what the peer has done
+---@field filter fun(bytes: string, detail?: string)? a fault that replies pass through
+---@field wire mock.Stream|mock.Datagram
+---@field private reader frame.Reader
+---@field private framing frame.Framing
+---@field silent boolean? it answers no more
+local Conversation = {}
+local conversation_mt = { __name = "mock.Conversation", __index = Conversation }
+
+-- What ends a conversation and is no error of anybody's.
+local over_mt = { __name = "mock.Over", __tostring = function(self) return self.message end }
+
+---@param err any
+---@return boolean it has ended a conversation that was over
+function M.is_over(err) return getmetatable(err) == over_mt end
+
+---@param self mock.Conversation
+local function begin(self, wire)
+  self.wire = wire
+  self.framing = self.server.framing
+  self.state = {}
+  self.reader = frames.reader(function() return wire:recv() end)
+  function wire.on_cut(how) self:cut(how) end
+  return setmetatable(self, conversation_mt)
+end
+
+---@param server mock.Server
+---@param handler table the instance
+---@return mock.Conversation
+function M.of_stream(server, handler)
+  local id, nth = journal.open(handler.request, server.name, tostring(handler.client_address))
+  return begin({ server = server, id = id, nth = nth, client = handler.client_address, datagram = false },
+    stream.new(server, handler, id, nth))
+end
+
+---@param server mock.Server
+---@param handler table the instance
+---@return mock.Conversation
+function M.of_datagram(server, handler)
+  local id, nth = server:count_datagram(tostring(handler.client_address))
+  return begin({ server = server, id = id, nth = nth, client = handler.client_address, datagram = true },
+    datagram.new(server, handler, id, nth))
+end
+
+---@param self mock.Conversation
+---@param method string
+local function check(self, method)
+  if self.over then
+    error(setmetatable({ message = ("c:%s: the conversation is over, by %s"):format(method, self.over) }, over_mt), 0)
+  end
+end
+
+---@param self mock.Conversation
+---@param method string
+local function needs_connection(self, method)
+  check(self, method)
+  if self.datagram then
+    error(("c:%s needs a connection, and datagrams have none"):format(method), 3)
+  end
+end
+
+-- The place in the script of a call of one of the methods below, which asks: "smtp.lua:12: ".
+local function position()
+  local _, where = pcall(error, "", 4)
+  return tostring(where)
+end
+
+-- ---------------------------------------------------------------- out
+
+---Sends all; of a datagram mock one datagram. Raises when the peer is gone, which ends the conversation quietly.
+---@param bytes string|number
+---@param ... string|number
+function Conversation:send(bytes, ...)
+  if type(bytes) ~= "string" or ... then
+    local ok, all = pcall(table.concat, { bytes, ... })
+    if not ok or bytes == nil then error("c:send needs strings", 2) end
+    bytes = all
+  end
+  if self.over then check(self, "send") end
+  local filter = self.filter
+  if filter then return filter(bytes) end
+  return self.wire:send(bytes)
+end
+
+---What faults send by, past all others.
+---@param bytes string
+---@param detail? string
+function Conversation:emit(bytes, detail)
+  check(self, "send")
+  return self.wire:send(bytes, detail)
+end
+
+---@param seconds number
+function Conversation:sleep(seconds)
+  check(self, "sleep")
+  moonport.sleep(seconds)
+end
+
+---@param text any for the journal
+function Conversation:note(text)
+  add("note", self.server.name, self.id, tostring(text))
+end
+
+---Half-closes: the peer sees the end, and can go on sending.
+---@param how? "read"|"write"|"both" "write" unless given
+function Conversation:shutdown(how)
+  needs_connection(self, "shutdown")
+  self.wire:shutdown(how or "write")
+end
+
+---Sends what was sent, and closes. The next use of c ends the function.
+function Conversation:close()
+  check(self, "close")
+  self.over, self.ended = "c:close()", "closed"
+  self.wire:close()
+end
+
+---A real RST. The next use of c ends the function.
+function Conversation:reset()
+  needs_connection(self, "reset")
+  self.over, self.ended = "c:reset()", "reset"
+  self.wire:reset()
+end
+
+---Takes nothing more from the peer, and waits until that is gone or the connection is killed.
+function Conversation:stall()
+  needs_connection(self, "stall")
+  self:note("stalled")
+  self.wire:stall()
+end
+
+---Answers nothing any more; stubs are asked no more, and what comes is read and journaled.
+function Conversation:silence()
+  check(self, "silence")
+  self.silent = true
+end
+
+---A toxic ends the connection.
+---@param how "reset"|"close"
+function Conversation:cut(how)
+  if self.over then return end
+  self.over, self.ended = "a toxic", how == "reset" and "reset" or "closed"
+  self.wire:cut(how)
+end
+
+-- ---------------------------------------------------------------- in
+
+local MAX_KEPT = 64
+local kept, n_kept = {}, 0
+
+---@param value any
+---@return frame.Framing
+local function framing_of(value)
+  local framing = kept[value]
+  if framing then return framing end
+  framing = frames.of(value)
+  if type(value) == "string" then
+    if n_kept >= MAX_KEPT then kept, n_kept = {}, 0 end
+    kept[value], n_kept = framing, n_kept + 1
+  end
+  return framing
+end
+
+-- Notes why there are no more frames.
+---@param self mock.Conversation
+---@param why string
+local function input_over(self, why)
+  if why == "timeout" or self.peer then return end
+  if why == "closed" or why == "reset" then
+    self.peer = why == "closed" and "fin" or "rst"
+    local rest = self.reader:rest()
+    if rest ~= "" then add("partial", self.server.name, self.id, rest) end
+  end
+end
+
+---@param self mock.Conversation
+local function received(self, frame, ...)
+  if frame then
+    add("received", self.server.name, self.id, frame)
+    return frame, ...
+  end
+  input_over(self, (...))
+  return nil, (...)
+end
+
+---The next frame, and the values of its format if it has several.
+---@param framing? any for this frame only
+---@param seconds? number for the whole frame
+---@return string? frame
+---@return any ... values; or why: "closed", "reset", "timeout", what is wrong with the frame
+function Conversation:recv(framing, seconds)
+  check(self, "recv")
+  local wire = self.wire
+  wire.deadline = seconds and moonport.monotonic() + seconds
+  return received(self, self.reader:read(framing == nil and self.framing or framing_of(framing)))
+end
+
+-- Ends the conversation: it did not go as its author said.
+---@param self mock.Conversation
+---@param text string
+local function fail(self, text)
+  text = ("mock %s, %s %d from %s: %s"):format(self.server.name, self.datagram and "datagram" or "connection",
+    self.nth, tostring(self.client), text)
+  journal.fail(self.server.name, self.id, text)
+  moonport.log("warn", text:match("[^\n]*"))
+  self:close()
+  self.over = "a failed expect"
+  check(self, "expect")
+end
+
+---The next frame, which has to match: its captures, or all of it. Else the conversation fails and ends.
+---@param what any a matcher
+---@param options? { framing?: any, timeout?: number }
+---@return any ... the captures, or the frame
+function Conversation:expect(what, options)
+  check(self, "expect")
+  local m, wrong = match.get(what)
+  if not m then error("c:expect: " .. wrong, 2) end
+  options = options or {}
+  local frame, why = self:recv(options.framing, options.timeout)
+  if not frame then
+    return fail(self, diff.missing(position(), m, why, self.reader:rest(), options.timeout))
+  end
+  local results = table.pack(match.run(m, frame, self))
+  if not results[1] then return fail(self, diff.mismatch(position(), m, frame)) end
+  return table.unpack(results, 2, results.n)
+end
+
+-- ---------------------------------------------------------------- stubs
+
+---Answers by the server's stubs until the peer is gone or one of them ends the conversation.
+---@param framing? any from here on
+function Conversation:serve(framing)
+  check(self, "serve")
+  if framing ~= nil then self.framing = framing_of(framing) end
+  self.wire.deadline = nil
+  local why = serving.run(self, self.server, self.reader, self.framing)
+  if not why then return end
+  input_over(self, why)
+  if not self.peer then add("error", self.server.name, self.id, why) end
+end
+
+---All frames until the peer is gone: for frame in c:frames() do ... end
+---@param framing? any
+---@return fun(): string?
+function Conversation:frames(framing)
+  return function() return (self:recv(framing)) end
+end
+
+---Answers one frame by the server's stubs: for sessions that read by themselves.
+---@param frame string
+function Conversation:answer(frame)
+  check(self, "answer")
+  if not self.silent then answer(self, frame, self.server:pick(self, frame)) end
+end
+
+-- ---------------------------------------------------------------- the end
+
+---The last of it, in the journal; for datagrams nothing.
+---@param how? string unless something has ended it before
+function Conversation:finish(how)
+  if not self.over and how ~= "cancelled" and how ~= "rst" then self.wire:drain() end
+  if self.datagram then return end
+  add("closed", self.server.name, self.id, "", self.ended or self.peer or how or "closed")
+end
+
+---@return boolean the connection was closed, by whomever
+function Conversation:is_closed() return self.over ~= nil or self.wire:is_closed() end
+
+return M

@@ -1,0 +1,134 @@
+--- Looks into Lua patterns: whether they are well-formed, what they capture, what a matching text must begin with.
+
+local M = {}
+
+local byte, find, sub = string.byte, string.find, string.sub
+
+---The end of a set that begins at `at`.
+---@param p string
+---@param at integer of its bracket
+---@return integer? last its closing bracket
+local function set_end(p, at)
+  at = at + 1
+  if sub(p, at, at) == "^" then at = at + 1 end
+  repeat -- a bracket that comes first stands for itself
+    if at > #p then return nil end
+    at = at + (sub(p, at, at) == "%" and 2 or 1)
+  until sub(p, at, at) == "]"
+  return at
+end
+
+---@param p string
+---@param at integer of the percent sign
+---@return integer? last
+---@return string? why
+local function escape_end(p, at)
+  local class = sub(p, at + 1, at + 1)
+  if class == "" then
+    return nil, "it ends with a '%' (to mean the sign itself, write '%%')"
+  elseif class == "b" then
+    if at + 3 > #p then return nil, "'%b' needs two characters" end
+    return at + 3
+  elseif class == "f" then
+    if sub(p, at + 2, at + 2) ~= "[" then return nil, "'%f' needs a set in brackets" end
+    local last = set_end(p, at + 2)
+    return last, not last and "a set has no ']'" or nil
+  end
+  return at + 1
+end
+
+---One item from `at` on, its repetition included.
+---@return string kind "(" | ")" | "any" | "literal": a byte that must come, once
+---@return integer? last nil: the pattern is malformed
+---@return string? why
+local function item(p, at)
+  local c, last = sub(p, at, at), at
+  if c == "(" or c == ")" then return c, at end
+  local kind = find(c, "[%%.%[]") and "any" or "literal"
+  if c == "%" then
+    local why
+    last, why = escape_end(p, at)
+    if not last then return kind, nil, why end
+    if not find(p, "^%w", at + 1) then kind = "literal" end
+  elseif c == "[" then
+    last = set_end(p, at)
+    if not last then return kind, nil, "a set has no ']'" end
+  elseif c == "$" and at == #p then
+    return "end", at
+  end
+  local special = find(p, "^%%[bf%d]", at)
+  if not special and find(p, "^[*+?-]", last + 1) then return "any", last + 1 end
+  return kind, last
+end
+
+---@class mock.PatternItem
+---@field kind string
+---@field first integer
+---@field last integer
+
+---@param p string
+---@return mock.PatternItem[]? items without the anchor
+---@return string? why it is malformed
+function M.items(p)
+  local items, at, open = {}, sub(p, 1, 1) == "^" and 2 or 1, 0
+  while at <= #p do
+    local kind, last, why = item(p, at)
+    if not last then return nil, why end
+    if kind == "(" then open = open + 1 elseif kind == ")" then open = open - 1 end
+    if open < 0 then return nil, "a ')' has no '('" end
+    items[#items + 1] = { kind = kind, first = at, last = last }
+    at = last + 1
+  end
+  if open > 0 then return nil, "a '(' has no ')'" end
+  local ok, why = pcall(find, "", p)
+  if not ok then return nil, (why:gsub("^.-:%d+: ", "")) end
+  return items
+end
+
+---@class mock.PatternFacts
+---@field captures boolean
+---@field literal string what each match begins with, as far as that is known; "" unless it is anchored
+---@field exact boolean it is the whole of what matches
+
+---@param p string
+---@return mock.PatternFacts? facts
+---@return string? why it is malformed
+function M.facts(p)
+  local items, why = M.items(p)
+  if not items then return nil, why end
+  local literal, exact, captures = {}, false, false
+  local reading = sub(p, 1, 1) == "^"
+  for _, it in ipairs(items) do
+    if it.kind == "(" then
+      captures = true
+    elseif it.kind == "end" then
+      exact = reading
+    elseif it.kind == "literal" and reading then
+      literal[#literal + 1] = sub(p, it.last, it.last)
+    elseif it.kind ~= ")" then
+      reading = false
+    end
+  end
+  return { captures = captures, literal = table.concat(literal), exact = exact }
+end
+
+---How far a frame goes along with an anchored pattern that does not match it.
+---@param p string well-formed
+---@param frame string
+---@return integer bytes of the frame that agree
+---@return string rest of the pattern, which does not
+function M.agreement(p, frame)
+  local items = M.items(p)
+  if byte(p) ~= 94 then return 0, p end -- 94: "^"
+  for n = #items, 1, -1 do
+    local part, open = sub(p, 1, items[n].last), 0
+    for i = 1, n do
+      open = open + (items[i].kind == "(" and 1 or items[i].kind == ")" and -1 or 0)
+    end
+    local ok, _, last = pcall(find, frame, part .. (")"):rep(open))
+    if ok and last then return last, sub(p, items[n].last + 1) end
+  end
+  return 0, sub(p, 2)
+end
+
+return M

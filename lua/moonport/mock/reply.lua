@@ -1,0 +1,328 @@
+--- What a stub answers with: bytes, a function, a sequence, a fault, or one of these sent in a faulty way.
+
+local bits = require("moonport.mock.bits")
+
+local M = {}
+
+local sub = string.sub
+
+---@class mock.Fault
+---@field kind string
+local fault_mt = { __name = "mock.Fault" }
+
+---@param kind string
+---@param fields? table
+---@return mock.Fault
+local function fault(kind, fields)
+  fields = fields or {}
+  fields.kind = kind
+  return setmetatable(fields, fault_mt)
+end
+
+-- Those that need nothing more. All but the last two are of a connection.
+M.faults = {
+  reset = fault("reset"), close = fault("close"), shutdown = fault("shutdown"), stall = fault("stall"),
+  silence = fault("silence"), none = fault("none"),
+}
+local OF_CONNECTIONS = { reset = true, close = true, shutdown = true, stall = true }
+
+---@class mock.Reply
+---@field kind string
+---@field bytes string? of a plain one
+
+-- ---------------------------------------------------------------- made from what the author wrote
+
+---@type table<string, fun(fault: table, datagram: boolean): mock.Reply?, string?>
+local FAULTS = {}
+
+local function plain_fault(value, datagram)
+  if datagram and OF_CONNECTIONS[value.kind] then
+    return nil, ("mock.%s needs a connection, and datagrams have none"):format(value.kind)
+  end
+  return { kind = value.kind }
+end
+for name in pairs(M.faults) do FAULTS[name] = plain_fault end
+
+local function is_count(value, least) return math.type(value) == "integer" and value >= least end
+local function is_seconds(value) return type(value) == "number" and value >= 0 and value < math.huge end
+
+function FAULTS.delay(value, datagram)
+  if not is_seconds(value.seconds) then return nil, "mock.delay needs a number of seconds, 0 or more" end
+  local reply, why = M.compile(value.reply, datagram)
+  return reply and { kind = "delay", seconds = value.seconds, reply = reply }, why
+end
+
+function FAULTS.drip(value, datagram)
+  local size, delay = value.size or 1, value.delay or 0.01
+  if not is_count(size, 1) then return nil, "mock.drip: size must be a number of bytes, 1 or more" end
+  if not is_seconds(delay) then return nil, "mock.drip: delay must be a number of seconds, 0 or more" end
+  local reply, why = M.compile(value.reply, datagram)
+  return reply and { kind = "drip", size = size, delay = delay, reply = reply }, why
+end
+
+function FAULTS.truncate(value, datagram)
+  if not is_count(value.n, 0) then return nil, "mock.truncate needs a number of bytes, 0 or more" end
+  local how = value.how or M.faults.close
+  if how ~= M.faults.close and how ~= M.faults.reset then
+    return nil, "mock.truncate ends with mock.close or mock.reset"
+  elseif type(value.reply) == "string" and #value.reply <= value.n then
+    return nil, ("mock.truncate: the reply has only %d bytes, so none would be missing after %d"):format(#value.reply,
+      value.n)
+  end
+  local reply, why = M.compile(value.reply, datagram)
+  return reply and { kind = "truncate", n = value.n, how = how.kind, reply = reply }, why
+end
+
+local function check_places(places)
+  if type(places) ~= "table" or #places == 0 then
+    return "mock.corrupt: at needs a list of places, 1 is the first byte"
+  end
+  for _, at in ipairs(places) do
+    if not is_count(at, 1) then return "mock.corrupt: a place is a number of 1 or more" end
+  end
+end
+
+function FAULTS.corrupt(value, datagram)
+  local at, seed, n = value.at, value.seed, value.bytes or 1
+  local wrong
+  if at ~= nil then wrong = check_places(at) end
+  if seed ~= nil and math.type(seed) ~= "integer" then wrong = "mock.corrupt: the seed must be an integer" end
+  if not is_count(n, 1) then wrong = "mock.corrupt: bytes must be a number of 1 or more" end
+  if wrong then return nil, wrong end
+  local reply, why = M.compile(value.reply, datagram)
+  if not at and not seed then seed = math.random(1 << 31) end
+  return reply and { kind = "corrupt", at = at, seed = seed, n = n, reply = reply }, why
+end
+
+---@param list any[]
+---@return mock.Reply?
+---@return string? why
+local function sequence(list, datagram)
+  local replies = {}
+  for i, value in ipairs(list) do
+    local reply, why = M.compile(value, datagram)
+    if not reply then return nil, why end
+    if reply.kind == "sequence" then return nil, "a sequence cannot stand in a sequence" end
+    replies[i] = reply
+  end
+  return { kind = "sequence", replies = replies, at = 0 }
+end
+
+---@param value any
+---@param datagram boolean the server has no connections
+---@return mock.Reply? reply
+---@return string? why
+function M.compile(value, datagram)
+  local kind = type(value)
+  if kind == "string" then
+    return { kind = "bytes", bytes = value }
+  elseif kind == "function" then
+    return { kind = "call", f = value }
+  elseif getmetatable(value) == fault_mt then
+    return FAULTS[value.kind](value, datagram)
+  elseif kind == "table" and #value > 0 then
+    return sequence(value, datagram)
+  elseif kind == "table" and next(value) ~= nil then
+    local of_data, why = M.of_data(value)
+    if of_data == nil then return nil, why end
+    return M.compile(of_data, datagram)
+  end
+  return nil, ("a reply is a string, a list of replies, a function or a fault such as mock.reset, not %s")
+    :format(kind == "table" and "an empty table" or "a " .. kind)
+end
+
+-- ---------------------------------------------------------------- as data
+
+---@type table<string, fun(value: table): any, string?>
+local OF_DATA = {}
+
+function OF_DATA.fault(value)
+  local f = M.faults[value.fault]
+  if f then return f end
+  return nil, ("there is no fault %q; there are close, none, reset, shutdown, silence and stall")
+    :format(tostring(value.fault))
+end
+
+local function seconds_of(ms) return type(ms) == "number" and ms / 1000 or ms end
+
+function OF_DATA.delay(value) return fault("delay", { seconds = seconds_of(value.delay), reply = value.reply }) end
+
+function OF_DATA.drip(value)
+  local drip = type(value.drip) == "table" and value.drip or {}
+  return fault("drip", { size = drip.size, delay = seconds_of(drip.delay), reply = value.reply })
+end
+
+function OF_DATA.truncate(value)
+  local how = value.how and (M.faults[value.how] or false)
+  if how == false then return nil, "truncate: `how` is \"close\" or \"reset\"" end
+  return fault("truncate", { n = value.truncate, how = how, reply = value.reply })
+end
+
+function OF_DATA.corrupt(value)
+  local spec = type(value.corrupt) == "table" and value.corrupt or {}
+  return fault("corrupt", { at = spec.at, seed = spec.seed, bytes = spec.bytes, reply = value.reply })
+end
+
+function OF_DATA.replies(value)
+  if type(value.replies) ~= "table" or #value.replies == 0 then return nil, "replies needs a list" end
+  return value.replies
+end
+
+---@param value table {fault="reset"}, {delay=20, reply="..."} and the like: times are milliseconds
+---@return any value as an author would have written it
+---@return string? why
+function M.of_data(value)
+  for name, make in pairs(OF_DATA) do
+    if value[name] ~= nil then return make(value) end
+  end
+  return nil, "a reply is bytes, or has one of fault, delay, drip, truncate, corrupt or replies"
+end
+
+---@type table<string, fun(reply: table): any>
+local TO_DATA = {}
+
+function TO_DATA.bytes(reply) return reply.bytes end
+function TO_DATA.call() return { ["function"] = true } end
+function TO_DATA.delay(reply) return { delay = reply.seconds * 1000, reply = M.data(reply.reply) } end
+
+function TO_DATA.drip(reply)
+  return { drip = { size = reply.size, delay = reply.delay * 1000 }, reply = M.data(reply.reply) }
+end
+
+function TO_DATA.truncate(reply) return { truncate = reply.n, how = reply.how, reply = M.data(reply.reply) } end
+
+function TO_DATA.corrupt(reply)
+  return { corrupt = { at = reply.at, seed = reply.seed, bytes = reply.seed and reply.n },
+    reply = M.data(reply.reply) }
+end
+
+function TO_DATA.sequence(reply)
+  local replies = {}
+  for i, one in ipairs(reply.replies) do replies[i] = M.data(one) end
+  return { replies = replies }
+end
+
+---The other way; a function is {["function"]=true}.
+---@param reply mock.Reply
+---@return any
+function M.data(reply)
+  local make = TO_DATA[reply.kind]
+  return make and make(reply) or { fault = reply.kind }
+end
+
+-- ---------------------------------------------------------------- played
+
+---@type table<string, fun(reply: table, c: mock.Conversation, ...)>
+local PLAY = {}
+
+---@param reply mock.Reply
+---@param c mock.Conversation
+---@param ... any what was captured, for functions
+local function play(reply, c, ...) return PLAY[reply.kind](reply, c, ...) end
+M.play = play
+
+function PLAY.bytes(reply, c) c:send(reply.bytes) end
+function PLAY.none() end
+function PLAY.reset(_, c) c:reset() end
+function PLAY.close(_, c) c:close() end
+function PLAY.shutdown(_, c) c:shutdown("write") end
+function PLAY.stall(_, c) c:stall() end
+function PLAY.silence(_, c) c:silence() end
+
+function PLAY.call(reply, c, ...)
+  local result = reply.f(c, ...)
+  if type(result) == "string" then return c:send(result) end
+  if not result or result == true then return end
+  local inner, why = M.compile(result, c.datagram)
+  if inner and inner.kind == "sequence" then why = "a sequence has no place there: give it to :on instead" end
+  if why then error("what a stub's function returned is no reply: " .. why, 0) end
+  return play(inner, c, ...)
+end
+
+function PLAY.sequence(reply, c, ...)
+  reply.at = math.min(reply.at + 1, #reply.replies)
+  return play(reply.replies[reply.at], c, ...)
+end
+
+function PLAY.delay(reply, c, ...)
+  c:sleep(reply.seconds)
+  return play(reply.reply, c, ...)
+end
+
+-- Has all that the inner reply sends pass through `through(bytes, detail, emit)`.
+local function filtered(reply, c, through, ...)
+  local outer = c.filter
+  local function emit(bytes, detail)
+    if outer then return outer(bytes, detail) end
+    return c:emit(bytes, detail)
+  end
+  c.filter = function(bytes, detail) return through(bytes, detail, emit) end
+  play(reply.reply, c, ...)
+  c.filter = outer
+end
+
+function PLAY.drip(reply, c, ...)
+  local size, delay = reply.size, reply.delay
+  filtered(reply, c, function(bytes, detail, emit)
+    for at = 1, #bytes, size do
+      if at > 1 then c:sleep(delay) end
+      emit(sub(bytes, at, at + size - 1), detail)
+    end
+  end, ...)
+end
+
+function PLAY.truncate(reply, c, ...)
+  local left = reply.n
+  filtered(reply, c, function(bytes, detail, emit)
+    local part = sub(bytes, 1, left)
+    left = left - #part
+    if part ~= "" then emit(part, ("cut from %d bytes"):format(#bytes) or detail) end
+    if #part < #bytes and not c.datagram then c[reply.how](c) end
+  end, ...)
+  if not c.over and not c.datagram then c[reply.how](c) end
+end
+
+function PLAY.corrupt(reply, c, ...)
+  local random, offset = reply.seed and bits.random(reply.seed), 0
+  local detail = reply.at and "corrupt at " .. table.concat(reply.at, ",") or "corrupt seed " .. reply.seed
+  filtered(reply, c, function(bytes, _, emit)
+    local bad = random and bits.seeded(bytes, random, reply.n) or bits.at(bytes, reply.at, offset)
+    offset = offset + #bytes
+    emit(bad, detail)
+  end, ...)
+end
+
+---Begins sequences anew.
+---@param reply mock.Reply
+function M.rewind(reply)
+  if reply.kind == "sequence" then reply.at = 0 end
+  if reply.reply then M.rewind(reply.reply) end
+  for _, inner in ipairs(reply.replies or {}) do M.rewind(inner) end
+end
+
+-- ---------------------------------------------------------------- for authors
+
+---@param seconds number
+---@param reply any
+function M.delay(seconds, reply) return fault("delay", { seconds = seconds, reply = reply }) end
+
+---@param reply any
+---@param options? { size?: integer, delay?: number } bytes at once; seconds in between
+function M.drip(reply, options)
+  options = options or {}
+  return fault("drip", { reply = reply, size = options.size, delay = options.delay })
+end
+
+---@param reply any
+---@param n integer bytes that are sent
+---@param how? mock.Fault mock.close unless given
+function M.truncate(reply, n, how) return fault("truncate", { reply = reply, n = n, how = how }) end
+
+---@param reply any
+---@param options? { at?: integer[], seed?: integer, bytes?: integer }
+function M.corrupt(reply, options)
+  options = options or {}
+  return fault("corrupt", { reply = reply, at = options.at, seed = options.seed, bytes = options.bytes })
+end
+
+return M

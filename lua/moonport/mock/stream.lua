@@ -1,0 +1,138 @@
+--- The two ends of a mock's connection: bytes out, bytes in, and the ways to end it. The toxics of its server lie in
+--- between, from the first that it gets.
+
+local moonport = require("moonport")
+local journal = require("moonport.journal")
+local inbox = require("moonport.mock.inbox")
+
+local add = journal.add
+
+---@class mock.Stream
+---@field private request moonport.Request
+---@field private wfile moonport.WFile
+---@field private server mock.Server
+---@field private id integer
+---@field private nth integer
+---@field private version integer of the server's toxics
+---@field private down table? the toxics' pipe, as `up`
+---@field private up mock.Inbox?
+---@field deadline number? of reads
+---@field on_cut fun(how: string) a toxic has ended the connection
+local Stream = {}
+local stream_mt = { __name = "mock.Stream", __index = Stream }
+
+local M = {}
+
+---@param server mock.Server
+---@param handler table the instance
+---@param id integer
+---@param nth integer
+---@return mock.Stream
+function M.new(server, handler, id, nth)
+  return setmetatable({
+    request = handler.request, wfile = handler.wfile, server = server, id = id, nth = nth, version = 0,
+  }, stream_mt)
+end
+
+---@param why string
+---@param errno integer?
+local function reason(why, errno)
+  return errno == 104 and "reset" or why -- 104: ECONNRESET
+end
+
+---@private
+function Stream:write(bytes, detail)
+  self.wfile:write(bytes)
+  add("sent", self.server.name, self.id, bytes, detail)
+end
+
+---Gives new toxics to a connection that lives.
+---@private
+function Stream:refresh()
+  local server = self.server
+  self.version = server.toxic_version
+  if self.down then
+    self.down:update(server.toxics)
+  elseif server:has_toxics("downstream") then
+    self.down = server:pipe(self, "downstream", self.id, self.nth, function(bytes) self:write(bytes) end)
+  end
+  if self.up then
+    self.up.pipe:update(server.toxics)
+  elseif server:has_toxics("upstream") then
+    self.up = inbox.new(function() return self.request:recv() end, reason)
+    self.up:start(server:pipe(self, "upstream", self.id, self.nth, self.up.deliver))
+  end
+end
+
+---Waits, for slow peers and slow toxics; raises when the peer is gone.
+---@param bytes string
+---@param detail? string for the journal
+function Stream:send(bytes, detail)
+  if self.version ~= self.server.toxic_version then self:refresh() end
+  if bytes == "" then return end
+  local down = self.down
+  if not down then return self:write(bytes, detail) end
+  if detail then add("note", self.server.name, self.id, detail) end
+  down:write(bytes)
+end
+
+---@return string? bytes
+---@return string? why "closed", "reset", "timeout", or the system's message
+function Stream:recv()
+  if self.version ~= self.server.toxic_version then self:refresh() end
+  local deadline, request = self.deadline, self.request
+  local left = deadline and math.max(deadline - moonport.monotonic(), 0)
+  if self.up then return self.up:take(left) end
+  if not left then
+    local bytes, why, errno = request:recv()
+    if bytes then return bytes end
+    return nil, reason(why, errno)
+  end
+  local usual = request:gettimeout()
+  request:settimeout(left)
+  local bytes, why, errno = request:recv()
+  request:settimeout(usual)
+  return bytes, why and reason(why, errno)
+end
+
+---Lets toxics deliver what they hold.
+function Stream:drain()
+  if self.down then self.down:finish() end
+end
+
+---@return boolean by anybody
+function Stream:is_closed() return tostring(self.request):find("closed", 1, true) ~= nil end
+
+function Stream:close()
+  self:drain()
+  if not self:is_closed() then self.request:close() end
+end
+
+---The peer gets what the kernel has taken so far, and then a reset.
+function Stream:reset()
+  if self:is_closed() then return end
+  self.request:setsockopt("so_linger", 0)
+  self.request:close()
+end
+
+---At once, whatever toxics still hold.
+---@param how "reset"|"close"
+function Stream:cut(how)
+  if how == "reset" then return self:reset() end
+  if not self:is_closed() then self.request:close() end
+end
+
+---@param how "read"|"write"|"both"
+function Stream:shutdown(how)
+  if how ~= "read" then self:drain() end
+  self.request:shutdown(how)
+end
+
+---The kernel takes little more from the peer, and nobody takes it from the kernel. Waits until it is cancelled.
+function Stream:stall()
+  self.request:setsockopt("so_rcvbuf", 1) -- the kernel makes it its least
+  if self.up then self.up:stop() end
+  while true do moonport.sleep(3600) end
+end
+
+return M

@@ -1,0 +1,163 @@
+-- A redis: strings with expiry, counters, SUBSCRIBE and PUBLISH, and what clients say first (HELLO, CLIENT, COMMAND).
+--
+--   moonport mock scripts/mocks/redis.lua
+--   redis-cli -p PORT set greeting "hello world"            # PORT: as the ready line says
+--   redis-benchmark -p PORT -t ping,set,get -P 16 -n 100000 -q
+--
+-- A command comes to the stubs as people write it, "SET greeting hello world", so that a fault is one line:
+--   redis:on("^GET flaky$", { mock.reset, "-BUSY try again\r\n", mock.delay(2, "$2\r\nok\r\n") }, { at = 1 })
+-- What it holds is its state: GET and PUT /servers/redis/state of the control API read and replace it.
+-- Spaces in words are not told from those between them, save in the last word of SET and PUBLISH.
+local mock = require("moonport.mock")
+local moonport = require("moonport")
+
+-- The words of a command in a line, its name in capitals; and the position behind it.
+local function inline(buf, pos)
+  local line, after = buf:match("^([^\n]-)\r?\n()", pos)
+  if line then return line:gsub("^%S+", string.upper), after end
+end
+
+-- The same of *2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n; nil if there is not all of it yet.
+local function array(buf, pos)
+  local n, at = buf:match("^%*(%d+)\r\n()", pos)
+  if not n then
+    if buf:find("\n", pos, true) then return nil, nil, "Protocol error: invalid multibulk length" end
+    return nil
+  end
+  local words = {}
+  for i = 1, tonumber(n) do
+    local size, from = buf:match("^%$(%d+)\r\n()", at)
+    if not size then
+      if buf:find("^%$?%d*\r?$", at) then return nil end
+      return nil, nil, "Protocol error: a bulk string begins with '$' and its length"
+    end
+    at = from + size + 2
+    if at > #buf + 1 then return nil, at - pos end
+    words[i] = buf:sub(from, at - 3)
+  end
+  if words[1] then words[1] = words[1]:upper() end
+  return table.concat(words, " "), at
+end
+
+local last, last_raw = "", "\n" -- pipelines repeat themselves
+
+local function command(buf, pos)
+  local after = pos + #last_raw
+  if buf:sub(pos, after - 1) == last_raw then return last, after end
+  local text, why
+  text, after, why = (buf:byte(pos) == 42 and array or inline)(buf, pos) -- 42: "*"
+  if text then last, last_raw = text, buf:sub(pos, after - 1) end
+  return text, after, why
+end
+
+local redis = mock.server { "tcp://127.0.0.1:0", name = "redis", frame = mock.custom(command, { max = 64 << 20 }) }
+redis.state.strings = {}
+redis.state.expires = {} -- key to the time of its end, in seconds as moonport.time() has them
+local subscribers = {} -- channel to the conversations that listen to it
+
+local NULL, WRONG = "$-1\r\n", "-ERR value is not an integer or out of range\r\n"
+
+local function bulk(s) return ("$%d\r\n%s\r\n"):format(#s, s) end
+
+local function list(items) return ("*%d\r\n%s"):format(#items, table.concat(items)) end
+
+-- What a key holds, if it has not expired.
+local function get(key)
+  local state = redis.state
+  local ends = state.expires[key]
+  if ends and ends <= moonport.time() then
+    state.strings[key], state.expires[key] = nil, nil
+  end
+  return state.strings[key]
+end
+
+local function set(key, value, seconds)
+  redis.state.strings[key] = value
+  redis.state.expires[key] = seconds and moonport.time() + seconds or nil
+end
+
+-- How many of these keys there were; f is called for each.
+local function count(keys, f)
+  local n = 0
+  for key in keys:gmatch("%S+") do
+    if get(key) then
+      n = n + 1
+      f(key)
+    end
+  end
+  return (":%d\r\n"):format(n)
+end
+
+redis:on("^PING$", "+PONG\r\n")
+redis:on("^GET (%S+)$", function(_, key)
+  local value = get(key)
+  return value and bulk(value) or NULL
+end)
+redis:on("^SET (%S+) (.*)$", function(_, key, value)
+  if not value:find(" ", 1, true) then
+    set(key, value)
+  else
+    local short, unit, time = value:match("^(.*) ([EePp][Xx]) (%d+)$")
+    set(key, short or value, short and (unit:upper() == "EX" and time or time / 1000))
+  end
+  return "+OK\r\n"
+end)
+redis:on("^DEL (.+)$", function(_, keys)
+  return count(keys, function(key) set(key, nil) end)
+end)
+redis:on("^EXISTS (.+)$", function(_, keys) return count(keys, function() end) end)
+redis:on("^INCR (%S+)$", function(_, key)
+  local n = math.tointeger(tonumber(get(key) or "0"))
+  if not n or n == math.maxinteger then return WRONG end
+  redis.state.strings[key] = tostring(n + 1)
+  return (":%d\r\n"):format(n + 1)
+end)
+redis:on("^EXPIRE (%S+) (%-?%d+)$", function(_, key, seconds)
+  return count(key, function() redis.state.expires[key] = moonport.time() + seconds end)
+end)
+redis:on("^TTL (%S+)$", function(_, key)
+  local ends = get(key) and redis.state.expires[key]
+  return (":%d\r\n"):format(ends and math.ceil(ends - moonport.time()) or get(key) and -1 or -2)
+end)
+
+redis:on("^SUBSCRIBE (.+)$", function(c, channels)
+  c.state.channels = c.state.channels or 0
+  for channel in channels:gmatch("%S+") do
+    subscribers[channel] = subscribers[channel] or {}
+    subscribers[channel][c] = true
+    c.state.channels = c.state.channels + 1
+    c:send(list { bulk "subscribe", bulk(channel), (":%d\r\n"):format(c.state.channels) })
+  end
+end)
+redis:on("^PUBLISH (%S+) (.*)$", function(_, channel, message)
+  local n = 0
+  for c in pairs(subscribers[channel] or {}) do
+    if c:is_closed() then
+      subscribers[channel][c] = nil
+    else
+      n = n + 1
+      c:send(list { bulk "message", bulk(channel), bulk(message) })
+    end
+  end
+  return (":%d\r\n"):format(n)
+end)
+
+-- What clients say before they come to the point.
+redis:on("^HELLO 3", "-NOPROTO unsupported protocol version\r\n") -- they go on with version 2 then
+redis:on("^HELLO", list { bulk "server", bulk "redis", bulk "version", bulk "7.0.0", bulk "proto", ":2\r\n" })
+redis:on("^CLIENT ", "+OK\r\n")
+redis:on("^AUTH ", "+OK\r\n")
+redis:on("^SELECT ", "+OK\r\n")
+redis:on("^COMMAND", "*0\r\n")
+redis:on("^CONFIG GET (%S+)$", function(_, name) return list { bulk(name), bulk "" } end)
+redis:on("^INFO", bulk "# Server\r\nredis_version:7.0.0\r\nredis_mode:standalone\r\n")
+redis:on("^QUIT$", function(c)
+  c:send("+OK\r\n")
+  c:close()
+end)
+redis:on("^$", mock.none) -- an empty line
+redis:otherwise(function(_, line)
+  return ("-ERR unknown command '%s'\r\n"):format(line:match("^%S*"))
+end)
+
+return redis -- for variants: see redis_flaky.lua

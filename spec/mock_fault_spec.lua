@@ -1,0 +1,170 @@
+local host = require("support.host")
+local mocks = require("support.mocks")
+
+local RESET = 104 -- ECONNRESET
+
+local m
+
+-- What a client gets in answer to these bytes, and by which errno it ended.
+local function ask(bytes, name)
+  local c <close> = m:connect(name or "s")
+  c:send(bytes)
+  local text, _, errno = c:all()
+  return text, errno
+end
+
+describe("a fault", function()
+  setup(function()
+    m = mocks.start [[
+      local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+      s:on("^reset$", mock.reset)
+      s:on("^reset after ", function(c) c:send("some") c:reset() end)
+      s:on("^close$", mock.close)
+      s:on("^close after", function(c) c:send("some") return mock.close end)
+      s:on("^shutdown$", mock.shutdown)
+      s:on("^silence$", mock.silence)
+      s:on("^stall$", mock.stall)
+      s:on("^echo (.*)$", function(c, what) return what end)
+      s:on("^delay$", mock.delay(0.02, mock.delay(0.02, "late")))
+      s:on("^drip$", mock.drip("abcdefg", { size = 3, delay = 0.02 }))
+      s:on("^drip cut$", mock.truncate(mock.drip(function() return "abcdefg" end, { size = 2, delay = 0 }), 5))
+      s:on("^cut drip$", mock.drip(mock.truncate("abcdefg", 5, mock.reset), { size = 2, delay = 0 }))
+      s:on("^cut$", mock.truncate("$10\r\nabcdefghij\r\n", 8, mock.reset))
+      s:on("^cut nothing$", mock.truncate("abc", 0, mock.reset))
+      s:on("^bad at$", { mock.corrupt("AAAAA", { at = { 3, 5 } }) })
+      s:on("^bad seed$", mock.corrupt(("A"):rep(32), { seed = 42, bytes = 3 }))
+      s:on("^bad any$", mock.corrupt(("A"):rep(32)))
+      s:on("^bye$", mock.close)]]
+  end)
+  teardown(function()
+    m:stop()
+    host.cleanup()
+  end)
+  before_each(function() m:ask("journal.clear()") end)
+
+  -- mocks.md 4
+  it("reset is a RST", function()
+    assert.are.same({ "", RESET }, { ask("reset\n") })
+    m:await("s", "closed [reset]")
+  end)
+
+  it("reset is one also when the peer has sent more than was read, or has not read all that was sent", function()
+    assert.are.same({ "", RESET }, { ask("reset\n" .. ("x"):rep(100000)) })
+    assert.are.same({ "some", RESET }, { ask("reset after data\n") })
+  end)
+
+  it("close is a FIN, never a RST", function()
+    assert.are.same({ "" }, { ask("close\n") })
+    assert.are.same({ "some" }, { ask("close after\nunread\nunread\n") })
+    m:await("s", "closed [closed]")
+  end)
+
+  it("shutdown closes one half: what comes then is read", function()
+    local c <close> = m:connect("s")
+    c:send("shutdown\n")
+    assert.are.equal("", c:some())
+    c:send("more\n")
+    m:await("s", "received more")
+    assert.is_nil(m:journal("s", "closed")[1])
+  end)
+
+  it("silence answers nothing from there on, reads all, and leaves the connection open", function()
+    local c <close> = m:connect("s")
+    c:send("silence\necho x\necho y\n")
+    m:await("s", "received echo y")
+    assert.are.same({ nil, "timeout", 0 }, { c:some(0.05) })
+  end)
+
+  it("stall takes nothing more: the peer's window closes", function()
+    local c <close> = m:connect("s", { send = 4096 })
+    c:send("stall\n")
+    m:await("s", "note stalled")
+    local sent = 0
+    while host.sys.poll(c.fd, "w", 0.3) do
+      sent = sent + assert(host.sys.send(c.fd, ("x"):rep(65536)))
+      assert(sent < 16 << 20, "it goes on taking")
+    end
+    c:reset()
+    m:await("s", "closed [rst]")
+  end)
+
+  it("delay and drip take their time, in order", function()
+    local t = host.sys.now()
+    assert.are.equal("lateabcdefgx", (ask("delay\ndrip\necho x\nbye\n")))
+    assert.is_true(host.sys.now() - t >= 0.08)
+    assert.are.same({ "sent late", "sent abc", "sent def", "sent g", "sent x" }, m:journal("s", "sent"))
+  end)
+
+  it("truncate ends in the middle of a reply, by a RST or a FIN", function()
+    assert.are.same({ "$10\r\nabc", RESET }, { ask("cut\n") })
+    assert.are.same({ "", RESET }, { ask("cut nothing\n") })
+    assert.are.same({ "abcde" }, { ask("drip cut\n") })
+    assert.are.same({ "abcde", RESET }, { ask("cut drip\n") })
+  end)
+
+  it("corrupt turns bits over, the same ones for the same seed, which the journal tells", function()
+    assert.are.equal("AA@A@", (ask("bad at\nbye\n")))
+    local bad = ask("bad seed\nbye\n")
+    local wrong = 0
+    for i = 1, #bad do
+      local x = bad:byte(i) ~ 65
+      assert.are.equal(0, x & (x - 1))
+      wrong = wrong + (x ~= 0 and 1 or 0)
+    end
+    assert.are.equal(3, wrong)
+    assert.are.equal(bad, (ask("bad seed\nbye\n")))
+    assert.are.equal("sent " .. bad .. " [corrupt seed 42]", m:journal("s", "sent")[3])
+    local any = ask("bad any\nbye\n")
+    local seed = m:journal("s", "sent")[4]:match("%[corrupt seed (%d+)%]")
+    m:ask(("mock.control('stub_add', { server = 's', stub = { id = 'again', match = '^again$', "
+      .. "reply = { corrupt = { seed = %s }, reply = ('A'):rep(32) } } })"):format(seed))
+    assert.are.equal(any, (ask("again\nbye\n")))
+  end)
+end)
+
+describe("a mistake in a mock's script", function()
+  after_each(host.cleanup)
+
+  for name, case in pairs {
+    ["a URL"] = { 'mock.server { "127.0.0.1:6379" }',
+      'mock.server: it needs a URL such as "tcp://127.0.0.1:0" (or udp://, unix://, unixgram://), '
+      .. 'not "127.0.0.1:6379"' },
+    ["a field"] = { 'mock.server { "tcp://127.0.0.1:0", nmae = "x" }',
+      "mock.server: it has no field nmae; there are the URL, name and frame" },
+    ["a framing"] = { 'mock.server { "tcp://127.0.0.1:0", frame = ">s0" }',
+      'mock.server: bad pack format ">s0": the size after \'s\' must be 1 to 16, not 0' },
+    ["a framing's argument"] = { "mock.fixed(0)", "mock.fixed: the size must be a number of bytes, 1 or more, not 0" },
+    ["two servers without names"] = { 'mock.server { "tcp://127.0.0.1:0" } mock.server { "tcp://127.0.0.1:0" }',
+      'mock.server: a script with several servers has to give each a name: name = "redis"' },
+    ["a name twice"] = { 'for _ = 1, 2 do mock.server { "tcp://127.0.0.1:0", name = "a" } end',
+      'mock.server: there is a server named "a" already' },
+    ["a pattern"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("^GET (", "x")',
+      'mock mock:on: the pattern "^GET (" is malformed: a \'(\' has no \')\'' },
+    ["a matcher"] = { 'mock.server { "tcp://127.0.0.1:0" }:on({ equal = "x" }, "x")',
+      'mock mock:on: a matcher needs one of pattern, equals, starts_with, ends_with, contains, hex, not, all or any, '
+      .. 'not "equal"' },
+    ["hex"] = { 'mock.server { "tcp://127.0.0.1:0" }:on(mock.hex "8", "x")',
+      'mock.bad hex "8": column 1: a byte has two hex digits' },
+    ["no reply"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x")', "mock mock:on: what is the reply?" },
+    ["a reply"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", 1)',
+      "mock mock:on: a reply is a string, a list of replies, a function or a fault such as mock.reset, not a number" },
+    ["a reset of datagrams"] = { 'mock.server { "udp://127.0.0.1:0" }:on("x", { "a", mock.reset })',
+      "mock mock:on: mock.reset needs a connection, and datagrams have none" },
+    ["an option"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { time = 1 })',
+      "mock mock:on: there is no option time; there are id, required, times and at" },
+    ["an id twice"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { id = "a" }):on("x", "y", { id = "a" })',
+      'mock mock:on: there is a stub "a" already' },
+    ["a truncation"] = { 'mock.truncate("abc", 3)',
+      "mock.truncate: the reply has only 3 bytes, so none would be missing after 3" },
+    ["a delay"] = { 'mock.delay("x", "abc")', "mock.delay needs a number of seconds, 0 or more" },
+    ["a toxic"] = { 'mock.server { "tcp://127.0.0.1:0" }:toxic { type = "latncy" }',
+      'mock mock:toxic: toxic latncy_downstream: there is no type "latncy"; did you mean latency?' },
+  } do
+    it("is one sentence with its place: " .. name, function()
+      local path = host.write('local mock = require("moonport.mock")\n\n' .. case[1] .. "\n")
+      local code, _, err = host.run { "mock", path }
+      assert.are_not.equal(0, code)
+      assert.truthy(err:find(path .. ":3: " .. case[2] .. "\n", 1, true), err)
+    end)
+  end
+end)

@@ -1,0 +1,187 @@
+local host = require("support.host")
+local mocks = require("support.mocks")
+
+local m
+
+local function start(text, options)
+  m = mocks.start(text, options)
+  return m
+end
+
+-- All that comes until the end, after these bytes and our own end.
+local function talk(name, ...)
+  local c <close> = m:connect(name)
+  for _, bytes in ipairs { ... } do assert(c:send(bytes)) end
+  c:finish()
+  return c:all()
+end
+
+describe("moonport.mock", function()
+  after_each(host.cleanup)
+
+  describe("stubs", function()
+    it("answer what matches first, with captures as arguments", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "redis", frame = mock.line "\r\n" }
+        s:on("^PING$", "+PONG\r\n")
+        s:on("^GET (%S+)$", function(c, key) c:send("$", #key, "\r\n", key, "\r\n") end)
+        s:on("^GET", "-ERR arguments\r\n")
+        s:on("^ECHO", function(c, frame) return frame .. "\r\n" end)
+        s:on({ equals = "\0\255" }, "zero\r\n")
+        s:on(mock.hex "80 .. 01", "hex\r\n")
+        s:on(function(frame) return frame:find("add") and true, 1, 2 end, function(c, a, b) return a + b .. "\r\n" end)
+        s:otherwise "-ERR unknown\r\n"]]
+      assert.are.equal("+PONG\r\n$3\r\nabc\r\n-ERR arguments\r\nECHO x\r\nzero\r\nhex\r\n3\r\n-ERR unknown\r\n",
+        talk("redis", "PING\r\nGET abc\r\nGET\r\nECHO x\r\n\0\255\r\n\x80a\x01\r\nadd\r\nping\r\n"))
+      m:stop()
+    end)
+
+    it("are passed over once they are spent; the last of a sequence repeats", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s", frame = mock.line() }
+        s:on("^A$", "first\n", { times = 2 })
+        s:on("^A$", { "one\n", "two\n", function() return "three\n" end })]]
+      assert.are.equal("first\nfirst\none\ntwo\nthree\nthree\n", talk("s", "A\nA\nA\nA\nA\nA\n"))
+      m:stop()
+    end)
+  end)
+
+  describe("a session", function()
+    it("fails by an expect that does not match: the process ends with 1, and says why", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "smtp", frame = mock.line "\r\n" }
+        s:session(function(c)
+          c:expect "^HELO "
+          s.state.past = true
+        end)]]
+      assert.are.equal("", talk("smtp", "EHLO x\r\n"))
+      assert.is_nil(m:ask("return mock.control('state_get', {server='smtp'})").past)
+      assert.are.equal("closed [closed]", m:journal("smtp", "closed")[1])
+      local code, log = m:finish()
+      assert.are.equal(1, code)
+      assert.truthy(log:find('script.lua:3: expect failed\n  expected  pattern "^HELO "\n'
+        .. '  received  "EHLO x" (6 bytes)', 1, true), log)
+    end)
+
+    for name, case in pairs {
+      ["the input ends"] = { "EH", "the peer closed the connection" },
+      ["nothing comes in time"] = { "EH", "no whole frame came within 0.02 seconds", true },
+    } do
+      it("fails by an expect when " .. name, function()
+        start [[
+          local s = mock.server { "tcp://127.0.0.1:0", name = "smtp" }
+          s:session(function(c) c:expect("^EHLO ", { timeout = 0.02 }) end)]]
+        local c <close> = m:connect("smtp")
+        c:send(case[1])
+        if not case[3] then c:finish() end
+        assert.are.equal("", c:all())
+        local code, log = m:finish()
+        assert.are.equal(1, code)
+        assert.truthy(log:find(case[2], 1, true), log)
+        assert.truthy(log:find('a part of a frame: "EH"', 1, true), log)
+      end)
+    end
+
+    it("that raises is an error with its traceback in the journal, and fails the run", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:on("x", function(c) local t = nil; return t.field end)]]
+      assert.are.equal("", talk("s", "x\n"))
+      local text = m:journal("s", "error")[1]
+      assert.truthy(text:find("script.lua:2: attempt to index a nil value (local 't')", 1, true), text)
+      assert.truthy(text:find("stack traceback:", 1, true), text)
+      local logged = m.program:find("handler error", true)[1].traceback
+      assert.are.equal(1, select(2, logged:gsub("stack traceback:", "")))
+      assert.are.equal(1, (m:finish()))
+    end)
+
+    it("ends without a word when c is used after its end, or the peer is gone", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:session(function(c)
+          local why = c.nth == 1 and c:close()
+          local ok, err = pcall(c.send, c, "x")
+          s.state.err = s.state.err or tostring(err)
+          c:send("y")
+          c:recv()
+          for _ = 1, 100 do c:send(("z"):rep(100000)) end
+          s.state.past = true
+        end)]]
+      assert.are.equal("", talk("s"))
+      do
+        local c = m:connect("s")
+        assert.are.equal("xy", c:receive(2))
+        c:reset()
+      end
+      m:await("s", "closed [rst]")
+      local state = m:ask("return mock.control('state_get', {server='s'})")
+      assert.are.equal("c:send: the conversation is over, by c:close()", state.err)
+      assert.is_nil(state.past)
+      m:stop()
+    end)
+  end)
+
+  it("tells how the peer has ended the connection, also while nothing is read", function()
+    start [[
+      local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+      s:on("sleep", function(c) c:note("asleep") c:sleep(60) end)]]
+    local a, b, d = m:connect("s"), m:connect("s"), m:connect("s")
+    a:send("x\n")
+    m:await("s", "received x")
+    a:close()
+    m:await("s", "closed [fin]")
+    b:send("y\n")
+    m:await("s", "received y")
+    b:reset()
+    m:await("s", "closed [rst]")
+    d:send("sleep\n")
+    m:await("s", "note asleep")
+    d:reset()
+    host.eventually("another reset", function() return #m:journal("s", "closed") == 3 end)
+    assert.are.equal("closed [rst]", m:journal("s", "closed")[3])
+    m:stop()
+  end)
+
+  describe("on datagrams", function()
+    it("answers each to its sender, counts them, and can leave the first without an answer", function()
+      start [[
+        local s = mock.server { "udp://127.0.0.1:0", name = "dns" }
+        s:session(function(c)
+          if c.nth == 1 then return end
+          local frame = c:recv()
+          assert(select(2, c:recv()) == "closed")
+          c:send(frame, c.nth)
+          c:send("more")
+        end)]]
+      local c <close> = m:connect("dns")
+      local d <close> = m:connect("dns")
+      c:send("a")
+      host.eventually("the first datagram", function() return #m:journal("dns", "open") == 1 end)
+      c:send("b")
+      assert.are.equal("b2", c:some())
+      assert.are.equal("more", c:some())
+      assert(host.sys.send(d.fd, ""))
+      assert.are.equal("3", d:some())
+      assert.are.equal("more", d:some())
+      local lines = m:journal("dns", "open")
+      assert.are.equal(2, #lines)
+      assert.are.same({ "received b", "sent b2", "sent more", "received", "sent 3", "sent more" },
+        m:journal("dns", "received", "sent"))
+      m:stop()
+    end)
+
+    it("answers by stubs", function()
+      start((([[
+        local s = mock.server { "URL", name = "s" }
+        s:on("^ping$", { "pong", mock.truncate("0123456789", 4) })
+        s:otherwise(mock.none)]]):gsub("URL", "unixgram://@mock-spec-" .. host.sys.now())))
+      local c <close> = m:connect("s", { bind = "unixgram://@mock-spec-client-" .. host.sys.now() })
+      for _, want in ipairs { "pong", "0123", "0123" } do
+        c:send("what")
+        c:send("ping")
+        assert.are.equal(want, c:some())
+      end
+      m:stop()
+    end)
+  end)
+end)
