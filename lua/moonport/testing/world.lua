@@ -77,7 +77,8 @@ end
 ---@return testing.World
 function M.new(seed)
   return setmetatable({
-    now = 0, ready = {}, outside = {}, batch = {}, phase = "outside", round = 0, timers = {}, tasks = {}, random = seed and generator(seed),
+    now = 0, ready = {}, outside = {}, batch = {}, phase = "outside", round = 0, timers = {}, tasks = {},
+    random = seed and generator(seed),
     waiting = setmetatable({}, { __mode = "k" }), inner = setmetatable({}, { __mode = "k" }),
   }, world_mt)
 end
@@ -518,12 +519,16 @@ function World:describe(task)
   return ("%s waits for %s%s"):format(task.name, task.what or "its turn", where and " at " .. where or "")
 end
 
----What everybody waits for: for a message that says that nobody can go on.
----@return string
-function World:standstill()
+---@return string what everybody waits for
+function World:waits()
   local parts = {}
   for i, task in ipairs(self.tasks) do parts[i] = self:describe(task) end
-  return ("nobody can go on (%g s have passed): %s"):format(self.now, table.concat(parts, "; "))
+  return table.concat(parts, "; ")
+end
+
+---@return string for a message that says that nobody can go on
+function World:standstill()
+  return ("nobody can go on (%g s have passed): %s"):format(self.now, self:waits())
 end
 
 return M
