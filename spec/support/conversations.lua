@@ -154,7 +154,7 @@ local function set_event() local e = moonport.event() e:set() e:set() return e e
 local function kept_over(k)
   local old = k.wfile
   k.wfile = wfile
-  return old and old:write("dead") or true
+  return old and old ~= wfile and old:write("dead") or true
 end
 local function sort_in_coroutine()
   table.sort({ 2, 1 }, function(a, b) inside(function() moonport.sleep(0) end) return a < b end)
