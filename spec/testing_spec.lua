@@ -261,7 +261,8 @@ describe("moonport.testing.open", function()
     write("local n = 1; return { handle = function(self) self.wfile:write(n) end, save = function() return n end }")
     local t <close> = testing.open(path)
     assert.are.equal("1", t:connect():all())
-    write("local n; return { handle = function(self) self.wfile:write('now ', n) end, init = function(d) n = d + 1 end }")
+    write("local n; return { handle = function(self) self.wfile:write('now ', n) end, "
+      .. "init = function(d) n = d + 1 end }")
     assert.are.equal(2, t:reload())
     assert.are.equal("now 2", t:connect():all())
     write("return nil")
@@ -299,7 +300,7 @@ describe("moonport.testing.open", function()
     ]]
     local function once(seed)
       local out
-      local t <close> = testing.run(script, { seed = seed }, function(peer)
+      local _ <close> = testing.run(script, { seed = seed }, function(peer)
         for _ = 1, 20 do peer:send(("x"):rep(50)) peer:sleep(1) end
         peer:shutdown()
         out = peer:all()
@@ -346,14 +347,66 @@ describe("moonport.testing.datagram", function()
   end)
 end)
 
+describe("moonport.testing.mock", function()
+  local function script(mock)
+    local redis = mock.server { "tcp://127.0.0.1:0", name = "redis", frame = mock.line "\r\n" }
+    redis:on("^PING$", "+PONG\r\n")
+    redis:on("^SLOW$", mock.delay(5, "+SLOW\r\n"))
+    redis:on("^RESET$", mock.reset)
+    redis:on("^NEVER$", "x", { required = true })
+    redis:toxic { type = "latency", latency = 1000 }
+    mock.server({ "udp://127.0.0.1:0", name = "dns" }):on("^a", "b")
+    mock.server({ "tcp://127.0.0.1:0", name = "smtp" }):session(function(c)
+      c:send("220 hi\r\n")
+      c:expect("^EHLO")
+    end)
+  end
+
+  it("serves each of a script's mocks, with faults, toxics and the journal, by the virtual clock", function()
+    local m <close> = testing.mock(script)
+    local redis = m:connect("redis")
+    redis:send("PING\r\n")
+    redis:expect("+PONG\r\n")
+    assert.are.equal(1, m.time)
+    redis:send("SLOW\r\n")
+    redis:expect("+SLOW\r\n")
+    assert.are.equal(7, m.time)
+    redis:send("RESET\r\n")
+    assert.are.same({ nil, "reset" }, { redis:receive() })
+    local dns = m:connect("dns")
+    dns:send("abc")
+    assert.are.equal("b", dns:receive())
+    local kinds = {}
+    for _, r in ipairs(m.journal) do
+      if r.server == "redis" then kinds[#kinds + 1] = r.kind end
+    end
+    assert.are.equal("open toxic received sent received sent received closed", table.concat(kinds, " "))
+  end)
+
+  it("tells what is to be said against the run", function()
+    local m <close> = testing.mock(script)
+    local smtp = m:connect("smtp")
+    smtp:expect("220 hi\r\n")
+    smtp:send("HELO\r\n")
+    smtp:all()
+    local texts = m:verdict()
+    assert.are.equal(2, #texts)
+    assert.matches("expect failed", texts[1])
+    assert.matches("was never used", texts[2])
+  end)
+end)
+
 describe("docs/testing.md", function()
   it("has an example that runs", function()
     local f <close> = assert(io.open("docs/testing.md"))
     local example = f:read("a"):match("```lua\n(.-)```")
     local ran = 0
-    local env = setmetatable({ describe = function(_, body) body() end, it = function(_, body) ran = ran + 1 body() end },
-      { __index = _G })
-    env.assert = assert
+    local env = setmetatable({ assert = assert }, { __index = _G })
+    function env.describe(_, body) body() end
+    function env.it(_, body)
+      ran = ran + 1
+      body()
+    end
     assert(load(example, "=docs/testing.md", "t", env))()
     assert.is_true(ran >= 2)
   end)

@@ -101,7 +101,8 @@ end
 ---@return testing.Run
 local function new(options)
   local world = world_of.new(options.seed)
-  local self = setmetatable({ world = world, log = {}, requests = {}, sites = {}, senders = {}, sent = {}, peers = 0, leaving = 0,
+  local self = setmetatable({ world = world, log = {}, requests = {}, sites = {}, senders = {}, sent = {},
+    peers = 0, leaving = 0,
     options = options, port = 49152, attributes = attributes_of(options), upstreams = {} }, run_mt)
   local host = { world = world }
   function host.time() return (options.epoch or EPOCH) + world.now + 0.0 end
