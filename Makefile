@@ -27,8 +27,8 @@ LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
 SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
-  clang-format strace netcat-openbsd curl redis-tools \
-  python3 swaks bind9-dnsutils postgresql-client libmemcached-tools
+  clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
+  swaks bind9-dnsutils postgresql-client libmemcached-tools
 
 all: $B/moonport $B/moonport.so ## build the program and the Lua module
 
@@ -97,7 +97,8 @@ scarce: deps ## spec/allocation_spec.lua with every allocation failing, Lua's on
 	MOONPORT_BUILD=build-scarce ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 \
 	  busted --cpath='./build-scarce/?.so' $(or $(SPECS),spec/allocation_spec.lua)
 
-# Leaks are not looked for: Lua's garbage would count.  What is found beyond spec/fuzz/corpus stays in build-fuzz/corpus, an input that fails in build-fuzz.
+# Leaks are not looked for: Lua's garbage would count.  What is found beyond spec/fuzz/corpus
+# stays in build-fuzz/corpus, an input that fails in build-fuzz.
 fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and UBSan
 	@.ci/deps clang libclang-rt-14-dev
 	@$(MAKE) --no-print-directory -s $(FUZZERS:%=build-fuzz/fuzz-%) B=build-fuzz CC=clang \

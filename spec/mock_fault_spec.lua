@@ -151,7 +151,7 @@ describe("a mistake in a mock's script", function()
     ["a reset of datagrams"] = { 'mock.server { "udp://127.0.0.1:0" }:on("x", { "a", mock.reset })',
       "mock mock:on: mock.reset needs a connection, and datagrams have none" },
     ["an option"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { time = 1 })',
-      "mock mock:on: there is no option time; there are id, required and times" },
+      "mock mock:on: there is no option time; there are id, required, times and at" },
     ["an id twice"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { id = "a" }):on("x", "y", { id = "a" })',
       'mock mock:on: there is a stub "a" already' },
     ["a truncation"] = { 'mock.truncate("abc", 3)',

@@ -45,7 +45,6 @@ describe("moonport.mock", function()
       m:stop()
     end)
 
-    -- mocks.md 3: close after a reply, or keep open
     it("may be put before others", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
@@ -56,62 +55,9 @@ describe("moonport.mock", function()
       assert.are.equal("first\nlast\nfar\n", talk("s", "a\na\nb\n"))
       m:stop()
     end)
-
-    it("keep the connection open when nothing matches, and when one answers nothing", function()
-      start [[
-        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
-        s:on("^quiet$", mock.none)
-        s:on("^bye$", function(c) c:send("bye\n") c:close() end)
-        s:on("^hi$", "hi\n")]]
-      local c <close> = m:connect("s")
-      c:send("nothing\nquiet\nhi\n")
-      assert.are.equal("hi", c:line())
-      c:send("bye\nhi\n")
-      assert.are.equal("bye\n", c:all())
-      m:await("s", "closed [closed]")
-      assert.are.same({ "open", "received nothing", "unmatched nothing", "received quiet", "received hi", "sent hi\n",
-        "received bye", "sent bye\n", "closed [closed]" }, (function()
-          local lines = m:journal("s")
-          lines[1] = lines[1]:match("^%a+")
-          return lines
-        end)())
-      m:stop()
-    end)
   end)
 
-  -- mocks.md 1
   describe("a session", function()
-    it("may speak first, push, and change the framing", function()
-      start [[
-        local s = mock.server { "tcp://127.0.0.1:0", name = "smtp", frame = mock.line "\r\n" }
-        s:session(function(c)
-          c:send "220 mock ESMTP\r\n"
-          c:expect "^EHLO "
-          c:send "250 mock\r\n"
-          local from, to = c:expect "^MAIL FROM:<(.-)> (.*)$"
-          assert(to == "SIZE=3")
-          c:send "354 go\r\n"
-          s.state.mail = c:recv(mock.upto "\r\n.\r\n")
-          local a, b
-          _, a, b = c:recv(">s1B")
-          c:send("250 from ", from, " ", a, b, " ", c.nth, "\r\n")
-          for i = 1, 3 do c:sleep(0.01) c:send("* ", i, "\r\n") end
-          return c:serve()
-        end)
-        s:on("^NOOP$", "250 ok\r\n")]]
-      for nth = 1, 2 do
-        local c <close> = m:connect("smtp")
-        assert.are.equal("220 mock ESMTP\r", c:line())
-        c:send("EHLO me\r\n")
-        assert.are.equal("250 mock\r", c:line())
-        c:send("MAIL FROM:<a@b> SIZE=3\r\nSubject: x\r\n\r\nbody\r\n.\r\n\2yo\7NOOP\r\n")
-        c:finish()
-        assert.are.equal(("354 go\r\n250 from a@b yo7 %d\r\n* 1\r\n* 2\r\n* 3\r\n250 ok\r\n"):format(nth), c:all())
-      end
-      assert.are.equal("Subject: x\r\n\r\nbody", m:ask("return mock.control('state_get', {server='smtp'}).mail"))
-      m:stop()
-    end)
-
     it("may read by itself, and have stubs answer", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
@@ -139,7 +85,6 @@ describe("moonport.mock", function()
       assert.are.equal(0, m:finish())
       assert.is_nil(host.read(m.program.log_path):find("after it was cancelled", 1, true))
     end)
-
     it("fails by an expect that does not match: the process ends with 1, and says why", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "smtp", frame = mock.line "\r\n" }
@@ -183,6 +128,8 @@ describe("moonport.mock", function()
       local text = m:journal("s", "error")[1]
       assert.truthy(text:find("script.lua:2: attempt to index a nil value (local 't')", 1, true), text)
       assert.truthy(text:find("stack traceback:", 1, true), text)
+      local logged = m.program:find("handler error", true)[1].traceback
+      assert.are.equal(1, select(2, logged:gsub("stack traceback:", "")))
       assert.are.equal(1, (m:finish()))
     end)
 
@@ -210,139 +157,6 @@ describe("moonport.mock", function()
       assert.is_nil(state.past)
       m:stop()
     end)
-  end)
-
-  -- mocks.md 2
-  describe("frames", function()
-    it("are the same however the bytes were cut", function()
-      start [[
-        local s = mock.server { "tcp://127.0.0.1:0", name = "s", frame = mock.line "\r\n" }
-        s:on("(.*)", function(c, frame) return "<" .. frame .. ">" end)]]
-      local text, whole = "PING\r\none\r\ntwo\r\nthree\r\n", "<PING><one><two><three>"
-      assert.are.equal(whole, talk("s", text))
-      for cut = 1, #text - 1 do
-        local c <close> = m:connect("s")
-        c:send(text:sub(1, cut))
-        local n = select(2, text:sub(1, cut):gsub("\r\n", ""))
-        for word in text:sub(1, cut):gmatch("(%w+)\r\n") do -- it has been read before the rest comes
-          assert.are.equal("<" .. word .. ">", c:receive(#word + 2))
-          n = n - 1
-        end
-        assert.are.equal(0, n)
-        c:send(text:sub(cut + 1))
-        c:finish()
-        c:all()
-      end
-      m:ask("journal.clear()")
-      talk("s", "a\r\nb\r\nhal")
-      local lines = m:journal("s", "received", "partial", "closed")
-      assert.are.same({ "received a", "received b", "partial hal", "closed [fin]" }, lines)
-      m:stop()
-    end)
-
-    -- mocks.md 5
-    it("and what matches them are bytes, not text", function()
-      start [[
-        local s = mock.server { "tcp://127.0.0.1:0", name = "s", frame = ">s2" }
-        for i, bytes in ipairs { "\x80", "\xff\xfe\x01", "A", "\0" } do
-          s:on({ equals = bytes }, string.pack(">s2", tostring(i)))
-        end
-        s:on(mock.hex "08 00 .. ff *", string.pack(">s2", "hex"))
-        s:otherwise(string.pack(">s2", "-"))]]
-      local asked, answers = {}, {}
-      for bytes, answer in pairs { ["\x80"] = "1", ["\x81"] = "-", ["\xff\xfe\x01"] = "2", ["\x80\x81\x01"] = "-",
-        A = "3", a = "-", ["\0"] = "4", [""] = "-", ["\8\0\n\xff"] = "hex", ["\8\0x\xfe"] = "-",
-        ["\8\0x\xffyz"] = "hex" } do
-        asked[#asked + 1], answers[#answers + 1] = string.pack(">s2", bytes), string.pack(">s2", answer)
-      end
-      assert.are.equal(table.concat(answers), talk("s", table.concat(asked)))
-      m:stop()
-    end)
-  end)
-
-  -- mocks.md 6: what mountebank reordered
-  it("answers a slow request before the fast one behind it", function()
-    start [[
-      local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
-      s:on("slow", mock.delay(0.15, "a"))
-      s:on("fast", "b")
-      s:on("bye", mock.close)]]
-    assert.are.equal("abba", talk("s", "slow\nfast\nfast\nslow\nbye\n"))
-    m:stop()
-  end)
-
-  -- mocks.md 9
-  it("fails the first times, then recovers", function()
-    start [[
-      local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
-      s:on("^SET", { mock.reset, mock.close, "+OK\n" })
-      local t = mock.server { "tcp://127.0.0.1:0", name = "t" }
-      t:session(function(c)
-        c:expect("^hi$")
-        if c.nth <= 2 then c:reset() end
-        c:send("hello\n")
-      end)]]
-    for _, want in ipairs { 104, false, "+OK\n" } do
-      local c <close> = m:connect("s")
-      c:send("SET a\n")
-      if want == "+OK\n" then c:finish() end
-      local text, _, errno = c:all()
-      assert.are.equal(want, text ~= "" and text or errno or false)
-    end
-    for i = 1, 3 do
-      local c <close> = m:connect("t")
-      c:send("hi\n")
-      local text, _, errno = c:all()
-      assert.are.equal(i == 3 and "hello\n" or 104, text ~= "" and text or errno)
-    end
-    m:stop()
-  end)
-
-  -- mocks.md 11
-  it("journals connections, not only requests, so that a hidden retry shows", function()
-    start [[
-      local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
-      s:on("^SET", { mock.reset, "+OK\n" })]]
-    for _ = 1, 2 do
-      local c <close> = m:connect("s")
-      c:send("SET a\n")
-      c:some()
-    end
-    host.eventually("both ends", function() return #m:journal("s", "closed") == 2 end)
-    local kinds = {}
-    for i, r in ipairs(m:ask("return records('s')")) do kinds[i] = r.kind .. r.conn end
-    assert.are.same({ "open", "received", "closed", "open", "received", "sent", "closed" },
-      (function()
-        local out = {}
-        for i, k in ipairs(kinds) do out[i] = k:match("%a+") end
-        return out
-      end)())
-    assert.are.equal(kinds[1]:match("%d+"), kinds[3]:match("%d+"))
-    assert.are_not.equal(kinds[1]:match("%d+"), kinds[4]:match("%d+"))
-    assert.are.same({ "closed [reset]", "closed [fin]" }, m:journal("s", "closed"))
-    m:stop()
-  end)
-
-  -- mocks.md 12
-  it("says by which stub a frame was missed, the nearest first", function()
-    start [[
-      local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
-      s:on("^DELETE (%S+)$", "x", { id = "delete" })
-      s:on("^GET /users/(%d+)$", "x", { id = "users" })
-      s:on("^PUT ", "x")
-      s:on("^ONCE$", "x", { times = 1, required = true })]]
-    local r = m:ask("return mock.control('match', { server = 's', data = 'GET /user/7' })")
-    assert.are.equal("users", r.near_misses[1].id)
-    assert.truthy(r.near_misses[1].text:find('the first 9 bytes agree, then "s/(%d+)$" was expected', 1, true),
-      r.near_misses[1].text)
-    assert.are.equal("delete", m:ask("return mock.control('match', { server = 's', data = 'DELETE x' })").stub.id)
-    talk("s", "ONCE ")
-    talk("s", "GET /\n", "ONCF\n")
-    local code, log = m:finish()
-    assert.are.equal(1, code)
-    assert.truthy(log:find('the required stub "2" (pattern "^ONCE$"', 1, true), log)
-    assert.truthy(log:find('never used; the nearest frame:\n  expected  pattern "^ONCE$"\n  received  "ONCF"', 1, true),
-      log)
   end)
 
   it("tells how the peer has ended the connection, also while nothing is read", function()

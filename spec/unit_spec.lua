@@ -3,8 +3,8 @@ local host = require("support.host")
 
 describe("the C unit", function()
   local tests = {
-    "addr", "beneath", "buf", "heap", "journal", "json", "list", "listen", "log", "loop", "nearest", "packsize",
-    "pattern", "plain", "pool", "script", "signals", "watch",
+    "addr", "beneath", "buf", "heap", "journal", "json", "list", "listen", "log", "loop", "nearest",
+    "packsize", "pattern", "plain", "pool", "roster", "script", "signals", "watch",
   }
 
   local function run(arguments)

@@ -300,8 +300,10 @@ host_run(struct host *h)
 		watch_drain(h);
 		if (are_done(h) && admin_end(h))
 			continue;
-		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until)
+		if (!h->cancelled && loop_now(h->engine.loop) >= h->drain_until) {
 			cancel_all(h);
+			continue; /* there may be nothing left to wait for */
+		}
 		loop_turn(h->engine.loop, h->cancelled ? CLOCK_NEVER : h->drain_until);
 	}
 	host_end_reloads(h);

@@ -6,10 +6,10 @@ local journal = require("moonport.journal")
 local datagram = require("moonport.mock.datagram")
 local diff = require("moonport.mock.diff")
 local match = require("moonport.mock.match")
-local reply = require("moonport.mock.reply")
+local serving = require("moonport.mock.serving")
 local stream = require("moonport.mock.stream")
 
-local add, play = journal.add, reply.play
+local add = journal.add
 
 local M = {}
 
@@ -24,10 +24,10 @@ local M = {}
 ---@field ended string? the journal's word for that
 ---@field peer "fin"|"rst"|nil what the peer has done
 ---@field filter fun(bytes: string, detail?: string)? a fault that replies pass through
----@field private wire mock.Stream|mock.Datagram
+---@field wire mock.Stream|mock.Datagram
 ---@field private reader frame.Reader
 ---@field private framing frame.Framing
----@field private silent boolean?
+---@field silent boolean? it answers no more
 local Conversation = {}
 local conversation_mt = { __name = "mock.Conversation", __index = Conversation }
 
@@ -252,40 +252,16 @@ end
 
 -- ---------------------------------------------------------------- stubs
 
----@param self mock.Conversation
----@param frame string
----@param stub mock.Stub?
-local function answer(self, frame, stub, ...)
-  if stub then
-    local server = self.server
-    server:use(stub)
-    local bytes = stub.bytes
-    if bytes then return self:send(bytes) end
-    return play(stub.reply, self, ...)
-  end
-  local fallback = self.server.fallback
-  if fallback then return play(fallback, self, frame) end
-  add("unmatched", self.server.name, self.id, frame)
-end
-
 ---Answers by the server's stubs until the peer is gone or one of them ends the conversation.
 ---@param framing? any from here on
 function Conversation:serve(framing)
   check(self, "serve")
   if framing ~= nil then self.framing = framing_of(framing) end
-  local server, reader, id = self.server, self.reader, self.id
-  local name = server.name
   self.wire.deadline = nil
-  while not self.over do
-    local frame, why = reader:read(self.framing)
-    if not frame then
-      input_over(self, why)
-      if not self.peer then add("error", name, id, tostring(why)) end
-      return
-    end
-    add("received", name, id, frame)
-    if not self.silent then answer(self, frame, server:pick(self, frame)) end
-  end
+  local why = serving.run(self, self.server, self.reader, self.framing)
+  if not why then return end
+  input_over(self, why)
+  if not self.peer then add("error", self.server.name, self.id, why) end
 end
 
 ---All frames until the peer is gone: for frame in c:frames() do ... end
@@ -299,7 +275,7 @@ end
 ---@param frame string
 function Conversation:answer(frame)
   check(self, "answer")
-  if not self.silent then answer(self, frame, self.server:pick(self, frame)) end
+  if not self.silent then serving.answer(self, self.server, frame, self.server:pick(self, frame)) end
 end
 
 -- ---------------------------------------------------------------- the end

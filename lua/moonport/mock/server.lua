@@ -37,7 +37,8 @@ local byte = string.byte
 ---@field kept_version integer? its value while they are what the script said
 ---@field api boolean the whole server came by the control API
 ---@field made table? from this
----@field private index table<integer|false, mock.Stub[]> by a frame's first byte
+---@field stateful boolean? the same frame may match different stubs, for functions decide
+---@field index table<integer|false, mock.Stub[]> by a frame's first byte; a new table when the stubs have changed
 ---@field private talk fun(c: mock.Conversation)?
 ---@field private ids table<string, integer>
 ---@field private datagrams integer
@@ -46,6 +47,7 @@ local byte = string.byte
 ---@field private baseline table?
 local Server = {}
 local server_mt = { __name = "mock.Server", __index = Server }
+M.metatable = server_mt
 
 local FIELDS = { [1] = true, name = true, url = true, frame = true }
 local TRANSPORTS = { tcp = false, unix = false, udp = true, unixgram = true } -- whether of datagrams
@@ -157,7 +159,12 @@ function Server:make_stub(pattern, answer, options, where, api)
 end
 
 -- To be called when the list has changed.
-function Server:reindex() self.index = {} end
+function Server:reindex()
+  self.index, self.stateful = {}, false
+  for _, stub in ipairs(self.stubs) do
+    if stub.match.stateful then self.stateful = true end
+  end
+end
 
 ---@param stub mock.Stub
 ---@param at? integer

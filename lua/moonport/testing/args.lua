@@ -34,6 +34,12 @@ function M.fail(text, ...)
   error(select("#", ...) > 0 and text:format(...) or text, entry_level() + 1)
 end
 
+---@return string where the entry was called: "script.lua:12: ", or ""
+function M.where()
+  local info = debug.getinfo(entry_level() + 1, "Sl")
+  return info and info.currentline > 0 and ("%s:%d: "):format(info.short_src, info.currentline) or ""
+end
+
 ---@param index integer with self as 1
 ---@param text string
 function M.bad(index, text)

@@ -15,7 +15,7 @@ local M = {}
 local TABLE = {}
 for _, row in ipairs {
   { "request_queue_size", "count", 511, 1, 65535 }, { "max_connections", "count", 1024, 1, 10000000 },
-  { "max_threads", "count", 256, 1, 65535 }, { "thread_idle_timeout", "seconds", 60, 0, 1e9 },
+  { "max_threads", "count", 256, 1, 65535 }, { "thread_idle_timeout", "seconds", 60.0, 0, 1e9 },
   { "max_children", "count", 40, 1, 65535 }, { "max_requests_per_child", "count", 1, 1, 1e12 },
   { "daemon_threads", "flag", false }, { "block_on_close", "flag", true },
   { "max_packet_size", "size", 8192, 1, 65536 }, { "max_line", "size", 65536, 1, 1 << 30 },
@@ -24,9 +24,9 @@ for _, row in ipairs {
   { "allow_reuse_address", "flag", true }, { "allow_reuse_port", "flag", false }, { "ipv6_v6only", "flag", false },
   { "disable_nagle_algorithm", "flag", true }, { "timeout", "optional", nil, 0, 1e9 },
   { "idle_timeout", "optional", nil, 0, 1e9 }, { "request_timeout", "optional", nil, 0, 1e9 },
-  { "cpu_limit", "optional", 5, 0.01, 1e9 }, { "time_slice", "optional", 0.01, 0.001, 1e9 },
-  { "retire_timeout", "seconds", 60, 0, 1e9 }, { "drain_timeout", "seconds", 15, 0, 1e9 },
-  { "cancel_grace", "seconds", 5, 0, 1e9 },
+  { "cpu_limit", "optional", 5.0, 0.01, 1e9 }, { "time_slice", "optional", 0.01, 0.001, 1e9 },
+  { "retire_timeout", "seconds", 60.0, 0, 1e9 }, { "drain_timeout", "seconds", 15.0, 0, 1e9 },
+  { "cancel_grace", "seconds", 5.0, 0, 1e9 },
 } do
   local attribute = { name = row[1], kind = row[2], initial = row[3], min = row[4], max = row[5] }
   TABLE[#TABLE + 1], TABLE[attribute.name] = attribute, attribute

@@ -62,18 +62,13 @@ local function close(world, co, name)
   return ok, err
 end
 
-local function where(level)
-  local info = debug.getinfo(level + 1, "Sl")
-  return info and info.currentline > 0 and ("%s:%d: "):format(info.short_src, info.currentline) or ""
-end
-
 ---@param world testing.World
 local function wrapped(world, co, ok, ...)
   if ok then return ... end
   local err = ...
   local closed, why = close(world, co, "coroutine.wrap")
   if not closed and why ~= nil then err = why end
-  if type(err) == "string" then err = where(3) .. err end
+  if type(err) == "string" then err = args.where() .. err end
   error(err, 0)
 end
 
@@ -95,11 +90,11 @@ function M.new(world)
 
   function lib.wrap(f)
     local co = real.create(f)
-    return function(...)
+    return args.method(function(...)
       local why = refusal(world, co)
-      if why then error(why, 2) end
+      if why then args.fail("%s", why) end
       return wrapped(world, co, drive(world, co, ...))
-    end
+    end)
   end
 
   lib.yield = function(...)

@@ -44,11 +44,21 @@ local function untraced(err)
   return err, type(err) == "table" and rawget(err, "traceback") or nil
 end
 
+-- As the host says it.
+local function text_of(err)
+  local meta = type(err) == "table" and getmetatable(err)
+  if type(err) == "string" or type(err) == "number" then return tostring(err) end
+  if err == nil or type(err) == "boolean" then return tostring(err) end
+  if not (type(meta) == "table" and meta.__tostring) then return ("(error object is a %s value)"):format(type(err)) end
+  local ok, text = pcall(tostring, err)
+  return ok and text or ("(error value: a %s whose __tostring failed)"):format(type(err))
+end
+
 -- As it goes to the log, and to handle_error: the text, its traceback behind a newline.
 local function with_traceback(err)
   local plain, traceback = untraced(err)
   if errors.code(plain) then return plain end
-  return tostring(plain) .. (traceback and "\n" .. traceback or "")
+  return text_of(plain) .. (traceback and "\n" .. traceback or "")
 end
 
 -- ---------------------------------------------------------------- what is told
@@ -79,7 +89,7 @@ local function report_to(r, err, event, told) -- luacheck: ignore 431
     return log(r, "info", "cancelled", { why = why })
   end
   local plain, traceback = untraced(err)
-  local code, text = errors.code(plain), tostring(plain)
+  local code, text = errors.code(plain), text_of(plain)
   if code == "cancelled" or code == "timeout" then
     count(r, code == "timeout" and "timeouts" or code)
     told(r, code, plain)

@@ -35,6 +35,7 @@ local MOST_TURNS = 10000000 -- without the clock going on: more is a loop that n
 ---@field time number
 ---@field run function
 ---@field dead boolean?
+---@field round integer in which it was set: it is not due in the same one
 
 ---@class testing.World
 ---@field now number seconds since its beginning
@@ -46,7 +47,10 @@ local MOST_TURNS = 10000000 -- without the clock going on: more is a loop that n
 ---@field inner table<thread, thread> what a waiting coroutine has resumed
 ---@field tasks testing.Task[]
 ---@field gatherer testing.Stream? whose small writes are collected
----@field private ready table
+---@field private outside table what has come from outside, and peers
+---@field private ready table tasks
+---@field private batch table of what is due, what is done now
+---@field private phase "outside"|"timers"|"tasks"
 ---@field private timers testing.Timer[]
 ---@field private random (fun(n: integer): integer)?
 local World = {}
@@ -73,7 +77,8 @@ end
 ---@return testing.World
 function M.new(seed)
   return setmetatable({
-    now = 0, ready = {}, timers = {}, tasks = {}, random = seed and generator(seed),
+    now = 0, ready = {}, outside = {}, batch = {}, phase = "outside", round = 0, timers = {}, tasks = {},
+    random = seed and generator(seed),
     waiting = setmetatable({}, { __mode = "k" }), inner = setmetatable({}, { __mode = "k" }),
   }, world_mt)
 end
@@ -88,7 +93,7 @@ function World:choose(n) return self.random and self.random(n) end
 ---@param f function
 ---@return testing.Timer
 function World:at(time, f)
-  local timers, timer = self.timers, { time = time, run = f }
+  local timers, timer = self.timers, { time = time, run = f, round = self.round }
   local low, high = 1, #timers + 1
   while low < high do
     local middle = (low + high) // 2
@@ -113,20 +118,20 @@ end
 
 -- ---------------------------------------------------------------- turns
 
----Has f run in its turn.
+---Has f run in its turn, as something that has come from outside.
 ---@param f function
-function World:soon(f) table.insert(self.ready, f) end
+function World:soon(f) table.insert(self.outside, f) end
 
 local function make_ready(self, task)
   task.state = "ready"
-  table.insert(self.ready, task)
+  table.insert(task.peer and self.outside or self.ready, task)
 end
 
 ---@param self testing.World
-local function take_ready(self)
-  local ready = self.ready
-  if not self.random or #ready < 2 then return table.remove(ready, 1) end
-  return table.remove(ready, self.random(#ready))
+local function take(self)
+  local batch = self.batch
+  if not batch or #batch == 0 then return nil end
+  return table.remove(batch, self.random and self.random(#batch) or 1)
 end
 
 ---What was collected goes out after each run of a task.
@@ -152,8 +157,10 @@ local function finish(self, task, ok, err)
   for i, one in ipairs(self.tasks) do
     if one == task then table.remove(self.tasks, i) break end
   end
-  for i, one in ipairs(self.ready) do
-    if one == task then table.remove(self.ready, i) break end
+  for _, queue in ipairs { self.ready, self.outside, self.batch } do
+    for i, one in ipairs(queue) do
+      if one == task then table.remove(queue, i) break end
+    end
   end
   if task.ended then task.ended(ok, err) end
 end
@@ -183,19 +190,54 @@ local function run(self, task)
   finish(self, task, false, "a coroutine yielded to the host, which has no use for that")
 end
 
+-- What is due goes on in rounds, as in the host's loop: first what has come from outside, then timers, then tasks.
+---@param self testing.World
+---@return table? batch
+local function next_batch(self)
+  for _ = 1, 3 do
+    local phase = self.phase
+    self.phase = phase == "outside" and "timers" or phase == "timers" and "tasks" or "outside"
+    if phase == "outside" then self.round = self.round + 1 end
+    local batch
+    if phase == "timers" then
+      batch = {}
+      while true do
+        local timer = next_timer(self)
+        if not timer or timer.time > self.now or timer.round == self.round then break end
+        batch[#batch + 1] = table.remove(self.timers, 1)
+      end
+    else
+      local name = phase == "outside" and "outside" or "ready"
+      batch = self[name]
+      self[name] = {}
+    end
+    if #batch > 0 then return batch end
+  end
+end
+
+---@param self testing.World
+---@param last number?
+---@return boolean
 local function one_step(self, last)
-  local item = take_ready(self)
-  if item then
-    self.turns = (self.turns or 0) + 1
-    if self.turns > MOST_TURNS then error("nothing waits for time to go on, and still there is no end", 0) end
-    if type(item) == "function" then item() else run(self, item) end
+  local item = take(self)
+  if not item then
+    self.batch = next_batch(self)
+    if self.batch then return true end
+    local timer = next_timer(self)
+    if not timer or last and timer.time > last then return false end
+    if timer.time > self.now then self.now, self.turns = timer.time, 0 end
+    self.phase, self.batch, self.round = "timers", {}, self.round + 1
     return true
   end
-  local timer = next_timer(self)
-  if not timer or last and timer.time > last then return false end
-  table.remove(self.timers, 1)
-  if timer.time > self.now then self.now, self.turns = timer.time, 0 end
-  timer.run()
+  self.turns = (self.turns or 0) + 1
+  if self.turns > MOST_TURNS then error("nothing waits for time to go on, and still there is no end", 0) end
+  if type(item) == "function" then
+    item()
+  elseif item.co then
+    run(self, item)
+  elseif not item.dead then
+    item.run()
+  end
   return true
 end
 
@@ -221,6 +263,18 @@ function World:spawn(name, f, ...)
     companions = {}, state = "ready" }
   self.waiting[task.co] = true -- nobody else may begin it
   table.insert(self.tasks, task)
+  make_ready(self, task)
+  return task
+end
+
+---One that is no handler's.
+---@param name string
+---@param f function
+---@return testing.Task
+function World:spawn_peer(name, f)
+  local task = self:spawn(name, f)
+  table.remove(self.ready) -- where it was put just now
+  task.peer = true
   make_ready(self, task)
   return task
 end
@@ -465,12 +519,16 @@ function World:describe(task)
   return ("%s waits for %s%s"):format(task.name, task.what or "its turn", where and " at " .. where or "")
 end
 
----What everybody waits for: for a message that says that nobody can go on.
----@return string
-function World:standstill()
+---@return string what everybody waits for
+function World:waits()
   local parts = {}
   for i, task in ipairs(self.tasks) do parts[i] = self:describe(task) end
-  return ("nobody can go on (%g s have passed): %s"):format(self.now, table.concat(parts, "; "))
+  return table.concat(parts, "; ")
+end
+
+---@return string for a message that says that nobody can go on
+function World:standstill()
+  return ("nobody can go on (%g s have passed): %s"):format(self.now, self:waits())
 end
 
 return M
