@@ -58,7 +58,6 @@ describe("moonport.mock", function()
   end)
 
   describe("a session", function()
-
     it("may read by itself, and have stubs answer", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
