@@ -144,17 +144,17 @@ end)
 describe("very many verifies", function()
   after_each(host.cleanup)
 
-  local LINES = [[mock.server { "tcp://127.0.0.1:0", name = "s" }:on("(.*)", function(c, x) return x .. "\n" end)]]
+  local LINES = [[mock.server { "tcp://127.0.0.1:0", name = "s" }:on("^end", mock.none)]]
 
-  -- What is waited for is the last frame of its round: a wake-up that is missed would not be made up for by the next.
+  -- What is waited for is the last record of its round: no later one makes up for a wake-up that was missed.
   it("miss no wake-up while traffic runs", function()
     math.randomseed(10)
     start(LINES)
-    local clients, slowest = clients_of(8), 0
+    local clients = clients_of(8)
     local c <close> = m:connect("s")
     for round = 1, 125 * MANY do
       local burst, asked = math.random(20), 0
-      local question = { server = "s", match = { equals = "end" .. round }, within = 30000 }
+      local question = { server = "s", match = { equals = "end" .. round }, within = 20000 }
       for i = 1, burst do
         while asked < 8 and math.random(burst) <= 8 do
           asked = asked + 1
@@ -168,10 +168,8 @@ describe("very many verifies", function()
         local status, answer = api:receive()
         assert.are.same({ 200, 1 }, { status, answer.count })
       end
-      slowest = math.max(slowest, sys.now() - sent)
-      for _ = 1, burst do assert(c:line()) end
+      assert.is_true(sys.now() - sent < 5) -- the end of `within` is no wake-up
     end
-    assert.is_true(slowest < 5, slowest)
     close_all(clients)
     m:stop()
   end)
@@ -187,10 +185,10 @@ describe("very many verifies", function()
     local began, cpu = sys.now(), assert(sys.cpu(m.program.pid))
     sys.poll(-1, "r", 1) -- nothing to wait for: that is the point
     local share = (sys.cpu(m.program.pid) - cpu) / (sys.now() - began)
-    assert.is_true(share < 0.02, share)
+    assert.is_true(share < 0.005, share)
     local c <close> = m:connect("s")
     for i, api in ipairs(clients) do
-      assert.are.equal("end" .. i, c:ask("end" .. i))
+      assert(c:send("end" .. i .. "\n"))
       assert.are.equal(200, (api:receive()))
     end
     close_all(clients)
