@@ -275,7 +275,7 @@ end
 ---@param frame string
 function Conversation:answer(frame)
   check(self, "answer")
-  if not self.silent then answer(self, frame, self.server:pick(self, frame)) end
+  if not self.silent then serving.answer(self, self.server, frame, self.server:pick(self, frame)) end
 end
 
 -- ---------------------------------------------------------------- the end
@@ -283,7 +283,7 @@ end
 ---The last of it, in the journal; for datagrams nothing.
 ---@param how? string unless something has ended it before
 function Conversation:finish(how)
-  if not self.over then self.wire:drain() end
+  if not self.over and how ~= "cancelled" and how ~= "rst" then self.wire:drain() end
   if self.datagram then return end
   add("closed", self.server.name, self.id, "", self.ended or self.peer or how or "closed")
 end

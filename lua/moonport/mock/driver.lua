@@ -5,6 +5,7 @@ local moonport = require("moonport")
 local conversation = require("moonport.mock.conversation")
 local handover = require("moonport.mock.handover")
 local registry = require("moonport.mock.registry")
+local server = require("moonport.mock.server")
 
 local M = {}
 
@@ -54,8 +55,8 @@ end
 local Handler = {}
 
 function Handler:handle()
-  local server = registry.answering(self.server.name)
-  local c = self.packet and conversation.of_datagram(server, self) or conversation.of_stream(server, self)
+  local one = registry.answering(self.server.name)
+  local c = self.packet and conversation.of_datagram(one, self) or conversation.of_stream(one, self)
   local ok, err = xpcall(talk, trace, c)
   if not ok then failed(c, err) end
 end
@@ -65,8 +66,9 @@ function Handler.save() return handover.save() end
 ---@param data any
 function Handler.init(data) handover.init(data) end
 
----Makes it the handler of the script that is being loaded.
+---Makes it the handler of the script that is being loaded, which may return one of its servers.
 function M.install()
+  server.metatable.__handler = Handler
   if moonport.default_handler then moonport.default_handler(Handler) end
 end
 

@@ -47,6 +47,7 @@ local byte = string.byte
 ---@field private baseline table?
 local Server = {}
 local server_mt = { __name = "mock.Server", __index = Server }
+M.metatable = server_mt
 
 local FIELDS = { [1] = true, name = true, url = true, frame = true }
 local TRANSPORTS = { tcp = false, unix = false, udp = true, unixgram = true } -- whether of datagrams
