@@ -27,7 +27,8 @@ LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
 SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
-  clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs
+  clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
+  swaks bind9-dnsutils postgresql-client libmemcached-tools
 
 all: $B/moonport $B/moonport.so ## build the program and the Lua module
 

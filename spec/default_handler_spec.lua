@@ -55,6 +55,12 @@ describe("moonport.default_handler", function()
     q:stop()
   end)
 
+  it("may stand behind what a library has made, in the field __handler of its metatable", function()
+    assert.are.equal("other", answer(DEFAULT .. [[
+      return setmetatable({}, { __handler = { handle = function(self) self.wfile:write('other') end } })]]))
+    assert.matches("has no handle", complaint(DEFAULT .. "return setmetatable({}, { __handler = 1 })"))
+  end)
+
   it("does not stand in for a wrong value, and needs a handle", function()
     assert.matches("has no handle", complaint(DEFAULT .. "return {}"))
     assert.matches("has no handle", complaint(DEFAULT .. "return false"))

@@ -44,9 +44,47 @@ describe("moonport.mock", function()
       assert.are.equal("first\nfirst\none\ntwo\nthree\nthree\n", talk("s", "A\nA\nA\nA\nA\nA\n"))
       m:stop()
     end)
+
+    it("may be put before others", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:on("a", "last\n")
+        s:on("a", "first\n", { at = 1, times = 1 })
+        s:on("b", "far\n", { at = 9 })
+        assert(not pcall(s.on, s, "c", "x", { at = 0 }))]]
+      assert.are.equal("first\nlast\nfar\n", talk("s", "a\na\nb\n"))
+      m:stop()
+    end)
   end)
 
   describe("a session", function()
+    it("may read by itself, and have stubs answer", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:on("^a", "A\n")
+        s:on("^mute", mock.silence)
+        s:session(function(c)
+          for line in c:frames() do
+            c:answer(line)
+            if line:find "last" then return c:send "bye\n" end
+          end
+        end)]]
+      assert.are.equal("A\nA\nbye\n", talk("s", "a\nb\na last\na\n"))
+      assert.are.equal("A\n", talk("s", "a\nmute\na\n"))
+      m:stop()
+    end)
+
+    it("that is cancelled does not wait for what toxics hold", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:on("", "late\n")
+        s:toxic { type = "latency", latency = 3600 * 1000 }]]
+      local c <close> = m:connect("s")
+      c:send("x\n")
+      m:await("s", "received x")
+      assert.are.equal(0, m:finish())
+      assert.is_nil(host.read(m.program.log_path):find("after it was cancelled", 1, true))
+    end)
     it("fails by an expect that does not match: the process ends with 1, and says why", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "smtp", frame = mock.line "\r\n" }

@@ -1,8 +1,8 @@
 local conversations = require("support.conversations")
 local host = require("support.host")
 
--- What moonport.testing shows a handler is what the real program shows it: random conversations, run under both. More of
--- them: MOONPORT_CASES=20000 MOONPORT_SEED=1 busted spec/testing_fidelity_spec.lua
+-- What moonport.testing shows a handler is what the real program shows it: random conversations, run under both.
+-- More of them: MOONPORT_CASES=20000 MOONPORT_SEED=1 busted spec/testing_fidelity_spec.lua
 
 local CASES = tonumber(os.getenv("MOONPORT_CASES")) or 600
 local SEED = tonumber(os.getenv("MOONPORT_SEED")) or 1
@@ -31,7 +31,7 @@ end
 local function first_difference(case, a, b)
   local mine, theirs = lines(a), lines(b)
   for i = 1, math.max(#mine, #theirs) do
-    if mine[i] ~= theirs[i] then 
+    if mine[i] ~= theirs[i] then
       return ("%s\nreal:    %s\ntesting: %s"):format(piece(case, mine[i] or theirs[i]), mine[i], theirs[i])
     end
   end
@@ -52,8 +52,8 @@ describe("moonport.testing", function()
         local seen, results, address = conversations.real(program, case, tostring(n))
         local seen2, results2, address2 = conversations.virtual(t, case, tostring(n))
         clients[n] = { seed = seed, real = address, virtual = address2 }
-        local difference = first_difference(case, results, results2) or seen ~= seen2 and ("client saw: %q\ntesting:    %q")
-          :format(seen, seen2)
+        local difference = first_difference(case, results, results2)
+          or seen ~= seen2 and ("client saw: %q\ntesting:    %q"):format(seen, seen2)
         if difference then
           wrong[#wrong + 1] = ("seed %d (%s):\n%s"):format(seed, case.ending, difference)
         end

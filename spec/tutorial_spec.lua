@@ -1,8 +1,9 @@
 local host = require("support.host")
+local mocks = require("support.mocks")
 local sys = host.sys
 
--- The tutorial of docs/mocks.md, as it stands there: with the client that retries each of its tests passes, and with one
--- that does not each fails.
+-- The tutorial of docs/mocks.md, as it stands there: with a client that retries each of its tests passes, with one that
+-- does not each fails.
 
 local ROOT = assert(io.popen("pwd")):read("l")
 
@@ -79,7 +80,7 @@ describe("the tutorial of mocks", function()
   it("holds in node:test", function()
     is_there("node", "nodejs")
     both_ways({ "kv.js", "kv.test.js" }, "node --test", { ["kv.js"] = { "ATTEMPTS = 2", "ATTEMPTS = 1" } },
-      { "# pass 1", "# fail 1", "ECONNRESET" })
+      { "pass 1", "fail 1", "ECONNRESET" })
   end)
 
   it("holds in Go, where it is there", function()
@@ -105,8 +106,8 @@ def get(host, port, key):
 ]], folder .. "/kv.py")
     local null = assert(sys.open("/dev/null", "w"))
     local runner = assert(sys.spawn({ "/usr/bin/python3", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider" }, {
-      cwd = folder, env = { ("PATH=%s/%s:%s"):format(ROOT, host.build, os.getenv("PATH")) }, stdin = null, stdout = null,
-      stderr = null }))
+      cwd = folder, env = { ("PATH=%s/%s:%s"):format(ROOT, host.build, os.getenv("PATH")) }, stdin = null,
+      stdout = null, stderr = null }))
     sys.close(null)
     host.eventually("the client", function() return sys.stat(folder .. "/here") end)
     local children = (host.read(("/proc/%d/task/%d/children"):format(runner, runner)))
@@ -117,5 +118,44 @@ def get(host, port, key):
       local state = host.state(mock)
       return not state or state == "Z"
     end, host.sanitizer() and host.LIMIT or 1)
+  end)
+end)
+
+describe("docs/mocks.md", function()
+  after_each(host.cleanup)
+
+  it("has scripts that load", function()
+    for name, text in pairs(files()) do
+      if name:find("%.lua$") and text:find("mock.server", 1, true) then
+        local code, out, err = host.run { "check", host.write(text, host.folder() .. "/" .. name) }
+        assert.are.equal(0, code, out .. err)
+      end
+    end
+  end)
+
+  it("tells a verdict as it is", function()
+    local path = host.write(files()["smtp.lua"], host.folder() .. "/smtp.lua")
+    local p = host.start(path, { command = "mock", listen = "" })
+    local c = host.connect(p:url())
+    c:send("HELO me\r\n")
+    assert.are.equal("220 mock ESMTP\r\n", c:all())
+    c:close()
+    p:kill("TERM")
+    assert.are.equal(1, p:wait())
+    local function plain(text) return (text:gsub("127.0.0.1:%d+", ""):gsub("%S+/smtp.lua", "smtp.lua")) end
+    local told = host.read("docs/mocks.md"):match("<!%-%- verdict of smtp.lua %-%->\n```\n(.-)```")
+    local log = plain(host.read(p.log_path))
+    assert.is_truthy(log:find(plain(told), 1, true), log)
+  end)
+
+  it("has every word of moonport.mock", function()
+    local text = host.read("docs/mocks.md")
+    local m = mocks.start('mock.server { "tcp://127.0.0.1:0", name = "s" }:on("x", "y")')
+    for _, word in ipairs(m:ask("local t = {} for k in pairs(mock) do t[#t + 1] = k end return t")) do
+      if word ~= "listeners" and word ~= "control" then
+        assert.is_truthy(text:find("mock." .. word, 1, true), "mock." .. word .. " is not told")
+      end
+    end
+    m:stop()
   end)
 end)

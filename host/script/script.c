@@ -90,13 +90,14 @@ script_default_handler(lua_State *L)
 static int
 find_handler(lua_State *L, const char *path)
 {
-	bool table = lua_istable(L, -1);
-
-	if (table) {
-		int type = lua_getfield(L, -1, "handle");
-
+	if (lua_istable(L, -1)) {
+		if (lua_getfield(L, -1, "handle") == LUA_TFUNCTION) {
+			lua_pop(L, 1);
+			return 1;
+		}
 		lua_pop(L, 1);
-		if (type == LUA_TFUNCTION)
+		/* what a library has made, such as a mock's server */
+		if (luaL_getmetafield(L, -1, "__handler") == LUA_TTABLE)
 			return 1;
 	} else if (lua_isnil(L, -1) && lua_getglobal(L, "handle") == LUA_TFUNCTION) {
 		/* the shorter form: global functions are the handler's */
@@ -113,7 +114,7 @@ find_handler(lua_State *L, const char *path)
 	}
 	if (lua_isnil(L, -1)) /* no global */
 		lua_pop(L, 1);
-	if ((table || lua_isnil(L, -1)) &&
+	if (lua_isnil(L, -1) &&
 	    lua_rawgetp(L, LUA_REGISTRYINDEX, DEFAULT_HANDLER) == LUA_TTABLE)
 		return 1;
 	return luaL_error(

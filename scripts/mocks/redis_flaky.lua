@@ -1,7 +1,8 @@
 -- The redis of redis.lua, whose first connection is reset when it asks for something: does the client try again?
 --
 --   moonport mock scripts/mocks/redis_flaky.lua
---   redis-cli -p PORT ping      PONG: it does. The journal has both tries: curl ADMIN/journal
+--   redis-cli -p PORT ping      Error: Connection reset by peer
+--   redis-cli -p PORT ping      PONG
 --
 -- From a test the same: POST /servers/redis/toxics {"type": "reset_peer", "first": 1}
 local redis = require("redis") -- from this file's folder

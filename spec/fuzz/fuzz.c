@@ -156,6 +156,17 @@ by_place(const void *a, const void *b)
 	return *(const size_t *)a < *(const size_t *)b ? -1 : 1;
 }
 
+/* One input in 16, and none of its children because it is: byte by byte is slow. */
+static bool
+chosen(const uint8_t *data, size_t size)
+{
+	unsigned sum = 0;
+
+	for (size_t i = 0; i < size; i++)
+		sum = sum * 31 + data[i];
+	return sum % 16 == 0;
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -171,7 +182,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	cut[CUTS] = size;
 	qsort(cut, CUTS, sizeof(*cut), by_place);
 	deliver(2, data, size, cut, CUTS + 1);
-	if (len > BYTEWISE || data[HEAD - 1] % 16 != 0)
+	if (len > BYTEWISE || !chosen(data, size))
 		return 0;
 	for (size_t i = 0; i < len; i++)
 		cut[i] = HEAD + i + 1;

@@ -47,7 +47,8 @@ local READS = {
   "rfile:read('l')", "rfile:read('L')", "rfile:read('n')", "rfile:read('a')", "rfile:read('*l')", "rfile:readline()",
   "rfile:read(0)", "rfile:read('n', 'l', 3)", "rfile:read('l', 'n', 'a')", "rfile:unpack('>s1')", "rfile:unpack('>s2')",
   "rfile:unpack('z')", "rfile:unpack('<i4 s1')", "rfile:unpack('!8 b j')", "rfile:unpack('c5')", "rfile:unpack('s17')",
-  "rfile:read('l', 'x')", "rfile:unpack('>q')", "rfile:unpack('i99')", "rfile:unpack('')", "rfile:readuntil('Z')", "rfile:readuntil('ab')",
+  "rfile:read('l', 'x')", "rfile:unpack('>q')", "rfile:unpack('i99')", "rfile:unpack('')",
+  "rfile:readuntil('Z')", "rfile:readuntil('ab')",
   "rfile:readuntil('\\r\\n')", "request:makefile():read(2)", "collect(rfile:lines())", "collect(rfile:lines('L'))",
   "collect(rfile:lines(3))", "collect(rfile:lines('n', 1))", "rfile:lines()(rfile)", "words(rfile:read('l'))",
   "inside(function() local a, b = rfile:read('l') return a, b end)",
@@ -76,9 +77,11 @@ local MISUSE = {
   "moonport.default_handler({})", "moonport.spawn(5)", "moonport.spawn()", "coroutine.yield(1)",
   "coroutine.resume(coroutine.running())", "coroutine.status(coroutine.running())", "coroutine.isyieldable()",
   "select(2, coroutine.running())", "coroutine.close(coroutine.running())", "coroutine.resume(5)",
-  "table.sort({ 3, 2, 1 }, function() moonport.sleep(0) end)", "('x'):gsub('x', function() moonport.sleep(0) end)", "coroutine.wrap(function() error('in wrap') end)()",
+  "table.sort({ 3, 2, 1 }, function() moonport.sleep(0) end)", "('x'):gsub('x', function() moonport.sleep(0) end)",
+  "coroutine.wrap(function() error('in wrap') end)()",
   "coroutine.wrap(function() error({}) end)()", "dead()", "load('return 1', 'x', 'b')()", "load(string.dump(print))",
-  "select(2, pcall(require, 'no.such.module')):match('^[^\\n]*\\n[^\\n]*')", "self.server.nothing", "tostring(self.request)", "tostring(rfile)",
+  "select(2, pcall(require, 'no.such.module')):match('^[^\\n]*\\n[^\\n]*')",
+  "self.server.nothing", "tostring(self.request)", "tostring(rfile)",
   "tostring(wfile)", "self.server.max_line", "self.server.timeout", "self.server.rbufsize", "self.server.class",
   "self.server.cancel_grace", "self.server.max_connections", "type(self.client_address)",
   "request:gettimeout()", "settimeout(2.5)", "settimeout(1e10)", "request:getsockopt('so_linger')",
@@ -151,7 +154,7 @@ local function set_event() local e = moonport.event() e:set() e:set() return e e
 local function kept_over(k)
   local old = k.wfile
   k.wfile = wfile
-  return old and old:write("dead") or true
+  return old and old ~= wfile and old:write("dead") or true
 end
 local function sort_in_coroutine()
   table.sort({ 2, 1 }, function(a, b) inside(function() moonport.sleep(0) end) return a < b end)
@@ -231,7 +234,8 @@ function M.random(seed, gentle)
   end
   parts[#parts + 1] = soup()
   for _ = 1, math.random(0, 6) do
-    local list = ending == "reset" and QUIET or ending == "close" and pick { READS, MISUSE } or pick { READS, READS, MISUSE, WRITES }
+    local list = ending == "reset" and QUIET or ending == "close" and pick { READS, MISUSE }
+      or pick { READS, READS, MISUSE, WRITES }
     ops[#ops + 1] = op(#ops, pick(list))
   end
   ops[#ops + 1] = op(#ops, "#rfile:read('a')")
@@ -278,8 +282,11 @@ end
 
 -- ---------------------------------------------------------------- the real program
 
-local function real_client(url)
-  local c = host.connect(url)
+-- An address of its own for each client, by which it is found in the log.
+local function real_client(url, id)
+  local n = tonumber(id)
+  local from = url:find("^tcp") and ("tcp://127.1.%d.%d:0"):format(n // 250, n % 250 + 1) or nil
+  local c = host.connect(url, { bind = from })
   local client = {}
   function client.send(data) c:send(data) end
   client.some = function()
@@ -300,7 +307,7 @@ end
 ---@return string results
 ---@return string address of the client
 function M.real(program, case, id)
-  local client, c = real_client(program:url())
+  local client, c = real_client(program:url(), id)
   local seen = converse(case, id, client)
   if c.fd then c:close() end
   local asker <close> = host.connect(program:url())

@@ -6,6 +6,7 @@ local conversation = require("moonport.mock.conversation")
 local datagram = require("moonport.mock.datagram")
 local handover = require("moonport.mock.handover")
 local registry = require("moonport.mock.registry")
+local server = require("moonport.mock.server")
 
 local M = {}
 
@@ -61,11 +62,11 @@ end
 local Handler = {}
 
 function Handler:handle()
-  local server = registry.answering(self.server.name)
-  if not self.packet then return run(conversation.of_stream(server, self)) end
-  local id, nth = server:count_datagram(tostring(self.client_address))
-  datagram.arrive(server, self.packet, id, nth, function(packet)
-    run(conversation.of_datagram(server, self, packet, id, nth))
+  local one = registry.answering(self.server.name)
+  if not self.packet then return run(conversation.of_stream(one, self)) end
+  local id, nth = one:count_datagram(tostring(self.client_address))
+  datagram.arrive(one, self.packet, id, nth, function(packet)
+    run(conversation.of_datagram(one, self, packet, id, nth))
   end)
 end
 
@@ -74,8 +75,9 @@ function Handler.save() return handover.save() end
 ---@param data any
 function Handler.init(data) handover.init(data) end
 
----Makes it the handler of the script that is being loaded.
+---Makes it the handler of the script that is being loaded, which may return one of its servers.
 function M.install()
+  server.metatable.__handler = Handler
   if moonport.default_handler then moonport.default_handler(Handler) end
 end
 

@@ -50,6 +50,7 @@ local byte = string.byte
 ---@field wires table<mock.Stream, boolean> of live connections
 local Server = {}
 local server_mt = { __name = "mock.Server", __index = Server }
+M.metatable = server_mt
 
 local WEAK = { __mode = "k" }
 local FIELDS = { [1] = true, name = true, url = true, frame = true }

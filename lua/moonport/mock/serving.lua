@@ -19,11 +19,13 @@ local function is_prefix(framing)
   return not framing.values and PREFIX[framing.name:match("^%a+")] or false
 end
 
+---Answers one frame.
 ---@param c mock.Conversation
 ---@param server mock.Server
 ---@param frame string
 ---@param stub mock.Stub?
----@return mock.Stub? stub
+---@param ... any what its pattern has captured
+---@return mock.Stub? stub if it has a plain reply
 local function answer(c, server, frame, stub, ...)
   if stub then
     server:use(stub)

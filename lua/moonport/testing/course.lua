@@ -47,7 +47,8 @@ end
 -- As the host says it.
 local function text_of(err)
   local meta = type(err) == "table" and getmetatable(err)
-  if type(err) == "string" or err == nil or type(err) == "number" or type(err) == "boolean" then return tostring(err) end
+  if type(err) == "string" or type(err) == "number" then return tostring(err) end
+  if err == nil or type(err) == "boolean" then return tostring(err) end
   if not (type(meta) == "table" and meta.__tostring) then return ("(error object is a %s value)"):format(type(err)) end
   local ok, text = pcall(tostring, err)
   return ok and text or ("(error value: a %s whose __tostring failed)"):format(type(err))

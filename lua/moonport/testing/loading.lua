@@ -52,7 +52,9 @@ local function new_require(env, package)
     local loader, data = find(name)
     if not loader then -- one in C
       local ok, value = pcall(require, name)
-      if not ok then error(("module '%s' not found:\n\tno field package.preload['%s']\n\t%s"):format(name, name, data), 2) end
+      if not ok then
+        error(("module '%s' not found:\n\tno field package.preload['%s']\n\t%s"):format(name, name, data), 2)
+      end
       package.loaded[name] = value
       return value
     end

@@ -18,10 +18,10 @@ local function stream_of(self) return (handles.stream(self, REQUEST, SOCKET)) en
 
 -- What is at hand, at most max bytes; waits when nothing is.
 local function receive(self, ...)
-  local s = stream_of(self)
   local n, size = select("#", ...) + 1, ...
   size = size == nil and stream.ALL or args.integer(2, n, size)
   if size < 0 then args.bad(2, "a size must not be negative") end
+  local s = stream_of(self)
   s:check_reader()
   while s.input == "" and size > 0 do
     local count, why = s:fill()

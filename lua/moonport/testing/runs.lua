@@ -49,7 +49,8 @@ local EPOCH <const> = 1700000000
 ---@field private sites testing.Site[]
 ---@field private senders table<string, testing.Sender>
 ---@field private failure { [1]: any }?
----@field private peers integer that have a function, and run
+---@field private peers integer whose functions run
+---@field private leaving integer whose functions have ended: they read what still comes
 ---@field private port integer of the next peer
 local Run = {}
 
@@ -100,10 +101,11 @@ end
 ---@return testing.Run
 local function new(options)
   local world = world_of.new(options.seed)
-  local self = setmetatable({ world = world, log = {}, requests = {}, sites = {}, senders = {}, sent = {}, peers = 0,
+  local self = setmetatable({ world = world, log = {}, requests = {}, sites = {}, senders = {}, sent = {},
+    peers = 0, leaving = 0,
     options = options, port = 49152, attributes = attributes_of(options), upstreams = {} }, run_mt)
   local host = { world = world }
-  function host.time() return (options.epoch or EPOCH) + world.now end
+  function host.time() return (options.epoch or EPOCH) + world.now + 0.0 end
   function host.log(level, event, fields)
     fields.level, fields.event, fields.time = level, event, world.now
     table.insert(self.log, fields)
@@ -325,11 +327,13 @@ end
 function Run:start_peer(name, f, peer)
   local task = self.world:spawn_peer(name, function()
     f(peer, self)
+    self.peers = self.peers - 1
+    self.leaving = self.leaving + 1
     peer:finish()
   end)
   self.peers = self.peers + 1
   task.ended = function(ok, err)
-    self.peers = self.peers - 1
+    if ok then self.leaving = self.leaving - 1 else self.peers = self.peers - 1 end
     if not ok and not world_of.killed(err) then self.failure = self.failure or { err } end
   end
   return task
@@ -338,7 +342,7 @@ end
 ---@private
 ---@return boolean
 function Run:is_busy()
-  if self.peers > 0 then return true end
+  if self.peers > 0 or self.leaving > 0 then return true end
   for _, r in ipairs(self.requests) do
     if r.outcome == "running" then return true end
   end
@@ -351,7 +355,7 @@ function Run:finish()
   while self:is_busy() do
     if not self.world:step(last) then
       local text = last and ("a request still goes on, %g s after the last peer: %s"):format(
-        self.options.limit or 86400, self.world:standstill()) or self.world:standstill()
+        self.options.limit or 86400, self.world:waits()) or self.world:standstill()
       self:close()
       error(text, 0)
     end

@@ -35,6 +35,7 @@ local MOST_TURNS = 10000000 -- without the clock going on: more is a loop that n
 ---@field time number
 ---@field run function
 ---@field dead boolean?
+---@field round integer in which it was set: it is not due in the same one
 
 ---@class testing.World
 ---@field now number seconds since its beginning
@@ -76,7 +77,8 @@ end
 ---@return testing.World
 function M.new(seed)
   return setmetatable({
-    now = 0, ready = {}, outside = {}, batch = {}, phase = "outside", timers = {}, tasks = {}, random = seed and generator(seed),
+    now = 0, ready = {}, outside = {}, batch = {}, phase = "outside", round = 0, timers = {}, tasks = {},
+    random = seed and generator(seed),
     waiting = setmetatable({}, { __mode = "k" }), inner = setmetatable({}, { __mode = "k" }),
   }, world_mt)
 end
@@ -91,7 +93,7 @@ function World:choose(n) return self.random and self.random(n) end
 ---@param f function
 ---@return testing.Timer
 function World:at(time, f)
-  local timers, timer = self.timers, { time = time, run = f }
+  local timers, timer = self.timers, { time = time, run = f, round = self.round }
   local low, high = 1, #timers + 1
   while low < high do
     local middle = (low + high) // 2
@@ -195,12 +197,13 @@ local function next_batch(self)
   for _ = 1, 3 do
     local phase = self.phase
     self.phase = phase == "outside" and "timers" or phase == "timers" and "tasks" or "outside"
+    if phase == "outside" then self.round = self.round + 1 end
     local batch
     if phase == "timers" then
       batch = {}
       while true do
         local timer = next_timer(self)
-        if not timer or timer.time > self.now then break end
+        if not timer or timer.time > self.now or timer.round == self.round then break end
         batch[#batch + 1] = table.remove(self.timers, 1)
       end
     else
@@ -222,7 +225,8 @@ local function one_step(self, last)
     if self.batch then return true end
     local timer = next_timer(self)
     if not timer or last and timer.time > last then return false end
-    self.now, self.turns, self.phase, self.batch = timer.time, 0, "timers", {}
+    if timer.time > self.now then self.now, self.turns = timer.time, 0 end
+    self.phase, self.batch, self.round = "timers", {}, self.round + 1
     return true
   end
   self.turns = (self.turns or 0) + 1
@@ -515,12 +519,16 @@ function World:describe(task)
   return ("%s waits for %s%s"):format(task.name, task.what or "its turn", where and " at " .. where or "")
 end
 
----What everybody waits for: for a message that says that nobody can go on.
----@return string
-function World:standstill()
+---@return string what everybody waits for
+function World:waits()
   local parts = {}
   for i, task in ipairs(self.tasks) do parts[i] = self:describe(task) end
-  return ("nobody can go on (%g s have passed): %s"):format(self.now, table.concat(parts, "; "))
+  return table.concat(parts, "; ")
+end
+
+---@return string for a message that says that nobody can go on
+function World:standstill()
+  return ("nobody can go on (%g s have passed): %s"):format(self.now, self:waits())
 end
 
 return M
