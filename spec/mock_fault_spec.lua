@@ -167,6 +167,32 @@ describe("a fault", function()
   end)
 end)
 
+describe("a reset of a Unix socket", function()
+  it("is one if something of the peer's was not read; else the peer sees the end", function()
+    local mocked = mocks.start(([[
+      local s = mock.server { "unix://@mock-fault-spec-%s", name = "s" }
+      s:session(function(c)
+        if c.nth == 1 then c:recv() end
+        while not s.state.go do c:sleep(0.005) end
+        c:reset()
+      end)]]):format(host.sys.now()))
+    local c <close> = mocked:connect("s")
+    c:send("read\n")
+    mocked:await("s", "received read")
+    local d <close> = mocked:connect("s")
+    d:send("unread\n")
+    mocked:ask("mock.control('state_put', { server = 's', state = { go = true } })")
+    local text, _, errno = c:all()
+    assert.are.same({ "" }, { text, errno })
+    text, _, errno = d:all()
+    assert.are.same({ "", RESET }, { text, errno })
+    host.eventually("both", function() return #mocked:journal("s", "closed") == 2 end)
+    assert.are.same({ "closed [reset]", "closed [reset]" }, mocked:journal("s", "closed"))
+    mocked:stop()
+    host.cleanup()
+  end)
+end)
+
 describe("a mistake in a mock's script", function()
   after_each(host.cleanup)
 

@@ -142,7 +142,8 @@ function Conversation:close()
   self.wire:close()
 end
 
----A real RST. The next use of c ends the function.
+---A real RST. A Unix socket has none: there the peer gets ECONNRESET if bytes that it has sent were not read yet, else
+---the end of the stream, and EPIPE when it writes. The next use of c ends the function.
 function Conversation:reset()
   needs_connection(self, "reset")
   self.over, self.ended = "c:reset()", "reset"
