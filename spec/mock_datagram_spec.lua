@@ -159,6 +159,25 @@ for name, transport in pairs(TRANSPORTS) do
       assert.is_true(host.sys.now() - t < 5)
     end)
 
+    it("a sender is one connection, also after a reload and many others, and a new one after a reset", function()
+      start(transport)
+      local c <close> = connect(transport)
+      send(c, "a")
+      assert.are.same({ "<a" }, take(c, 1))
+      m:ask([[local s = require("moonport.mock.registry").get("s") for i = 1, 1100 do s:count_datagram("x" .. i) end]])
+      m.program:kill("HUP")
+      m.program:find("reloaded", true)
+      m.door:close()
+      m.door = nil
+      send(c, "b")
+      assert.are.same({ "<b" }, take(c, 1))
+      assert.are.equal(1101, #m:journal("s", "open"))
+      control("reset")
+      send(c, "d")
+      assert.are.same({ "<d" }, take(c, 1))
+      assert.are.equal(1102, #m:journal("s", "open"))
+    end)
+
     it("a drain and a reset drop what waits", function()
       start(transport, "{ type = 'latency', latency = 60000 }",
         "{ type = 'latency', name = 'up', latency = 60000, stream = 'upstream', first = 1 }")

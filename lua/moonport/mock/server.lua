@@ -46,6 +46,7 @@ local byte = string.byte
 ---@field private datagrams integer
 ---@field private peers table<string, integer>
 ---@field private n_peers integer
+---@field private older_peers table<string, integer> those before `peers`, which begins anew when it is full
 ---@field private baseline table?
 ---@field wires table<mock.Stream, boolean> of live connections
 local Server = {}
@@ -94,7 +95,7 @@ function M.new(spec)
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
     state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, ids = {}, api = false,
-    links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0,
+    links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0, older_peers = {},
   }, server_mt)
 end
 
@@ -382,8 +383,7 @@ end
 
 local MAX_PEERS = 1024
 
----A sender of datagrams is a connection in the journal, from its first datagram on; the oldest are forgotten when
----there are many.
+---A sender of datagrams is a connection in the journal, from its first datagram on. Of the last 1024 none is forgotten.
 ---@param client string
 ---@return integer id of the sender
 ---@return integer nth datagram of the server
@@ -391,12 +391,23 @@ function Server:count_datagram(client)
   self.datagrams = self.datagrams + 1
   local id = self.peers[client]
   if not id then
-    if self.n_peers >= MAX_PEERS then self.peers, self.n_peers = {}, 0 end
-    id = journal.open(nil, self.name, client)
+    if self.n_peers >= MAX_PEERS then self.older_peers, self.peers, self.n_peers = self.peers, {}, 0 end
+    id = self.older_peers[client] or journal.open(nil, self.name, client)
     self.peers[client], self.n_peers = id, self.n_peers + 1
   end
   return id, self.datagrams
 end
+
+---For the next generation of the script, and from the one before: senders and their connections in the journal.
+---@return table<string, integer>
+function Server:senders()
+  local all = plain.copy(self.older_peers)
+  for client, id in pairs(self.peers) do all[client] = id end
+  return all
+end
+
+---@param all table<string, integer>
+function Server:know(all) self.older_peers = all end
 
 -- ---------------------------------------------------------------- a conversation
 
@@ -428,6 +439,7 @@ function Server:reset()
   end
   if b.fallback then reply.rewind(b.fallback) end
   self:drop_links()
+  self.peers, self.n_peers, self.older_peers = {}, 0, {}
   self.fallback, self.state, self.datagrams = b.fallback, plain.copy(b.state), 0
   self:set_toxics(table.move(b.toxics, 1, #b.toxics, 1, {}))
   self.kept_version = self.toxic_version

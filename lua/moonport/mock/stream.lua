@@ -42,9 +42,25 @@ local function reason(why, errno)
   return errno == 104 and "reset" or why -- 104: ECONNRESET
 end
 
+local cut_off_mt = {
+  __close = function(writing)
+    if writing.done then return end
+    local wire = writing.wire
+    add("note", wire.server.name, wire.id, ("a reply of %d bytes was cut off"):format(writing.size))
+  end,
+}
+
+local LARGE = 16 * 1024 -- bytes: more may wait for the peer
+
 ---@private
 function Stream:write(bytes, detail)
-  self.wfile:write(bytes)
+  if #bytes > LARGE then
+    local writing <close> = setmetatable({ wire = self, size = #bytes }, cut_off_mt)
+    self.wfile:write(bytes)
+    writing.done = true
+  else
+    self.wfile:write(bytes)
+  end
   add("sent", self.server.name, self.id, bytes, detail)
 end
 
