@@ -3,8 +3,6 @@
 local host = require("support.host")
 local mocks = require("support.mocks")
 
-local RESET = 104 -- ECONNRESET
-
 local m
 
 local function start(toxics, options)
@@ -31,7 +29,8 @@ describe("toxics of a connection", function()
   end)
 
   for _, spec in ipairs {
-    "{ type = 'timeout', stream = 'upstream', timeout = 20 }", "{ type = 'reset_peer', stream = 'upstream', timeout = 20 }",
+    "{ type = 'timeout', stream = 'upstream', timeout = 20 }",
+    "{ type = 'reset_peer', stream = 'upstream', timeout = 20 }",
     "{ type = 'limit_data', stream = 'upstream', bytes = 2 }",
   } do
     it("that end it end the conversation, which gives its place back: " .. spec, function()
