@@ -25,6 +25,7 @@ local M = {}
 ---@field peer "fin"|"rst"|nil what the peer has done
 ---@field filter fun(bytes: string, detail?: string)? a fault that replies pass through
 ---@field wire mock.Stream|mock.Datagram
+---@field finished boolean?
 ---@field private reader frame.Reader
 ---@field private framing frame.Framing
 ---@field silent boolean? it answers no more
@@ -141,18 +142,21 @@ function Conversation:close()
   self.wire:close()
 end
 
----A real RST. The next use of c ends the function.
+---A real RST. A Unix socket has none: there the peer gets ECONNRESET if bytes that it has sent were not read yet, else
+---the end of the stream, and EPIPE when it writes. The next use of c ends the function.
 function Conversation:reset()
   needs_connection(self, "reset")
   self.over, self.ended = "c:reset()", "reset"
   self.wire:reset()
 end
 
----Takes nothing more from the peer, and waits until that is gone or the connection is killed.
+---Takes nothing more from the peer, and waits until that is gone or the connection is killed. Then the conversation is
+---over.
 function Conversation:stall()
   needs_connection(self, "stall")
   self:note("stalled")
   self.wire:stall()
+  self.over, self.peer = "the peer's end", "fin"
 end
 
 ---Answers nothing any more; stubs are asked no more, and what comes is read and journaled.
@@ -226,7 +230,7 @@ end
 ---@param text string
 local function fail(self, text)
   text = ("mock %s, %s %d from %s: %s"):format(self.server.name, self.datagram and "datagram" or "connection",
-    self.nth, tostring(self.client), text)
+    self.nth, tostring(self.client), text) .. self.server:lots()
   journal.fail(self.server.name, self.id, text)
   moonport.log("warn", text:match("[^\n]*"))
   self:close()
@@ -282,13 +286,25 @@ end
 
 -- ---------------------------------------------------------------- the end
 
+-- In the journal, whatever becomes of the task that waits for toxics.
+local last_mt = {
+  __close = function(last, err)
+    local c = last.c
+    c.finished = true
+    c.wire:finish()
+    if c.datagram then return end
+    local how = err ~= nil and "cancelled" or last.how or "closed"
+    add("closed", c.server.name, c.id, "", c.ended or c.peer or how)
+  end,
+}
+
 ---The last of it, in the journal; for datagrams nothing.
 ---@param how? string unless something has ended it before
 function Conversation:finish(how)
-  local waits = how == nil or how == "closed" -- else the peer is gone, or we are to go
-  if waits and (self.datagram or not self.over) then self.wire:drain() end
-  if self.datagram then return end
-  add("closed", self.server.name, self.id, "", self.ended or self.peer or how or "closed")
+  if self.finished then return end
+  local last <close> = setmetatable({ c = self, how = how }, last_mt) -- luacheck: ignore 211
+  if how == "cancelled" or how == "rst" then return end -- nobody is there to wait
+  if self.datagram or not self.over then self.wire:drain() end
 end
 
 ---@return boolean the connection was closed, by whomever
