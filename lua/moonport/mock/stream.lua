@@ -13,9 +13,11 @@ local add = journal.add
 ---@field private server mock.Server
 ---@field private id integer
 ---@field private nth integer
+---@field private put fun(wfile: moonport.WFile, bytes: string)
+---@field private sent fun(bytes: string, detail?: string) the journal's
 ---@field private version integer of the server's toxics
----@field private down table? the toxics' pipe, as `up`
----@field private up mock.Inbox?
+---@field private down table|false the toxics' pipe, as `up`
+---@field private up mock.Inbox|false
 ---@field deadline number? of reads
 ---@field on_cut fun(how: string) a toxic has ended the connection
 local Stream = {}
@@ -31,6 +33,8 @@ local M = {}
 function M.new(server, handler, id, nth)
   return setmetatable({
     request = handler.request, wfile = handler.wfile, server = server, id = id, nth = nth, version = 0,
+    put = handler.wfile.write, down = false, up = false,
+    sent = journal.writer("sent", server.name, id),
   }, stream_mt)
 end
 
@@ -42,8 +46,8 @@ end
 
 ---@private
 function Stream:write(bytes, detail)
-  self.wfile:write(bytes)
-  add("sent", self.server.name, self.id, bytes, detail)
+  self.put(self.wfile, bytes)
+  self.sent(bytes, detail)
 end
 
 ---Gives new toxics to a connection that lives.
@@ -71,7 +75,10 @@ function Stream:send(bytes, detail)
   if self.version ~= self.server.toxic_version then self:refresh() end
   if bytes == "" then return end
   local down = self.down
-  if not down then return self:write(bytes, detail) end
+  if not down then
+    self.put(self.wfile, bytes)
+    return self.sent(bytes, detail)
+  end
   if detail then add("note", self.server.name, self.id, detail) end
   down:write(bytes)
 end
