@@ -19,6 +19,7 @@ local MAX = 1024 * 1024 -- bytes in a frame, unless told
 local HUGE = 1 << 53 -- of sizes that are no mistake
 
 local find, sub = string.find, string.sub
+local math_type, type = math.type, type
 
 ---@class frame.Framing
 ---@field next fun(buf: string, pos: integer, from?: integer): string?, integer?, ...
@@ -250,7 +251,7 @@ local function judged(framing, have, pos, frame, newpos, ...)
   if frame then
     if type(frame) ~= "string" then
       error(("%s: a frame is a string, not %s"):format(framing.name, text.show(frame)), 0)
-    elseif math.type(newpos) ~= "integer" or newpos <= pos or newpos > pos + have then
+    elseif math_type(newpos) ~= "integer" or newpos <= pos or newpos > pos + have then
       error(("%s: with a frame goes the position behind it, from %d to %d, not %s")
         :format(framing.name, pos + 1, pos + have, text.show(newpos)), 0)
     elseif newpos - pos > framing.max then
