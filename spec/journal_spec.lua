@@ -172,7 +172,8 @@ describe("moonport.journal", function()
       return { select(2, journal.next(0)) }, { select(2, journal.next(1)) }, servers.redis.bytes_in]]
     got.n = nil
     for i = 1, 2 do got[i][4] = nil end -- the time
-    assert.are.same({ { "received", "redis", 7, nil, "a\0b", nil, 3 }, { "sent", "redis", 7, nil, "c", "corrupt", 1 }, 3 },
+    assert.are.same({ { "received", "redis", 7, nil, "a\0b", nil, 3 },
+      { "sent", "redis", 7, nil, "c", "corrupt", 1 }, 3 },
       got)
   end)
 

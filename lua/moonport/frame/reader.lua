@@ -119,7 +119,7 @@ end
 ---@return any why
 ---@return any errno
 function Reader:frame(framing)
-  local next_of = framing.next
+  local next_of = framing.bare or framing.next
   local frame, pos, seek = next_of(self.buf, self.pos)
   while not frame do
     local there, why, errno = fetch(self, framing, pos, seek)

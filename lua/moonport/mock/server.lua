@@ -18,6 +18,7 @@ local byte = string.byte
 ---@field match mock.Matcher
 ---@field reply mock.Reply
 ---@field bytes string? of a plain reply
+---@field call function? of one that is a function
 ---@field uses integer
 ---@field times integer? then it is spent
 ---@field required boolean
@@ -157,8 +158,8 @@ function Server:make_stub(pattern, answer, options, where, api)
   made, wrong = reply.compile(answer, self.datagram)
   if not made then return nil, wrong end
   return {
-    id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, uses = 0,
-    times = options.times, required = options.required and true or false, api = api or false, where = where,
+    id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, call = made.f,
+    uses = 0, times = options.times, required = options.required and true or false, api = api or false, where = where,
   }
 end
 

@@ -7,31 +7,38 @@ local reply = require("moonport.mock.reply")
 local M = {}
 
 local byte, find, text_match = string.byte, string.find, string.match
-local play, run = reply.play, match.run
+local play, returned, run, type = reply.play, reply.returned, match.run, type
 
 ---@param c mock.Conversation
----@param stub mock.Stub
----@param ... any what its pattern has captured
-local function use(c, stub, ...)
-  local uses, bytes = stub.uses + 1, stub.bytes
-  stub.uses = uses
-  if uses == 1 or uses == stub.times then c.server:noted_use(stub) end
-  if not bytes then return play(stub.reply, c, ...) end
+---@param bytes string
+local function send(c, bytes)
   if c.filter or c.over then return c:send(bytes) end
   return c.wire:send(bytes)
 end
 
--- Whether its pattern, which has captures, has matched.
+-- Answers with what a stub's function has returned.
+local function say(c, result)
+  if type(result) == "string" then return send(c, result) end
+  return returned(c, result)
+end
+
+-- Its pattern, or whatever it has, gave first and the others; nil: it has not matched.
 local function used(c, stub, first, ...)
   if first == nil then return false end
-  use(c, stub, first, ...)
+  local uses, call = stub.uses + 1, stub.call
+  stub.uses = uses
+  if uses == 1 or uses == stub.times then c.server:noted_use(stub) end
+  if call then
+    say(c, call(c, first, ...))
+  elseif stub.bytes then
+    send(c, stub.bytes)
+  else
+    play(stub.reply, c, first, ...)
+  end
   return true
 end
 
-local function used_if(c, stub, ok, ...)
-  if ok then use(c, stub, ...) end
-  return ok
-end
+local function used_if(c, stub, ok, ...) return ok and used(c, stub, ...) end
 
 -- Plays the first stub that matches, and says whether there was one.
 local function answered(c, frame)
@@ -42,21 +49,15 @@ local function answered(c, frame)
     local stub = list[i]
     if not stub.spent then
       local m = stub.match
-      local pattern = m.pattern
-      if m.equals then
-        if m.equals == frame then
-          use(c, stub, frame)
-          return true
-        end
+      local equals, pattern = m.equals, m.pattern
+      if equals then
+        if equals == frame then return used(c, stub, frame) end
+      elseif not pattern then
+        if used_if(c, stub, run(m, frame, c)) then return true end
       elseif m.captures then
         if used(c, stub, text_match(frame, pattern)) then return true end
-      elseif pattern then
-        if find(frame, pattern) then
-          use(c, stub, frame)
-          return true
-        end
-      elseif used_if(c, stub, run(m, frame, c)) then
-        return true
+      elseif find(frame, pattern) then
+        return used(c, stub, frame)
       end
     end
   end
