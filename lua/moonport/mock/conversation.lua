@@ -20,15 +20,16 @@ local M = {}
 ---@field client moonport.Address
 ---@field state table of this conversation alone
 ---@field datagram boolean
----@field over string? what has ended it: "c:reset()"
+---@field over string|false what has ended it: "c:reset()"
 ---@field ended string? the journal's word for that
 ---@field peer "fin"|"rst"|nil what the peer has done
----@field filter fun(bytes: string, detail?: string)? a fault that replies pass through
+---@field filter (fun(bytes: string, detail?: string))|false a fault that replies pass through
 ---@field wire mock.Stream|mock.Datagram
 ---@field finished boolean?
+---@field received fun(frame: string) the journal's
 ---@field private reader frame.Reader
 ---@field private framing frame.Framing
----@field silent boolean? it answers no more
+---@field silent boolean it answers no more
 local Conversation = {}
 local conversation_mt = { __name = "mock.Conversation", __index = Conversation }
 
@@ -43,7 +44,9 @@ function M.is_over(err) return getmetatable(err) == over_mt end
 local function begin(self, wire)
   self.wire = wire
   self.framing = self.server.framing
+  self.received = journal.writer("received", self.server.name, self.id)
   self.state = {}
+  self.over, self.filter, self.silent = false, false, false -- a field that is nil costs a look into the class
   self.reader = frames.reader(function() return wire:recv() end)
   function wire.on_cut(how) self:cut(how) end
   return setmetatable(self, conversation_mt)
@@ -206,7 +209,7 @@ end
 ---@param self mock.Conversation
 local function received(self, frame, ...)
   if frame then
-    add("received", self.server.name, self.id, frame)
+    self.received(frame)
     return frame, ...
   end
   input_over(self, (...))
@@ -264,7 +267,7 @@ function Conversation:serve(framing)
   check(self, "serve")
   if framing ~= nil then self.framing = framing_of(framing) end
   self.wire.deadline = nil
-  local why = serving.run(self, self.server, self.reader, self.framing)
+  local why = serving.run(self, self.reader, self.framing)
   if not why then return end
   input_over(self, why)
   if not self.peer then add("error", self.server.name, self.id, why) end
@@ -281,7 +284,7 @@ end
 ---@param frame string
 function Conversation:answer(frame)
   check(self, "answer")
-  if not self.silent then serving.answer(self, self.server, frame) end
+  if not self.silent then serving.answer(self, frame) end
 end
 
 -- ---------------------------------------------------------------- the end
@@ -308,6 +311,6 @@ function Conversation:finish(how)
 end
 
 ---@return boolean the connection was closed, by whomever
-function Conversation:is_closed() return self.over ~= nil or self.wire:is_closed() end
+function Conversation:is_closed() return self.over ~= false or self.wire:is_closed() end
 
 return M

@@ -18,6 +18,7 @@ local byte = string.byte
 ---@field match mock.Matcher
 ---@field reply mock.Reply
 ---@field bytes string? of a plain reply
+---@field call function? of one that is a function
 ---@field uses integer
 ---@field times integer? then it is spent
 ---@field required boolean
@@ -38,7 +39,6 @@ local byte = string.byte
 ---@field kept_version integer? its value while they are what the script said
 ---@field api boolean the whole server came by the control API
 ---@field made table? from this
----@field stateful boolean? the same frame may match different stubs, for functions decide
 ---@field index table<integer|false, mock.Stub[]> by a frame's first byte; a new table when the stubs have changed
 ---@field private links table<string, toxics.Link> of datagrams, by direction
 ---@field private talk fun(c: mock.Conversation)?
@@ -158,17 +158,14 @@ function Server:make_stub(pattern, answer, options, where, api)
   made, wrong = reply.compile(answer, self.datagram)
   if not made then return nil, wrong end
   return {
-    id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, uses = 0,
-    times = options.times, required = options.required and true or false, api = api or false, where = where,
+    id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, call = made.f,
+    uses = 0, times = options.times, required = options.required and true or false, api = api or false, where = where,
   }
 end
 
 -- To be called when the list has changed.
 function Server:reindex()
-  self.index, self.stateful = {}, false
-  for _, stub in ipairs(self.stubs) do
-    if stub.match.stateful then self.stateful = true end
-  end
+  self.index = {}
 end
 
 ---@param stub mock.Stub
@@ -219,57 +216,35 @@ function Server:session(f)
   return self
 end
 
--- The stubs that a frame with this first byte may match.
----@param server mock.Server
+---Those that a frame with this first byte may match, spent ones among them, in the order in which they are asked.
 ---@param first integer|false
-local function candidates(server, first)
-  local list = {}
-  for _, stub in ipairs(server.stubs) do
+---@return mock.Stub[]
+function Server:candidates(first)
+  local list = self.index[first]
+  if list then return list end
+  list = {}
+  for _, stub in ipairs(self.stubs) do
     local wants = stub.match.first
     if not wants or wants == first then list[#list + 1] = stub end
   end
-  server.index[first] = list
+  self.index[first] = list
   return list
 end
 
-local pick
-
-local function checked(list, i, frame, c, ok, ...)
-  if ok then return list[i], ... end
-  return pick(list, i + 1, frame, c)
-end
-
----@param list mock.Stub[]
----@param from integer
-function pick(list, from, frame, c)
-  for i = from, #list do
-    local stub = list[i]
-    if not stub.spent then
-      local equals = stub.match.equals
-      if not equals then
-        return checked(list, i, frame, c, match.run(stub.match, frame, c))
-      elseif equals == frame then
-        return stub, frame
-      end
-    end
+---The stub that would answer.
+---@param frame string
+---@return mock.Stub?
+function Server:pick(frame)
+  for _, stub in ipairs(self:candidates(byte(frame) or false)) do
+    if not stub.spent and match.takes(stub.match, frame) then return stub end
   end
 end
 
----@param c mock.Conversation?
----@param frame string
----@return mock.Stub? stub
----@return any ... what the pattern has captured, or the frame
-function Server:pick(c, frame)
-  local first = byte(frame) or false
-  return pick(self.index[first] or candidates(self, first), 1, frame, c)
-end
-
+---To be called at a stub's first use and at the last one that it may have.
 ---@param stub mock.Stub
-function Server:use(stub)
-  local uses = stub.uses + 1
-  stub.uses = uses
-  if uses == stub.times then stub.spent = true end
-  if uses == 1 and stub.required then journal.mark(self:mark_of(stub)) end
+function Server:noted_use(stub)
+  if stub.uses == stub.times then stub.spent = true end
+  if stub.uses == 1 and stub.required then journal.mark(self:mark_of(stub)) end
 end
 
 ---@param stub mock.Stub

@@ -13,9 +13,11 @@ local add = journal.add
 ---@field private server mock.Server
 ---@field private id integer
 ---@field private nth integer
+---@field private put fun(wfile: moonport.WFile, bytes: string)
+---@field private sent fun(bytes: string, detail?: string) the journal's
 ---@field private version integer of the server's toxics
----@field private down table? the toxics' pipe, as `up`
----@field private up mock.Inbox?
+---@field private down table|false the toxics' pipe, as `up`
+---@field private up mock.Inbox|false
 ---@field deadline number? of reads
 ---@field on_cut fun(how: string) a toxic has ended the connection
 local Stream = {}
@@ -31,6 +33,8 @@ local M = {}
 function M.new(server, handler, id, nth)
   local self = setmetatable({
     request = handler.request, wfile = handler.wfile, server = server, id = id, nth = nth, version = 0,
+    put = handler.wfile.write, down = false, up = false,
+    sent = journal.writer("sent", server.name, id),
   }, stream_mt)
   server.wires[self] = true
   return self
@@ -56,12 +60,12 @@ local LARGE = 16 * 1024 -- bytes: more may wait for the peer
 function Stream:write(bytes, detail)
   if #bytes > LARGE then
     local writing <close> = setmetatable({ wire = self, size = #bytes }, cut_off_mt)
-    self.wfile:write(bytes)
+    self.put(self.wfile, bytes)
     writing.done = true
   else
-    self.wfile:write(bytes)
+    self.put(self.wfile, bytes)
   end
-  add("sent", self.server.name, self.id, bytes, detail)
+  self.sent(bytes, detail)
 end
 
 ---For the inbox, which ends quietly when the connection is closed here meanwhile.
@@ -115,7 +119,10 @@ function Stream:send(bytes, detail)
   if self.version ~= self.server.toxic_version then self:refresh() end
   if bytes == "" then return end
   local down = self.down
-  if not down then return self:write(bytes, detail) end
+  if not down then
+    self.put(self.wfile, bytes)
+    return self.sent(bytes, detail)
+  end
   if detail then add("note", self.server.name, self.id, detail) end
   down:write(bytes)
 end
