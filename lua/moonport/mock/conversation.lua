@@ -201,6 +201,7 @@ end
 
 ---@param self mock.Conversation
 local function received(self, frame, ...)
+  self.wire.deadline = nil
   if frame then
     add("received", self.server.name, self.id, frame)
     return frame, ...
@@ -259,7 +260,6 @@ end
 function Conversation:serve(framing)
   check(self, "serve")
   if framing ~= nil then self.framing = framing_of(framing) end
-  self.wire.deadline = nil
   local why = serving.run(self, self.server, self.reader, self.framing)
   if not why then return end
   input_over(self, why)
