@@ -3,6 +3,7 @@
 local moonport = require("moonport")
 local frames = require("moonport.frame")
 local journal = require("moonport.journal")
+local blame = require("moonport.mock.blame")
 local datagram = require("moonport.mock.datagram")
 local diff = require("moonport.mock.diff")
 local match = require("moonport.mock.match")
@@ -30,13 +31,6 @@ local M = {}
 ---@field silent boolean? it answers no more
 local Conversation = {}
 local conversation_mt = { __name = "mock.Conversation", __index = Conversation }
-
--- What ends a conversation and is no error of anybody's.
-local over_mt = { __name = "mock.Over", __tostring = function(self) return self.message end }
-
----@param err any
----@return boolean it has ended a conversation that was over
-function M.is_over(err) return getmetatable(err) == over_mt end
 
 ---@param self mock.Conversation
 local function begin(self, wire)
@@ -72,7 +66,7 @@ end
 ---@param method string
 local function check(self, method)
   if self.over then
-    error(setmetatable({ message = ("c:%s: the conversation is over, by %s"):format(method, self.over) }, over_mt), 0)
+    error(blame.over(("c:%s: the conversation is over, by %s"):format(method, self.over)), 0)
   end
 end
 

@@ -1,0 +1,65 @@
+local host = require("support.host")
+local mocks = require("support.mocks")
+
+local m
+
+-- What the journal has of an error that a stub of this body raises.
+local function raised(body)
+  m = mocks.start(([[
+    local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+    s:on("", function(c) %s end)]]):format(body))
+  local c <close> = m:connect("s")
+  c:send("x\n")
+  c:all()
+  host.eventually("its end", function() return m:journal("s", "closed")[1] end)
+  return m:journal("s", "error")[1], m:journal("s", "closed")[1]
+end
+
+describe("an error in a mock's script is the script's fault", function()
+  after_each(host.cleanup)
+
+  for what, case in pairs {
+    ["behind c:close()"] = { 'c:send "x" c:close() error "boom"', "boom", "closed [closed]" },
+    ["behind c:reset()"] = { 'c:reset() error "boom"', "boom", "closed [reset]" },
+    ["behind the end of a conversation that it has noticed"] =
+      { 'c:close() pcall(c.send, c, "x") error "boom"', "boom", "closed [closed]" },
+    ["with a code such as the host's"] =
+      { 'error { code = "timeout" }', "(error object is a table value)", "closed [closed]" },
+    ["with a code that is no end"] =
+      { 'error { code = "cancelled" }', "(error object is a table value)", "closed [closed]" },
+    ["with an error value"] = {
+      'error(setmetatable({}, { __tostring = function() return "told" end }))', "told", "closed [closed]" },
+    ["with an error value that cannot be told"] = {
+      "error(setmetatable({}, { __tostring = error }))", "(error value: a table whose __tostring failed)",
+      "closed [closed]" },
+    ["with nothing"] = { "error(nil)", "nil", "closed [closed]" },
+  } do
+    it(what, function()
+      local text, ended = raised(case[1])
+      assert.truthy(text and text:find(case[2], 1, true), text)
+      assert.truthy(text:find("stack traceback:\n.*script.lua:2: in"), text)
+      assert.are.equal(case[3], ended)
+      local code, log = m:finish()
+      assert.are.equal(1, code)
+      assert.truthy(log:find("handler error", 1, true), log)
+    end)
+  end
+end)
+
+describe("an error in a mock's script is nobody's fault", function()
+  after_each(host.cleanup)
+
+  for toxic, ended in pairs { ["type = 'timeout', timeout = 20"] = "closed", ["type = 'reset_peer'"] = "reset" } do
+    it("when a toxic ends the connection while something waits for it: " .. toxic, function()
+      m = mocks.start(([[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:toxic { %s }
+        s:session(function(c) c:send "abcdef" c:recv() end)]]):format(toxic))
+      local c <close> = m:connect("s")
+      assert.are.equal("", (c:all()))
+      m:await("s", "closed [" .. ended .. "]")
+      assert.is_nil(m:journal("s", "error")[1])
+      m:stop()
+    end)
+  end
+end)
