@@ -46,6 +46,33 @@ describe("an error in a mock's script is the script's fault", function()
   end
 end)
 
+describe("a mistake in a mock's conversation names its line:", function()
+  after_each(host.cleanup)
+
+  local no_framing = "a framing is made by moonport.frame, or is a string.pack format or a function, not 12"
+  for code, want in pairs {
+    ["c:sleep(0/0)"] = "c:sleep needs a number of seconds, 0 or more, not -nan",
+    ["c:sleep()"] = "c:sleep needs a number of seconds, 0 or more, not nil",
+    ["c:sleep(-1)"] = "c:sleep needs a number of seconds, 0 or more, not -1",
+    ['c:recv(nil, "x")'] = "c:recv: a time limit is a number of seconds, not x",
+    ["c:recv(12)"] = no_framing,
+    ['c:serve ">s0"'] = 'bad pack format ">s0": the size after \'s\' must be 1 to 16, not 0',
+    ["local f = c:frames(12)"] = no_framing,
+    ['c:expect("x", 1)'] = "c:expect: the options are a table such as { timeout = 2 }",
+    ['c:expect("x", { timeout = "1" })'] = "c:expect: a time limit is a number of seconds, not 1",
+    ['c:expect("x", { framing = 12 })'] = no_framing,
+    ['c:shutdown "wrong"'] = 'c:shutdown needs "read", "write" or "both", not wrong',
+    ["return 42"] = "what this function returned is no reply: a reply is a string, a list of replies, a function "
+      .. "or a fault such as mock.reset, not a number",
+  } do
+    it(code, function()
+      local text = raised(code)
+      assert.truthy(text and text:find("script.lua:2: " .. want .. "\n", 1, true), text)
+      m:finish()
+    end)
+  end
+end)
+
 describe("an error in a mock's script is nobody's fault", function()
   after_each(host.cleanup)
 

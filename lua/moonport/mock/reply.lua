@@ -5,6 +5,7 @@ local bits = require("moonport.mock.bits")
 local M = {}
 
 local sub = string.sub
+local getinfo = debug and debug.getinfo -- not in a sandbox
 
 ---@class mock.Fault
 ---@field kind string
@@ -229,13 +230,19 @@ function PLAY.shutdown(_, c) c:shutdown("write") end
 function PLAY.stall(_, c) c:stall() end
 function PLAY.silence(_, c) c:silence() end
 
+-- "smtp.lua:12: ", where the function begins.
+local function place_of(f)
+  local info = getinfo and getinfo(f, "S")
+  return info and info.what ~= "C" and ("%s:%d: "):format(info.short_src, info.linedefined) or ""
+end
+
 function PLAY.call(reply, c, ...)
   local result = reply.f(c, ...)
   if type(result) == "string" then return c:send(result) end
   if not result or result == true then return end
   local inner, why = M.compile(result, c.datagram)
   if inner and inner.kind == "sequence" then why = "a sequence has no place there: give it to :on instead" end
-  if why then error("what a stub's function returned is no reply: " .. why, 0) end
+  if why then error(("%swhat this function returned is no reply: %s"):format(place_of(reply.f), why), 0) end
   return play(inner, c, ...)
 end
 
