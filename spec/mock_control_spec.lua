@@ -168,6 +168,32 @@ describe("mock.control", function()
     assert.are.equal("own", control("toxics", "{ server = 's' }")[1].name)
   end)
 
+  local function reload(text)
+    host.write(mocks.script(text), m.path)
+    m.program:kill("HUP")
+    m.program:find("reloaded", true)
+    m.door:close()
+    m.door = nil
+  end
+
+  it("keeps the place of the API's stubs when the script is replaced, and how far their sequences are", function()
+    for _, stub in ipairs {
+      "at = 3, stub = { id = 'end', match = '', reply = { replies = { 'A\\n', 'B\\n', 'C\\n' } } }",
+      "at = 2, stub = { id = 'middle', match = '^(%a+)$', reply = 'never\\n' }",
+      "stub = { id = 'first', match = '^first$', reply = { replies = { { delay = 1, reply = { replies = "
+        .. "{ '1\\n', '2\\n', '3\\n' } } } } } }",
+      "at = 2, stub = { id = 'second', match = '^x$', reply = 'X\\n' }",
+    } do
+      control("stub_add", "{ server = 's', " .. stub .. " }")
+    end
+    assert.are.equal("A\nB\n1\n2\na\n", ask("--", "--", "first", "first", "1"))
+    reload((SCRIPT:gsub("s:toxic", "s:on('^2$', 'new\\n', { id = 'new' })\ns:toxic")))
+    assert.are.equal("C\n3\nnew\nC\n", ask("--", "first", "2", "--"))
+    local ids = {}
+    for i, stub in ipairs(control("stubs", "{ server = 's' }")) do ids[i] = stub.id end
+    assert.are.same({ "first", "second", "word", "middle", "1", "new", "end" }, ids)
+  end)
+
   it("keeps what the API has made when the script is replaced, and takes the rest from the new one", function()
     ask("a")
     control("stub_add", "{ server = 's', stub = { id = 'mine', match = '^x$', reply = { replies = { 'X\\n' } }, "
@@ -178,11 +204,7 @@ describe("mock.control", function()
     local live <close> = m:connect("s")
     live:send("x1\n")
     assert.are.equal("?", live:line())
-    host.write(mocks.script((SCRIPT:gsub("!", "?!"))), m.path)
-    m.program:kill("HUP")
-    m.program:find("reloaded", true)
-    m.door:close()
-    m.door = nil
+    reload((SCRIPT:gsub("!", "?!")))
     assert.are.equal("X\nx?!\n", ask("x", "x"))
     live:send("y\n")
     assert.are.equal("y!", live:line())

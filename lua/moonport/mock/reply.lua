@@ -299,12 +299,37 @@ function PLAY.corrupt(reply, c, ...)
   end, ...)
 end
 
+---@param reply mock.Reply
+---@param f fun(one: mock.Reply)
+local function each_sequence(reply, f)
+  if reply.kind == "sequence" then f(reply) end
+  if reply.reply then each_sequence(reply.reply, f) end
+  for _, inner in ipairs(reply.replies or {}) do each_sequence(inner, f) end
+end
+
 ---Begins sequences anew.
 ---@param reply mock.Reply
 function M.rewind(reply)
-  if reply.kind == "sequence" then reply.at = 0 end
-  if reply.reply then M.rewind(reply.reply) end
-  for _, inner in ipairs(reply.replies or {}) do M.rewind(inner) end
+  each_sequence(reply, function(one) one.at = 0 end)
+end
+
+---@param reply mock.Reply
+---@return integer[] progress where its sequences are
+function M.progress(reply)
+  local progress = {}
+  each_sequence(reply, function(one) progress[#progress + 1] = one.at end)
+  return progress
+end
+
+---Has sequences go on from there.
+---@param reply mock.Reply made of the same data
+---@param progress integer[]
+function M.resume(reply, progress)
+  local i = 0
+  each_sequence(reply, function(one)
+    i = i + 1
+    one.at = progress[i]
+  end)
 end
 
 -- ---------------------------------------------------------------- for authors
