@@ -84,6 +84,8 @@ describe("mock.control", function()
         { 409, "mock s has a stub word already" },
       ["'stub_add', { server = 's', stub = { match = '(', reply = 'y' } }"] =
         { 400, "the pattern \"(\" is malformed: a '(' has no ')'" },
+      ["'stub_add', { server = 's', stub = { match = 'P%0', reply = 'y' } }"] =
+        { 400, "the pattern \"P%0\" is malformed: '%0' has no capture that ends before it" },
       ["'stub_add', { server = 's', stub = { match = 'x', reply = { fault = 'no' } } }"] =
         { 400, 'there is no fault "no"; there are close, none, reset, shutdown, silence and stall' },
       ["'stub_add', { server = 's', stub = { match = 'x', replies = 1 } }"] =
