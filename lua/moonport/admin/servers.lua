@@ -78,8 +78,8 @@ local function create(call)
   mocks.call(unit, "create", {
     name = name, url = url, frame = data.frame(spec.frame), stubs = data.stubs(spec.stubs),
     otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.plain(spec.toxics, "toxics"),
+    state = data.state(spec.state),
   })
-  if spec.state ~= nil then mocks.call(unit, "state_put", { server = name, state = data.state(spec.state) }) end
   local ok, why, errno = control.open(unit, name, url)
   if not ok then
     control.call(unit, "delete", { name = name })
