@@ -46,6 +46,19 @@ describe("mock.control", function()
     assert.are.equal(2, #control("describe"))
   end)
 
+  it("describes matchers of functions, however deep they are", function()
+    m:ask [[
+      require("moonport.mock.registry").get("s"):on({ all = { "^x", function() return true end, mock.hex "78 ..",
+        { any = { { ["not"] = function() end }, { pattern = "y" } } } } }, "deep\n", { at = 1 })
+    ]]
+    local func = { ["function"] = true }
+    local want = { all = { "^x", func, { hex = "78 .." }, { any = { { ["not"] = func }, { pattern = "y" } } } } }
+    assert.are.same(want, control("stubs", "{ server = 's' }")[1].match)
+    assert.are.same(want, control("describe", "{ server = 's' }").stubs[1].match)
+    assert.are.same(want, control("match", "{ server = 's', data = 'xy' }").stub.match)
+    assert.are.equal("deep\n", ask("xy"))
+  end)
+
   it("adds stubs before the script's, in their order, and takes them away again; ids stay", function()
     assert.are.equal("a1", control("stub_add", "{ server = 's', stub = { match = '^x$', reply = 'X\\n' } }").id)
     control("stub_add", "{ server = 's', stub = { id = 'mine', match = { equals = 'x' }, reply = 'Y\\n' } }")
