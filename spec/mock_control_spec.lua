@@ -34,6 +34,15 @@ describe("mock.control", function()
     assert(ok, why)
   end)
 
+  local function reload(text)
+    local before = #m.program:find("reloaded")
+    host.write(mocks.script(text), m.path)
+    m.program:kill("HUP")
+    host.eventually("a reload", function() return #m.program:find("reloaded") > before end)
+    m.door:close()
+    m.door = nil
+  end
+
   it("describes servers", function()
     local s = control("describe", "{ server = 's' }")
     assert.are.same({ "s", "tcp://127.0.0.1:0", 'line "\\n"', false, "?\n" },
@@ -170,6 +179,24 @@ describe("mock.control", function()
     assert.are.same({ visits = 41, more = { 1 } }, control("state_get", "{ server = 's' }"))
   end)
 
+  it("copes with a state whose tables are reached twice, or are inside themselves", function()
+    local state = "require('moonport.mock.registry').get('s').state"
+    m:ask(("local s = %s s.a, s.b, s.c = s, s, { s = s, n = 1 } s.d = s.c"):format(state))
+    assert.are.same({ visits = 0, c = { n = 1 }, d = { n = 1 } }, control("state_get", "{ server = 's' }"))
+    reload(SCRIPT)
+    local twice = m:ask(("local s = %s return { s.c == s.d, s.c.n, s.a == nil }"):format(state))
+    assert.are.same({ true, 1, true }, twice)
+    m:ask(("local t = {} for _ = 1, 50 do t = { t, t } end %s.t = t"):format(state))
+    local status, why = control("state_get", "{ server = 's' }")
+    assert.are.equal(400, status)
+    assert.are.equal("the state of mock s has more than 100000 tables, each counted as often as it is reached: "
+      .. "too many to show", why)
+    reload(SCRIPT)
+    assert.is_true(m:ask(("local t = %s.t return t[1] == t[2]"):format(state)))
+    control("reset")
+    assert.are.same({ visits = 0 }, control("state_get", "{ server = 's' }"))
+  end)
+
   it("resets to what the script said", function()
     assert.are.equal("a\nb\nb\n?\n", ask("1", "1", "1", "1"))
     control("stub_add", "{ server = 's', stub = { match = '^x$', reply = 'X\\n' } }")
@@ -182,14 +209,6 @@ describe("mock.control", function()
     assert.are.same({ visits = 1 }, control("state_get", "{ server = 's' }"))
     assert.are.equal("own", control("toxics", "{ server = 's' }")[1].name)
   end)
-
-  local function reload(text)
-    host.write(mocks.script(text), m.path)
-    m.program:kill("HUP")
-    m.program:find("reloaded", true)
-    m.door:close()
-    m.door = nil
-  end
 
   it("keeps the place of the API's stubs when the script is replaced, and how far their sequences are", function()
     for _, stub in ipairs {
