@@ -46,6 +46,58 @@ describe("an error in a mock's script is the script's fault", function()
   end
 end)
 
+describe("an error in a task that a mock's script has spawned", function()
+  after_each(host.cleanup)
+
+  for what, spawned in pairs {
+    ["itself"] = "moonport.spawn(function(word) error(word) end, 'boom')",
+    ["in such a task"] = "moonport.spawn(function() moonport.spawn(error, 'boom') c:sleep(60) end)",
+  } do
+    it("is the script's as well: " .. what, function()
+      m = mocks.start(([[ local moonport = require("moonport")
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:on("", function(c) %s c:sleep(60) end)]]):format(spawned))
+      local c <close> = m:connect("s")
+      c:send("x\n")
+      host.eventually("the error", function() return m:journal("s", "error")[1] end)
+      assert.truthy(m:journal("s", "error")[1]:find("boom\nstack traceback:", 1, true))
+      local code, log = m:finish()
+      assert.are.equal(1, code)
+      assert.truthy(log:find("error in a spawned task", 1, true), log)
+    end)
+  end
+
+  it("is none of it when the conversation is over, or the peer is gone", function()
+    m = mocks.start [[ local moonport = require("moonport")
+      local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+      s:on("", function(c, what)
+        local function go() while true do c:send("tick\n") c:sleep(0.001) end end
+        moonport.spawn(go)
+        c:sleep(0.01)
+        if what == "close" then c:close() end
+        moonport.sleep(what == "close" and 0.05 or 60)
+      end)]]
+    local c <close> = m:connect("s")
+    c:send("close\n")
+    assert.truthy(c:all():find("tick", 1, true))
+    local d = m:connect("s")
+    d:send("x\n")
+    assert.are.equal("tick", d:line())
+    d:reset()
+    host.eventually("both ends", function() return #m:journal("s", "closed") == 2 end)
+    assert.are.same({}, m:journal("s", "error"))
+    assert.are.same({}, m.program:find("error in a spawned task"))
+    m:stop()
+  end)
+
+  it("in its use names the line", function()
+    local path = host.write('local moonport = require("moonport")\nrequire("moonport.mock")\nmoonport.spawn(print)\n')
+    local code, _, err = host.run { "mock", path }
+    assert.are_not.equal(0, code)
+    assert.truthy(err:find(path .. ":3: moonport.spawn is for a running request", 1, true), err)
+  end)
+end)
+
 describe("a mistake in a mock's conversation names its line:", function()
   after_each(host.cleanup)
 

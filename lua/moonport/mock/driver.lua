@@ -2,6 +2,7 @@
 --- made when the script is replaced.
 
 local moonport = require("moonport")
+local beside = require("moonport.mock.beside")
 local blame = require("moonport.mock.blame")
 local conversation = require("moonport.mock.conversation")
 local datagram = require("moonport.mock.datagram")
@@ -29,7 +30,7 @@ end
 
 ---@param c mock.Conversation
 local function run(c)
-  local ok, err = xpcall(talk, blame.trace, c)
+  local ok, err = beside.run(c, talk, c)
   if not ok then failed(c, err) end
 end
 
@@ -52,6 +53,7 @@ function Handler.init(data) handover.init(data) end
 ---Makes it the handler of the script that is being loaded, which may return one of its servers.
 function M.install()
   server.metatable.__handler = Handler
+  beside.install()
   if moonport.default_handler then moonport.default_handler(Handler) end
 end
 
