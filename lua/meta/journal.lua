@@ -41,6 +41,13 @@ function journal.open(request, server, client) end
 ---@return integer seq its number; also of one that could not be kept
 function journal.add(kind, server, conn, data, detail) end
 
+---A function that adds records of this kind and connection, and is cheaper than add.
+---@param kind moonport.journal.Kind
+---@param server string
+---@param conn integer?
+---@return fun(data: string, detail?: string)
+function journal.writer(kind, server, conn) end
+
 ---Adds a record of kind "failed", whose text is kept for the verdict.
 ---@param server string?
 ---@param conn integer?

@@ -38,7 +38,8 @@ local function data_of(one)
     for i, toxic in ipairs(one.toxics) do toxics[i] = toxic:data() end
   end
   return {
-    stubs = stubs_of(one), toxics = toxics, state = plain.copy(one.state), datagrams = one.datagrams, made = one.made,
+    stubs = stubs_of(one), toxics = toxics, state = plain.copy(one.state), datagrams = one.datagrams,
+    senders = one:senders(), made = one.made,
   }
 end
 
@@ -91,6 +92,7 @@ local function restore(one, data)
   end
   for key, value in pairs(data.state) do one.state[key] = value end
   one.datagrams = data.datagrams
+  one:know(data.senders)
 end
 
 ---@param data any what save() of the old generation gave

@@ -236,15 +236,18 @@ local function place_of(f)
   return info and info.what ~= "C" and ("%s:%d: "):format(info.short_src, info.linedefined) or ""
 end
 
-function PLAY.call(reply, c, ...)
-  local result = reply.f(c, ...)
+-- What a stub's function f has returned is a reply, too.
+local function returned(c, f, result)
   if type(result) == "string" then return c:send(result) end
   if not result or result == true then return end
   local inner, why = M.compile(result, c.datagram)
   if inner and inner.kind == "sequence" then why = "a sequence has no place there: give it to :on instead" end
-  if why then error(("%swhat this function returned is no reply: %s"):format(place_of(reply.f), why), 0) end
-  return play(inner, c, ...)
+  if why then error(("%swhat this function returned is no reply: %s"):format(place_of(f), why), 0) end
+  return play(inner, c)
 end
+M.returned = returned
+
+function PLAY.call(reply, c, ...) return returned(c, reply.f, reply.f(c, ...)) end
 
 function PLAY.sequence(reply, c, ...)
   reply.at = math.min(reply.at + 1, #reply.replies)

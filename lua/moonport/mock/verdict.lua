@@ -65,7 +65,7 @@ function M.texts()
   for _, server in ipairs(registry.all()) do
     for _, stub in ipairs(server.stubs) do
       if stub.required and not journal.marked(server:mark_of(stub)) then
-        texts[#texts + 1] = complaint(server, stub)
+        texts[#texts + 1] = complaint(server, stub) .. server:lots()
       end
     end
   end
