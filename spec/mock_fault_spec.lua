@@ -24,6 +24,7 @@ describe("a fault", function()
       s:on("^shutdown$", mock.shutdown)
       s:on("^silence$", mock.silence)
       s:on("^stall$", mock.stall)
+      s:on("^send and stall$", function(c) c:send("some") c:stall() end)
       s:on("^echo (.*)$", function(c, what) return what end)
       s:on("^delay$", mock.delay(0.02, mock.delay(0.02, "late")))
       s:on("^drip$", mock.drip("abcdefg", { size = 3, delay = 0.02 }))
@@ -86,6 +87,50 @@ describe("a fault", function()
     end
     c:reset()
     m:await("s", "closed [rst]")
+  end)
+
+  it("stall ends with the peer's own end, which the journal tells", function()
+    for _, bytes in ipairs { "stall\n", "stall\nunread" } do
+      m:ask("journal.clear()")
+      local c <close> = m:connect("s")
+      c:send(bytes)
+      m:await("s", "note stalled")
+      assert.is_nil(m:journal("s", "closed")[1])
+      c:finish()
+      m:await("s", "closed [fin]")
+    end
+    local c <close> = m:connect("s")
+    c:send("stall\n")
+    c:finish() -- maybe before it stalls
+    host.eventually("the end", function() return #m:journal("s", "closed") == 2 end)
+  end)
+
+  it("stall ends when a toxic resets the connection meanwhile", function()
+    m:ask("mock.control('toxic_add', { server = 's', toxic = { name = 'cut', type = 'reset_peer', timeout = 50 } })")
+    local text, errno = ask("send and stall\n")
+    m:ask("mock.control('toxic_delete', { server = 's', name = 'cut' })")
+    assert.are.same({ "", RESET }, { text, errno })
+    m:await("s", "closed [reset]")
+  end)
+
+  it("stall takes nothing more from behind toxics either", function()
+    m:ask("mock.control('toxic_add', { server = 's', toxic = { name = 'up', type = 'noop', stream = 'upstream' } })")
+    local c <close> = m:connect("s", { send = 4096 })
+    c:send("stall\n")
+    m:await("s", "note stalled")
+    local sent = 0
+    while host.sys.poll(c.fd, "w", 0.3) do
+      sent = sent + assert(host.sys.send(c.fd, ("x"):rep(65536)))
+      assert(sent < 16 << 20, "it goes on taking")
+    end
+    c:reset()
+    m:await("s", "closed [rst]")
+    local d <close> = m:connect("s")
+    d:send("stall\n")
+    m:await("s", "note stalled")
+    d:finish()
+    m:await("s", "closed [fin]")
+    m:ask("mock.control('toxic_delete', { server = 's', name = 'up' })")
   end)
 
   it("delay and drip take their time, in order", function()

@@ -256,6 +256,39 @@ shutdown_k(lua_State *L, int status, lua_KContext how)
 	return rc < 0 ? lerror_raise_timeout(L, "shutdown") : shut_down(L, s, (int)how);
 }
 
+static int
+wait_end_k(lua_State *L, int status, lua_KContext ctx)
+{
+	struct stream *s = handle_peek(L);
+	int rc = task_woke(L);
+
+	(void)status, (void)ctx;
+	if (!s || s->closed)
+		return luaL_error(L, "the connection was closed during a waitend");
+	if (rc == -ETIMEDOUT) {
+		lua_pushnil(L);
+		lua_pushliteral(L, "timeout");
+		return 2;
+	}
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+/* request:waitend([seconds]) -> true | nil, "timeout" */
+static int
+request_waitend(lua_State *L)
+{
+	struct stream *s = handle_self(L);
+	int64_t ns = arg_seconds(L, 2), now = ns < CLOCK_NEVER ? clock_now() : 0;
+
+	if (s->eof || s->fd.ended) {
+		lua_pushboolean(L, 1);
+		return 1;
+	}
+	return stream_park_end(L, s, ns < CLOCK_NEVER - now ? now + ns : CLOCK_NEVER, 0,
+			       wait_end_k);
+}
+
 /* request:shutdown("read" | "write" | "both") -> true | nil, message, errno */
 static int
 request_shutdown(lua_State *L)
@@ -515,6 +548,7 @@ open_request(lua_State *L)
 	    {"setsockopt", request_setsockopt},
 	    {"settimeout", request_settimeout},
 	    {"shutdown", request_shutdown},
+	    {"waitend", request_waitend},
 	    {NULL, NULL},
 	};
 

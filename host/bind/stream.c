@@ -711,6 +711,37 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
 }
 
+static void
+on_end(struct loop_fd *f)
+{
+	struct stream *s = LIST_ENTRY(f, struct stream, fd);
+	struct task *t = s->reader;
+
+	f->at_end = NULL;
+	s->reader = NULL;
+	if (t)
+		task_wake(t);
+}
+
+static void
+detach_end(void *arg)
+{
+	struct stream *s = arg;
+
+	s->fd.at_end = NULL;
+	s->reader = NULL;
+}
+
+int
+stream_park_end(lua_State *L, struct stream *s, int64_t deadline, lua_KContext ctx,
+		lua_KFunction k)
+{
+	stream_check_reader(L, s);
+	s->reader = task_current(L);
+	s->fd.at_end = on_end;
+	return task_park(L, deadline, detach_end, s, ctx, k);
+}
+
 int
 stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
 {

@@ -191,6 +191,10 @@ void stream_forget(struct stream *s, const struct task *t);
 int stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 
+/* Parks the running task until the peer's end is there, received or not, or a deadline. */
+int stream_park_end(lua_State *L, struct stream *s, int64_t deadline, lua_KContext ctx,
+		    lua_KFunction k);
+
 /* Let others run in the middle of a read or write, which stays in one piece. */
 int stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_yield_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);

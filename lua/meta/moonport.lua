@@ -230,6 +230,13 @@ function Request:fileno() end
 ---@return integer? errno
 function Request:shutdown(how) end
 
+---Waits, reading nothing, until the peer has ended its side; with seconds at most so long. A reset cancels the request,
+---as ever. An end behind bytes that the kernel has no room for shows only once they have been read.
+---@param seconds? number
+---@return true?
+---@return string? why "timeout"
+function Request:waitend(seconds) end
+
 ---Sends what was written and closes. Every use after that raises, this one included.
 ---@return true
 function Request:close() end

@@ -146,11 +146,13 @@ function Conversation:reset()
   self.wire:reset()
 end
 
----Takes nothing more from the peer, and waits until that is gone or the connection is killed.
+---Takes nothing more from the peer, and waits until that is gone or the connection is killed. Then the conversation is
+---over.
 function Conversation:stall()
   needs_connection(self, "stall")
   self:note("stalled")
   self.wire:stall()
+  self.over, self.peer = "the peer's end", "fin"
 end
 
 ---Answers nothing any more; stubs are asked no more, and what comes is read and journaled.

@@ -12,6 +12,7 @@ local MOST = 256 * 1024 -- bytes that wait; more stay in the kernel
 ---@field private size integer
 ---@field private ended string? why no more will come
 ---@field private stopped boolean
+---@field private idle boolean? it has stopped
 ---@field private came table event
 ---@field private room table event
 ---@field private receive fun(): string?, string?, integer?
@@ -50,6 +51,8 @@ local function pump(self)
     self.pipe:write(bytes)
     while self.size > MOST and not self.stopped do self.room:wait() end
   end
+  self.idle = true
+  self.came:set()
 end
 
 ---@param pipe table
@@ -64,10 +67,11 @@ function Inbox:over(why)
   self.came:set()
 end
 
----Receives no more.
+---Receives no more; waits for a receive that is under way.
 function Inbox:stop()
   self.stopped = true
   self.room:set()
+  while not (self.idle or self.ended) do self.came:wait() end
 end
 
 ---@param seconds number?

@@ -128,11 +128,13 @@ function Stream:shutdown(how)
   self.request:shutdown(how)
 end
 
----The kernel takes little more from the peer, and nobody takes it from the kernel. Waits until it is cancelled.
+---The kernel takes little more from the peer, and nobody takes it from the kernel. Waits until the peer's end is there,
+---or the task is cancelled; an end behind bytes that found no room does not come.
 function Stream:stall()
   self.request:setsockopt("so_rcvbuf", 1) -- the kernel makes it its least
-  if self.up then self.up:stop() end
-  while true do moonport.sleep(3600) end
+  if not self.up then return self.request:waitend() end
+  self.up:stop()
+  if not self.up.ended then self.request:waitend() end
 end
 
 return M
