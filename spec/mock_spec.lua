@@ -133,6 +133,16 @@ describe("moonport.mock", function()
       assert.are.equal(1, (m:finish()))
     end)
 
+    it("answers by the stubs what it reads by itself", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:on("^a", { "1", "2" })
+        s:otherwise "?"
+        s:session(function(c) for frame in c:frames() do c:answer(frame) end end)]]
+      assert.are.equal("12?", talk("s", "a\na\nb\n"))
+      m:stop()
+    end)
+
     it("ends without a word when c is used after its end, or the peer is gone", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }

@@ -59,11 +59,13 @@ end
 
 ---@param server mock.Server
 ---@param handler table the instance
+---@param packet string
+---@param id integer of its sender in the journal
+---@param nth integer datagram of the server
 ---@return mock.Conversation
-function M.of_datagram(server, handler)
-  local id, nth = server:count_datagram(tostring(handler.client_address))
+function M.of_datagram(server, handler, packet, id, nth)
   return begin({ server = server, id = id, nth = nth, client = handler.client_address, datagram = true },
-    datagram.new(server, handler, id, nth))
+    datagram.new(server, handler, packet, id, nth))
 end
 
 ---@param self mock.Conversation
@@ -277,7 +279,7 @@ end
 ---@param frame string
 function Conversation:answer(frame)
   check(self, "answer")
-  if not self.silent then serving.answer(self, self.server, frame, self.server:pick(self, frame)) end
+  if not self.silent then serving.answer(self, self.server, frame) end
 end
 
 -- ---------------------------------------------------------------- the end
@@ -285,7 +287,8 @@ end
 ---The last of it, in the journal; for datagrams nothing.
 ---@param how? string unless something has ended it before
 function Conversation:finish(how)
-  if not self.over and how ~= "cancelled" and how ~= "rst" then self.wire:drain() end
+  local waits = how == nil or how == "closed" -- else the peer is gone, or we are to go
+  if waits and (self.datagram or not self.over) then self.wire:drain() end
   if self.datagram then return end
   add("closed", self.server.name, self.id, "", self.ended or self.peer or how or "closed")
 end

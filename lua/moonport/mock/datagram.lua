@@ -1,6 +1,8 @@
---- A datagram of a mock's: read once, answered by any number of datagrams to its sender.
+--- A datagram of a mock's: read once, answered by any number of datagrams to its sender. Where the server has toxics
+--- it and the answers go through the server's links, which may hold them back, lose or double them.
 
 local journal = require("moonport.journal")
+local link = require("moonport.toxics.link")
 
 local add = journal.add
 
@@ -11,7 +13,8 @@ local add = journal.add
 ---@field private server mock.Server
 ---@field private id integer
 ---@field private nth integer
----@field private down table? the toxics' pipe
+---@field private down toxics.Link?
+---@field private sender toxics.Sender?
 local Datagram = {}
 local datagram_mt = { __name = "mock.Datagram", __index = Datagram }
 
@@ -19,13 +22,13 @@ local M = {}
 
 ---@param server mock.Server
 ---@param handler table the instance
+---@param packet string
 ---@param id integer of the sender in the journal
 ---@param nth integer
 ---@return mock.Datagram
-function M.new(server, handler, id, nth)
+function M.new(server, handler, packet, id, nth)
   return setmetatable({
-    packet = handler.packet, socket = handler.socket, client = handler.client_address,
-    server = server, id = id, nth = nth,
+    packet = packet, socket = handler.socket, client = handler.client_address, server = server, id = id, nth = nth,
   }, datagram_mt)
 end
 
@@ -43,39 +46,62 @@ end
 ---@param bytes string
 ---@param detail? string for the journal
 function Datagram:send(bytes, detail)
-  local server = self.server
-  if not self.down and server:has_toxics("downstream") then
-    self.down = server:pipe(self, "downstream", self.id, self.nth, function(b) self:write(b) end)
+  local down = self.server:link("downstream", self.id)
+  if not down then return self:write(bytes, detail) end
+  if down ~= self.down then
+    if self.down then self.down:wait(self.sender) end
+    self.down = down
+    self.sender = link.sender(self.nth, function(_, b) self:write(b) end)
+    self.sender.id = self.id
   end
-  if not self.down then return self:write(bytes, detail) end
-  if detail then add("note", server.name, self.id, detail) end
-  self.down:write(bytes)
+  if detail then add("note", self.server.name, self.id, detail) end
+  down:send(self.sender, bytes)
 end
 
 ---@return string? bytes
 ---@return string? why
 function Datagram:recv()
-  local packet, server = self.packet, self.server
+  local packet = self.packet
   self.packet = nil
   if not packet then return nil, "closed" end
-  if not server:has_toxics("upstream") then return packet end
-  local came = {}
-  local pipe = server:pipe(self, "upstream", self.id, self.nth, function(bytes) came[#came + 1] = bytes end)
-  pipe:write(packet)
-  pipe:finish()
-  if #came == 0 then return nil, "closed" end
-  self.packet = came[2] -- a duplicate
-  return came[1]
+  return packet
 end
 
+---Waits until toxics have let go what was sent.
 function Datagram:drain()
-  if self.down then self.down:finish() end
+  if self.down then self.down:wait(self.sender) end
 end
 
 function Datagram:is_closed() return false end -- luacheck: ignore 212
 
-Datagram.close = Datagram.drain
+function Datagram:close() end -- luacheck: ignore 212
 
 function Datagram:cut() end -- luacheck: ignore 212
+
+---Calls talk(packet) for the datagram as it has come through the toxics: not at all, or for each of its doubles.
+---@param server mock.Server
+---@param packet string
+---@param id integer
+---@param nth integer
+---@param talk fun(packet: string)
+function M.arrive(server, packet, id, nth, talk)
+  local up = server:link("upstream", id)
+  if not up then return talk(packet) end
+  local came, first, last = {}, 1, 0
+  local sender = link.sender(nth, function(_, bytes)
+    last = last + 1
+    came[last] = bytes
+  end)
+  sender.id = id
+  up:send(sender, packet)
+  local function arrived() return first <= last end
+  repeat
+    up:await(sender, arrived)
+    local bytes = came[first]
+    came[first], first = nil, first + 1
+    if bytes then talk(bytes) end
+  until not bytes
+  up:wait(sender)
+end
 
 return M

@@ -3,6 +3,7 @@
 
 local moonport = require("moonport")
 local conversation = require("moonport.mock.conversation")
+local datagram = require("moonport.mock.datagram")
 local handover = require("moonport.mock.handover")
 local registry = require("moonport.mock.registry")
 local server = require("moonport.mock.server")
@@ -52,13 +53,21 @@ local function talk(c)
   c:finish()
 end
 
+---@param c mock.Conversation
+local function run(c)
+  local ok, err = xpcall(talk, trace, c)
+  if not ok then failed(c, err) end
+end
+
 local Handler = {}
 
 function Handler:handle()
   local one = registry.answering(self.server.name)
-  local c = self.packet and conversation.of_datagram(one, self) or conversation.of_stream(one, self)
-  local ok, err = xpcall(talk, trace, c)
-  if not ok then failed(c, err) end
+  if not self.packet then return run(conversation.of_stream(one, self)) end
+  local id, nth = one:count_datagram(tostring(self.client_address))
+  datagram.arrive(one, self.packet, id, nth, function(packet)
+    run(conversation.of_datagram(one, self, packet, id, nth))
+  end)
 end
 
 function Handler.save() return handover.save() end

@@ -3,6 +3,7 @@
 local moonport = require("moonport")
 local frames = require("moonport.frame")
 local journal = require("moonport.journal")
+local link = require("moonport.toxics.link")
 local match = require("moonport.mock.match")
 local plain = require("moonport.mock.plain")
 local reply = require("moonport.mock.reply")
@@ -39,6 +40,7 @@ local byte = string.byte
 ---@field made table? from this
 ---@field stateful boolean? the same frame may match different stubs, for functions decide
 ---@field index table<integer|false, mock.Stub[]> by a frame's first byte; a new table when the stubs have changed
+---@field private links table<string, toxics.Link> of datagrams, by direction
 ---@field private talk fun(c: mock.Conversation)?
 ---@field private ids table<string, integer>
 ---@field private datagrams integer
@@ -90,7 +92,7 @@ function M.new(spec)
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
     state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, ids = {}, api = false,
-    datagrams = 0, peers = {}, n_peers = 0,
+    links = {}, datagrams = 0, peers = {}, n_peers = 0,
   }, server_mt)
 end
 
@@ -303,11 +305,12 @@ function Server:add_toxic(spec, at)
   self:set_toxics(list)
 end
 
----Live connections take them over with the next thing that they send or read.
+---Live connections take them over with the next thing that they send or read, datagrams at once.
 ---@param list table[]
 function Server:set_toxics(list)
   self.toxics = list
   self.toxic_version = self.toxic_version + 1
+  for _, one in pairs(self.links) do one:update(list) end
 end
 
 ---@param stream string
@@ -325,12 +328,38 @@ end
 ---@return table pipe
 function Server:pipe(wire, stream, id, nth, deliver)
   return toxics.pipe {
-    toxics = self.toxics, stream = stream, nth = nth, deliver = deliver, datagram = self.datagram,
+    toxics = self.toxics, stream = stream, nth = nth, deliver = deliver,
     close = function(how)
       if wire.on_cut then wire.on_cut(how) end
     end,
     note = function(toxic, text) journal.add("toxic", self.name, id, ("%s %s"):format(toxic.name, text)) end,
   }
+end
+
+---Where datagrams go through the toxics; nil if there are none, and nothing waits there.
+---@param stream "downstream"|"upstream"
+---@param id integer the connection that asks
+---@return toxics.Link?
+function Server:link(stream, id)
+  local there = self.links[stream]
+  if self:has_toxics(stream) then
+    if there then return there end
+    there = link.new {
+      toxics = self.toxics, stream = stream, lazy = stream == "upstream", note = function(toxic, text, sender)
+        if toxic then text = ("%s %s"):format(toxic.name, text) end
+        journal.add("toxic", self.name, sender and sender.id or id, text)
+      end,
+    }
+    self.links[stream] = there
+    return there
+  end
+  return there and not there:idle() and there or nil
+end
+
+---Gives up the datagrams that toxics hold; chances begin anew.
+function Server:drop_links()
+  for _, one in pairs(self.links) do one:drop() end
+  self.links = {}
 end
 
 -- ---------------------------------------------------------------- datagrams
@@ -382,6 +411,7 @@ function Server:reset()
     reply.rewind(stub.reply)
   end
   if b.fallback then reply.rewind(b.fallback) end
+  self:drop_links()
   self.fallback, self.state, self.datagrams = b.fallback, plain.copy(b.state), 0
   self:set_toxics(table.move(b.toxics, 1, #b.toxics, 1, {}))
   self.kept_version = self.toxic_version

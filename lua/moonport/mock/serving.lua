@@ -42,7 +42,11 @@ local function answer(c, server, frame, stub, ...)
   end
 end
 
-M.answer = answer
+---Answers one frame.
+---@param c mock.Conversation
+---@param server mock.Server
+---@param frame string
+function M.answer(c, server, frame) answer(c, server, frame, server:pick(c, frame)) end
 
 ---@param c mock.Conversation
 ---@param server mock.Server

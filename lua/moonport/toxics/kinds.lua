@@ -234,11 +234,11 @@ kinds.corrupt = {
     stage.seen = seen + #data
     if a.at and a.at > seen and a.at <= seen + #data then
       item.data = flip(data, a.at - seen, 0xFF)
-      stage:note(("inverts byte %d"):format(a.at))
+      stage:note(("inverts byte %d"):format(a.at), item)
     elseif a.rate and a.rate > 0 then
       local count
       item.data, count = damage(stage, data, a.rate)
-      if count then stage:note(("flips a bit in %d of %d bytes"):format(count, #data)) end
+      if count then stage:note(("flips a bit in %d of %d bytes"):format(count, #data), item) end
     end
     stage:send(item, at)
   end,
@@ -255,7 +255,7 @@ kinds.packet_loss = {
     local a = stage.attributes
     stage.lost = stage.random() < a.loss_rate + (stage.lost and a.correlation or 0)
     if stage.lost then
-      stage:note(("drops a datagram of %d bytes"):format(#item.data))
+      stage:note(("drops a datagram of %d bytes"):format(#item.data), item)
       stage:drop(item)
     else
       stage:send(item, at)
@@ -270,7 +270,7 @@ kinds.duplicate = {
   chance = function() return true end,
   pass = function(stage, item, at)
     if stage.random() < stage.attributes.rate then
-      stage:note(("doubles a datagram of %d bytes"):format(#item.data))
+      stage:note(("doubles a datagram of %d bytes"):format(#item.data), item)
       stage:copy(item, at)
     end
     stage:send(item, at)
@@ -292,7 +292,7 @@ kinds.reorder = {
     elseif not chosen then
       return at
     end
-    stage:note(("holds back a datagram of %d bytes"):format(#item.data))
+    stage:note(("holds back a datagram of %d bytes"):format(#item.data), item)
     return at + stage.attributes.delay / 1000
   end,
 }

@@ -23,14 +23,23 @@ local MOST <const> = 1024 * 1024 -- bytes that may be under way before a writer 
 ---@field stream? "downstream"|"upstream"
 ---@field nth? integer which connection of the server it is, from 1 on
 ---@field seed? integer for toxics that have none
----@field deliver fun(bytes: string) may wait, and may raise, which ends the pipe
+---@field shared? boolean it is of no one connection: each datagram comes with a ticket, and whoever owns the pipe runs
+---pump() while anything waits; what deliver raises does not end it
+---@field lazy? boolean only pump() delivers
+---@field deliver fun(bytes: string, ticket?: toxics.Ticket) may wait, and may raise, which ends the pipe
 ---@field close? fun(how: "close"|"reset") a toxic ends the connection; not called by finish()
----@field note? fun(toxic: toxics.Toxic, text: string) what a toxic does; must not wait
+---@field note? fun(toxic: toxics.Toxic, text: string, ticket?: toxics.Ticket) what a toxic does; must not wait
 ---@field datagram? boolean each write is one datagram
 ---@field world? toxics.World
 
+---@class toxics.Ticket whose a datagram is
+---@field nth integer
+---@field entered fun(self: toxics.Ticket) one more of its datagrams is under way
+---@field left fun(self: toxics.Ticket) one has come out, or is lost
+
 ---@class toxics.Pipe
 ---@field queued integer bytes under way
+---@field count integer chunks
 ---@field nth integer
 ---@field datagram boolean
 ---@field private stages toxics.Stage[]
@@ -51,7 +60,7 @@ local guard_mt = {
   __close = function(guard, err)
     local pipe = guard.pipe
     pipe.running = false
-    if err ~= nil then
+    if err ~= nil and not pipe.shared then
       pipe:die("failed", err)
     elseif pipe.wake < pipe.armed then
       pipe.changed:set()
@@ -71,6 +80,30 @@ function Pipe:die(how, failure)
 end
 
 -- ---------------------------------------------------------------- the way through
+
+---A chunk is under way.
+function Pipe:enter(item)
+  self.queued, self.count = self.queued + #item.data, self.count + 1
+  if item.ticket then item.ticket:entered() end
+end
+
+---It has come out, or is lost.
+function Pipe:leave(item)
+  self.queued = self.queued - #item.data
+  if self.shared then
+    self.count = self.count - 1
+    item.ticket:left()
+  end
+end
+
+local leaving_mt = { __close = function(leaving) leaving.pipe:leave(leaving.item) end }
+
+-- It has left whatever becomes of the task that delivers it.
+---@private
+function Pipe:hand_over(item)
+  local leaving <close> = setmetatable({ pipe = self, item = item }, leaving_mt) -- luacheck: ignore 211
+  self.deliver(item.data, item.ticket)
+end
 
 ---@private
 function Pipe:link()
@@ -120,8 +153,12 @@ function Pipe:drain()
       if item.how then self.close(item.how) end
       return false
     end
-    self.queued = self.queued - #item.data
-    self.deliver(item.data)
+    if self.shared then
+      self:hand_over(item)
+    else
+      self:leave(item)
+      self.deliver(item.data)
+    end
     if self.waiting then self.room:set() end
     item = out:take()
   end
@@ -138,13 +175,12 @@ function Pipe:turn()
   if self.dead then self.wake = huge end
 end
 
----The pipe's task.
----@private
+---The pipe's task; of a shared one it ends when nothing waits.
 function Pipe:pump()
   while not self.dead do
     self.armed = -huge
-    if not self.running then pcall(self.turn, self) end -- what failed, the next write tells
-    if self.dead then return end
+    if not self.running and not pcall(self.turn, self) and self.shared then return end -- else the next write tells
+    if self.dead or self.shared and self.count == 0 then return end
     self.armed = self.running and huge or self.wake
     local left = self.armed - self.world.monotonic()
     self.changed:wait(left < huge and math.max(left, 0) or nil)
@@ -162,10 +198,14 @@ function Pipe:put(item)
   local first = self.stages[1]
   local queue = first and first.queue or self.out
   queue:put(item)
-  if not self.running then self:turn() end
+  if self.lazy then
+    self.changed:set()
+  elseif not self.running then
+    self:turn()
+  end
 end
 
----@private
+---@return boolean
 function Pipe:full()
   local first = self.stages[1]
   return self.queued > MOST or first ~= nil and first.queue.n >= stages.MOST
@@ -173,15 +213,17 @@ end
 
 ---Takes the bytes, and waits while too much is under way. Raises what deliver raised.
 ---@param bytes string for datagrams: one datagram, which may be empty
+---@param ticket? toxics.Ticket of a shared pipe, which is never waited for: ask full() before
 ---@return boolean taken false: a toxic has closed the connection, and nobody will get them
-function Pipe:write(bytes)
+function Pipe:write(bytes, ticket)
   if self.finished then error("write to a pipe after finish", 2) end
   if not self:check() then return false end
   if bytes == "" and not self.datagram then return true end
   local now = self.world.monotonic()
-  self.queued = self.queued + #bytes
-  self:put({ data = bytes, stamp = now, at = now })
-  while not self.dead and not self.cut and self:full() do
+  local item = { data = bytes, stamp = now, at = now, ticket = ticket }
+  self:enter(item)
+  self:put(item)
+  while not self.shared and not self.dead and not self.cut and self:full() do
     self.waiting = true
     self.room:wait()
   end
@@ -215,6 +257,7 @@ end
 ---@return toxics.Stage?
 function Pipe:cast(toxic)
   if toxic.stream ~= self.stream or toxic.toxicity <= 0 then return nil end
+  if self.shared then return (stages.new(self, toxic, self:seed_of(toxic))) end
   if toxic.nth and toxic.nth ~= self.nth or toxic.first and self.nth > toxic.first then return nil end
   local seed = self:seed_of(toxic)
   local stage, draw = stages.new(self, toxic, seed)
@@ -223,9 +266,10 @@ function Pipe:cast(toxic)
 end
 
 ---@private
-function Pipe:announce(stage) -- luacheck: ignore 212
+function Pipe:announce(stage)
   local toxic = stage.toxic
   local text = not stage.spared and "applies" or ("does not apply (toxicity %g)"):format(toxic.toxicity)
+  if self.shared and toxic.toxicity < 1 then text = ("%s to each at a chance of %g"):format(text, toxic.toxicity) end
   if toxic:chancy() then text = ("%s, seed %d"):format(text, stage.seed) end
   stage:note(text)
 end
@@ -331,14 +375,15 @@ function M.new(options, accept)
   local world = options.world or require("moonport")
   local self = setmetatable({
     world = world, accept = accept, stream = options.stream or "downstream", nth = options.nth or 1,
-    seed = options.seed, datagram = options.datagram or false,
+    seed = options.seed, datagram = options.datagram or false, shared = options.shared,
+    lazy = options.lazy,
     deliver = options.deliver, close = options.close or ignore, note = options.note or ignore,
-    stages = {}, out = stages.queue(), queued = 0, seeds = {}, told = {}, wake = huge, armed = -huge,
+    stages = {}, out = stages.queue(), queued = 0, count = 0, seeds = {}, told = {}, wake = huge, armed = -huge,
     changed = world.event(), room = world.event(), done = world.event(),
   }, pipe_mt)
   self.guard = setmetatable({ pipe = self }, guard_mt)
   self:update(options.toxics)
-  world.spawn(self.pump, self)
+  if not self.shared then world.spawn(self.pump, self) end
   return self
 end
 

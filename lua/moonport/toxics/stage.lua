@@ -1,8 +1,8 @@
 --- One toxic at work on one direction of one connection: what waits before it, and when it may go on.
 ---
 --- A stage belongs to its pipe (moonport.toxics.pipe), which calls it and never waits in between.
---- An item is a chunk `{data, stamp, at}`, or `{eof = true, how}`, the end of the input, with how to close if it
---- was a toxic that ended it. `stamp`: when it came into the pipe, latencies added; `at`: when it came here.
+--- An item is a chunk `{data, stamp, at, ticket}`, or `{eof = true, how}`, the end of the input, with how to close
+--- if it was a toxic that ended it. `stamp`: when it came into the pipe, latencies added; `at`: when it came here.
 
 local random = require("moonport.toxics.random")
 
@@ -61,6 +61,7 @@ end
 ---@field free number when it has done with the one before
 ---@field deadline number? when kind.expire is to be called
 ---@field held table[]? datagrams that may overtake each other, by the time when they may go
+---@field judged table? the item at the head that it has decided to spare or not: `sparing`
 ---@field closed boolean? it has ended the connection: what comes is nobody's
 local Stage = {}
 local stage_mt = { __name = "toxics.Stage", __index = Stage }
@@ -81,8 +82,22 @@ function M.new(pipe, toxic, seed)
 end
 
 ---@param text string what the toxic does
-function Stage:note(text)
-  self.pipe.note(self.toxic, text)
+---@param item table? to this one
+function Stage:note(text, item)
+  self.pipe.note(self.toxic, text, item and item.ticket)
+end
+
+---Of a pipe that is of no one connection: whether this datagram is not the toxic's.
+---@param item table
+---@return boolean
+function Stage:spares(item)
+  if not self.pipe.shared then return false end
+  if self.judged ~= item then
+    local toxic, nth = self.toxic, item.ticket.nth
+    local other = toxic.nth and toxic.nth ~= nth or toxic.first and nth > toxic.first
+    self.judged, self.sparing = item, other or toxic.toxicity < 1 and self.random() >= toxic.toxicity
+  end
+  return self.sparing
 end
 
 ---Sends the item on as it is.
@@ -103,12 +118,13 @@ function Stage:cut_off(item, size, at)
 end
 
 function Stage:copy(item, at)
-  self.pipe.queued = self.pipe.queued + #item.data
-  self.next:put({ data = item.data, stamp = item.stamp, at = at })
+  local copy = { data = item.data, stamp = item.stamp, at = at, ticket = item.ticket }
+  self.pipe:enter(copy)
+  self.next:put(copy)
 end
 
 function Stage:drop(item)
-  self.pipe.queued = self.pipe.queued - #(item.data or "")
+  if item.data then self.pipe:leave(item) end
 end
 
 ---Ends the connection behind what has been sent on.
@@ -143,7 +159,7 @@ function Stage:due(item, now)
   local at = math.max(item.at, self.free)
   if now - at > LAG then at = now end
   self.since = at
-  if not self.begun then return at end
+  if not self.begun or self:spares(item) then return at end
   local due
   if item.eof then
     due = self.kind.ends
@@ -157,6 +173,10 @@ end
 ---@return boolean some whether some of the item is left
 function Stage:pass(item, at)
   if not self.begun then return self:let_by(item, at) end
+  if self:spares(item) then
+    self:send(item, at)
+    return false
+  end
   self.free = at
   if self.kind.pass and not item.eof then return self.kind.pass(self, item, at) end
   self:send(item, at)
@@ -205,6 +225,8 @@ function Stage:step_held(now)
     elseif item and not item.eof and not self.begun then
       self:let_by(queue:take(), item.at)
       if self.left <= 0 then self:begin(item.at) end
+    elseif item and not item.eof and self:spares(item) then
+      self:send(queue:take(), item.at)
     elseif item and not item.eof then
       local ahead
       item.due, ahead = self.kind.hold(self, queue:take(), item.at)
