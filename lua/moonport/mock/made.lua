@@ -30,7 +30,7 @@ local function add_toxics(one, list)
   end
 end
 
----@param data table {name=, url=, frame=, stubs=, otherwise=, toxics=}
+---@param data table {name=, url=, frame=, stubs=, otherwise=, toxics=, state=}
 ---@return mock.Server? server
 ---@return string? why
 function M.new(data)
@@ -42,6 +42,10 @@ function M.new(data)
   if data.otherwise ~= nil then
     one.fallback, why = reply.compile(data.otherwise, one.datagram)
     if why then return nil, "otherwise: " .. why end
+  end
+  if data.state ~= nil then
+    if type(data.state) ~= "table" then return nil, "a state is an object" end
+    one.state = plain.copy(data.state)
   end
   one.api, one.made = true, plain.copy(data)
   one:keep()
