@@ -107,13 +107,13 @@ local function get(call)
 end
 
 local function delete()
-  journal.clear()
+  journal.clear("records")
   return nil, 204
 end
 
 M.routes = function(routes)
   routes:add("GET", "/journal", "records: server, kind, since, limit, conn; wait=2s waits for the first", get)
-  routes:add("DELETE", "/journal", "forgets all records", delete)
+  routes:add("DELETE", "/journal", "forgets the records, and nothing else", delete)
 end
 
 return setmetatable(M, { __call = function(_, routes) M.routes(routes) end })

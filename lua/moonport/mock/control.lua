@@ -74,6 +74,7 @@ end
 
 function ops.create(data)
   registry.seal()
+  if data.anew then registry.remove(data.name) end
   if registry.get(data.name) then refuse(409, "there is a mock named %s already", tostring(data.name)) end
   local one, why = made.new(data)
   if not one then bad(why) end
@@ -88,11 +89,11 @@ function ops.delete(data)
 end
 
 function ops.reset(data)
-  if data.server ~= nil then
-    server_of(data.server):reset()
-    return true
+  local list = data.server ~= nil and { server_of(data.server) } or registry.all()
+  for _, one in ipairs(list) do
+    verdict.settle(one)
+    one:reset()
   end
-  for _, one in ipairs(registry.all()) do one:reset() end
   return true
 end
 

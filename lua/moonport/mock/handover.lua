@@ -13,7 +13,10 @@ local M = {}
 local function data_of(one)
   local list, toxics = {}, nil
   for _, stub in ipairs(one.stubs) do
-    if stub.api then list[#list + 1] = stubs.data(stub) end
+    if stub.api then
+      list[#list + 1] = stubs.data(stub)
+      list[#list].mark = stub.mark
+    end
   end
   if one.toxic_version ~= one.kept_version then -- else the new script's own
     toxics = {}
@@ -34,12 +37,15 @@ end
 local function restore_stubs(one, list)
   if one.api then one.stubs = {} end
   for i, item in ipairs(list) do
+    local mark = item.mark
+    item.mark = nil
     local stub, why = stubs.make(one, item)
     if stub and one:find(stub.id) then why = "the new script has one of this id" end
     if why then
       one:warn(("the stub %s is gone: %s"):format(item.id, why))
     else
       stub.uses, stub.spent = item.uses, stub.times and item.uses >= stub.times or nil
+      stub.mark = mark
       one:add_stub(stub, math.min(i, #one.stubs + 1))
     end
   end
@@ -65,6 +71,7 @@ function M.init(data)
     local one = registry.get(name)
     if not one and saved.made then
       one = made.new(saved.made)
+      one.state = {} -- what it was made with may be gone meanwhile
       registry.add(one)
     end
     if one then restore(one, saved) end
