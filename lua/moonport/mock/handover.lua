@@ -71,7 +71,7 @@ function M.init(data)
     local one = registry.get(name)
     if not one and saved.made then
       one = made.new(saved.made)
-      one.state = {} -- what it was made with may be gone meanwhile
+      one.state = {} -- what it is now comes with the rest
       registry.add(one)
     end
     if one then restore(one, saved) end

@@ -43,10 +43,8 @@ function M.new(data)
     one.fallback, why = reply.compile(data.otherwise, one.datagram)
     if why then return nil, "otherwise: " .. why end
   end
-  if data.state ~= nil then
-    if type(data.state) ~= "table" then return nil, "a state is an object" end
-    one.state = plain.copy(data.state)
-  end
+  if type(data.state or {}) ~= "table" then return nil, "a state is an object" end
+  one.state = plain.copy(data.state or {})
   one.api, one.made = true, plain.copy(data)
   one:keep()
   return one
