@@ -105,6 +105,12 @@ function ops.stubs(data)
   return out
 end
 
+-- False: there is none of that id.
+function ops.stub(data)
+  local _, stub = server_of(data.server):find(data.id)
+  return stub and stubs.data(stub) or false
+end
+
 ---@param one mock.Server
 ---@param at any
 ---@return integer
