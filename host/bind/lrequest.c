@@ -73,13 +73,17 @@ opt_size(lua_State *L)
 static int
 request_recv(lua_State *L)
 {
-	return receive(L, handle_self(L), opt_size(L), 0);
+	size_t max = opt_size(L);
+
+	return receive(L, handle_self(L), max, 0);
 }
 
 static int
 request_recvfrom(lua_State *L)
 {
-	return receive(L, handle_self(L), opt_size(L), 1);
+	size_t max = opt_size(L);
+
+	return receive(L, handle_self(L), max, 1);
 }
 
 static int send_k(lua_State *L, int status, lua_KContext ctx);
