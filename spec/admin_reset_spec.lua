@@ -127,6 +127,25 @@ describe("the control API of moonport mock", function()
     end)
   end)
 
+  it("ends at once, whoever keeps a socket that it has closed, or waits for the journal", function()
+    say "PING"
+    api:must("POST", "/servers/a/stubs", { match = "^close$", reply = { fault = "close" } })
+    local clients = {}
+    for i = 1, 20 do
+      clients[i] = host.connect(p:url("a"))
+      clients[i]:send("close\n")
+      assert.are.equal("", (clients[i]:all()))
+    end
+    for i = 21, 40 do
+      clients[i] = apis.connect(p)
+      clients[i]:send("GET", "/journal?wait=60s&kind=failed")
+    end
+    local t = host.sys.now()
+    assert.are.equal(0, (finish()))
+    assert.is_true(host.sys.now() - t < 1.5, "lingering takes 2 seconds")
+    for _, c in ipairs(clients) do c:close() end
+  end)
+
   it("makes a server with its state, or nothing", function()
     say "PING"
     assert.are.equal(400, (api:ask("POST", "/servers", { name = "z", state = 5 })))
