@@ -162,10 +162,29 @@ describe("moonport.journal", function()
     assert.are.equal(first, next_of_3)
   end)
 
+  it("has writers for one kind of one connection", function()
+    local got = run [[
+      local sent, received = journal.writer("sent", "re" .. "dis", 7), journal.writer("received", "redis", 7)
+      collectgarbage()
+      received("a\0b")
+      sent("c", "corrupt")
+      local servers = journal.info().servers
+      return { select(2, journal.next(0)) }, { select(2, journal.next(1)) }, servers.redis.bytes_in]]
+    got.n = nil
+    for i = 1, 2 do got[i][4] = nil end -- the time
+    assert.are.same({ { "received", "redis", 7, nil, "a\0b", nil, 3 },
+      { "sent", "redis", 7, nil, "c", "corrupt", 1 }, 3 },
+      got)
+  end)
+
   it("says what is wrong with an argument", function()
     for code, text in pairs {
       ["journal.add('recieved', 's', 1, '')"] = "bad argument #1 to 'add' (there is no kind 'recieved'; the kinds "
         .. "are open, received, unmatched, sent, partial, closed, toxic, note, reload, error, failed, push)",
+      ["journal.writer('sen', 's', 1)"] = "bad argument #1 to 'writer' (there is no kind 'sen'",
+      ["journal.writer('sent', nil, 1)"] = "string expected, got nil",
+      ["journal.writer('sent', 's', -1)"] = "no connection has a negative number",
+      ["journal.writer('sent', 's', 1)()"] = "string expected, got no value",
       ["journal.mask{'sent', 'x'}"] = "there is no kind 'x'; the kinds are open,",
       ["journal.add('note', ('s'):rep(256), 1, '')"] = "a server's name has at most 255 bytes",
       ["journal.add('note', 's', -1, '')"] = "no connection has a negative number",

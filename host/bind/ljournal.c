@@ -109,6 +109,41 @@ journal_l_add(lua_State *L)
 	return 1;
 }
 
+/* What journal.writer made: (data [, detail]) */
+static int
+write_on(lua_State *L)
+{
+	struct diary *d = check_here(L);
+	struct journal_record r =
+	    *(const struct journal_record *)lua_touserdata(L, lua_upvalueindex(1));
+
+	r.time = diary_time(d);
+	r.data = luaL_checklstring(L, 1, &r.data_len);
+	if (!lua_isnoneornil(L, 2))
+		r.detail = luaL_checklstring(L, 2, &r.detail_len);
+	journal_add(d->journal, &r);
+	return 0;
+}
+
+/* journal.writer(kind, server, conn) -> a function: add with these three looked at once */
+static int
+journal_l_writer(lua_State *L)
+{
+	size_t n;
+	const char *kind = luaL_checklstring(L, 1, &n);
+	struct journal_record r = {.kind = journal_kind_of(kind, n)};
+
+	if (r.kind == JOURNAL_KINDS)
+		return no_such_kind(L, 1, kind);
+	luaL_checkstring(L, 2);
+	take_server(L, 2, &r);
+	take_conn(L, 3, &r);
+	*(struct journal_record *)lua_newuserdatauv(L, sizeof(r), 0) = r;
+	lua_pushvalue(L, 2); /* keeps the name */
+	lua_pushcclosure(L, write_on, 2);
+	return 1;
+}
+
 /* journal.fail(server, conn, text) -> seq */
 static int
 journal_l_fail(lua_State *L)
@@ -399,21 +434,14 @@ int
 open_journal(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-	    {"add", journal_l_add},
-	    {"clear", journal_l_clear},
-	    {"fail", journal_l_fail},
-	    {"failures", journal_l_failures},
-	    {"first", journal_l_first},
-	    {"info", journal_l_info},
-	    {"last", journal_l_last},
-	    {"limit", journal_l_limit},
-	    {"mark", journal_l_mark},
-	    {"marked", journal_l_marked},
-	    {"mask", journal_l_mask},
-	    {"next", journal_l_next},
-	    {"open", journal_l_open},
-	    {"wait", journal_l_wait},
-	    {NULL, NULL},
+	    {"add", journal_l_add},       {"clear", journal_l_clear},
+	    {"fail", journal_l_fail},     {"failures", journal_l_failures},
+	    {"first", journal_l_first},   {"info", journal_l_info},
+	    {"last", journal_l_last},     {"limit", journal_l_limit},
+	    {"mark", journal_l_mark},     {"marked", journal_l_marked},
+	    {"mask", journal_l_mask},     {"next", journal_l_next},
+	    {"open", journal_l_open},     {"wait", journal_l_wait},
+	    {"writer", journal_l_writer}, {NULL, NULL},
 	};
 
 	check_here(L);

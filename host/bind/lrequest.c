@@ -58,6 +58,12 @@ recv_k(lua_State *L, int status, lua_KContext ctx)
 	(void)status;
 	if (!s || s->closed)
 		return luaL_error(L, "the connection was closed during a recv");
+	if (s->interrupted) {
+		s->interrupted = false;
+		lua_pushnil(L);
+		lua_pushliteral(L, "interrupted");
+		return 2;
+	}
 	return rc < 0 ? read_failed(L, rc) : receive(L, s, (size_t)ctx / 2, (int)(ctx & 1));
 }
 
@@ -260,6 +266,14 @@ shutdown_k(lua_State *L, int status, lua_KContext how)
 	return rc < 0 ? lerror_raise_timeout(L, "shutdown") : shut_down(L, s, (int)how);
 }
 
+/* request:interrupt(): a recv that another task waits in returns nil, "interrupted" */
+static int
+request_interrupt(lua_State *L)
+{
+	stream_interrupt(handle_self(L));
+	return 0;
+}
+
 static int
 wait_end_k(lua_State *L, int status, lua_KContext ctx)
 {
@@ -291,6 +305,18 @@ request_waitend(lua_State *L)
 	}
 	return stream_park_end(L, s, ns < CLOCK_NEVER - now ? now + ns : CLOCK_NEVER, 0,
 			       wait_end_k);
+}
+
+/* request:needpeer(boolean) -> whether the peer may still send */
+static int
+request_needpeer(lua_State *L)
+{
+	struct stream *s = handle_self(L);
+
+	luaL_checktype(L, 2, LUA_TBOOLEAN);
+	stream_check_reader(L, s);
+	lua_pushboolean(L, stream_need_peer(s, lua_toboolean(L, 2)));
+	return 1;
 }
 
 /* request:shutdown("read" | "write" | "both") -> true | nil, message, errno */
@@ -543,7 +569,9 @@ open_request(lua_State *L)
 	    {"getsockname", request_getsockname},
 	    {"getsockopt", request_getsockopt},
 	    {"gettimeout", request_gettimeout},
+	    {"interrupt", request_interrupt},
 	    {"makefile", request_makefile},
+	    {"needpeer", request_needpeer},
 	    {"recv", request_recv},
 	    {"recvfrom", request_recvfrom},
 	    {"send", request_send},

@@ -345,6 +345,16 @@ stream_shut(struct stream *s)
 }
 
 void
+stream_interrupt(struct stream *s)
+{
+	if (!s->reader || !s->in_op.fd)
+		return;
+	loop_cancel(&s->in_op);
+	s->interrupted = true;
+	release(&s->reader);
+}
+
+void
 stream_drop(struct stream *s)
 {
 	s->abortive = true; /* no shutdown(2), which would be the copy's as well */
@@ -730,6 +740,23 @@ detach_end(void *arg)
 
 	s->fd.at_end = NULL;
 	s->reader = NULL;
+}
+
+static void
+on_lost(struct loop_fd *f)
+{
+	struct stream *s = LIST_ENTRY(f, struct stream, fd);
+
+	f->at_end = NULL;
+	if (s->task)
+		task_cancel(s->task, "the peer has ended the connection");
+}
+
+bool
+stream_need_peer(struct stream *s, bool need)
+{
+	s->fd.at_end = need ? on_lost : NULL;
+	return !s->eof && !s->fd.ended;
 }
 
 int

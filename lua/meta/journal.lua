@@ -41,6 +41,13 @@ function journal.open(request, server, client) end
 ---@return integer seq its number; also of one that could not be kept
 function journal.add(kind, server, conn, data, detail) end
 
+---A function that adds records of this kind and connection, and is cheaper than add.
+---@param kind moonport.journal.Kind
+---@param server string
+---@param conn integer?
+---@return fun(data: string, detail?: string)
+function journal.writer(kind, server, conn) end
+
 ---Adds a record of kind "failed", whose text is kept for the verdict.
 ---@param server string?
 ---@param conn integer?
@@ -127,8 +134,8 @@ function journal.failures() end
 ---@return integer bytes
 function journal.limit(bytes) end
 
----Forgets some or all of that: records, and how many were dropped; counts, by which connections of a server are numbered
----as well (`nth`); the verdict, which is failures and marks. Sequence numbers and connections go on.
+---Forgets some or all of that: records, and how many were dropped; counts, by which the connections of a server are
+---numbered as well (`nth`); the verdict, which is failures and marks. Sequence numbers and connections go on.
 ---@param ... "records"|"counts"|"verdict" all
 function journal.clear(...) end
 

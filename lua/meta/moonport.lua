@@ -230,12 +230,21 @@ function Request:fileno() end
 ---@return integer? errno
 function Request:shutdown(how) end
 
+---Has a recv() that another task waits in return nil, "interrupted". Does not wait.
+function Request:interrupt() end
+
 ---Waits, reading nothing, until the peer has ended its side; with seconds at most so long. A reset cancels the request,
 ---as ever. An end behind bytes that the kernel has no room for shows only once they have been read.
 ---@param seconds? number
 ---@return true?
 ---@return string? why "timeout"
 function Request:waitend(seconds) end
+
+---While it is true, the peer's end cancels the request, as a reset always does: for a long wait that nobody else has a
+---use for. An end that is there already cancels nothing.
+---@param need boolean
+---@return boolean there whether the peer has not ended its side yet
+function Request:needpeer(need) end
 
 ---Sends what was written and closes. Every use after that raises, this one included.
 ---@return true

@@ -19,6 +19,7 @@ local MAX = 1024 * 1024 -- bytes in a frame, unless told
 local HUGE = 1 << 53 -- of sizes that are no mistake
 
 local find, sub = string.find, string.sub
+local math_type, type = math.type, type
 
 ---@class frame.Framing
 ---@field next fun(buf: string, pos: integer, from?: integer): string?, integer?, ...
@@ -26,6 +27,7 @@ local find, sub = string.find, string.sub
 ---@field max integer most bytes of a frame
 ---@field most integer? bytes without `seek` among them after which next has something to say; max unless given
 ---@field values boolean? next gives values behind newpos
+---@field bare fun(buf: string, pos: integer, from?: integer)? the same without them, which is cheaper
 
 ---@class frame.Options
 ---@field max? integer bytes, 1 MiB unless given
@@ -242,23 +244,21 @@ end
 ---@class frame.CustomOptions: frame.Options
 ---@field name? string for messages
 
----What a function of the user's gave, if it is fit to go on with.
+---What is wrong with a frame that a function of the user's gave.
 ---@param framing frame.Framing
----@param have integer
----@param pos integer
-local function judged(framing, have, pos, frame, newpos, ...)
-  if frame then
-    if type(frame) ~= "string" then
-      error(("%s: a frame is a string, not %s"):format(framing.name, text.show(frame)), 0)
-    elseif math.type(newpos) ~= "integer" or newpos <= pos or newpos > pos + have then
-      error(("%s: with a frame goes the position behind it, from %d to %d, not %s")
-        :format(framing.name, pos + 1, pos + have, text.show(newpos)), 0)
-    elseif newpos - pos > framing.max then
-      return nil, nil, too_long(framing)
-    end
-    return frame, newpos, ...
+---@return string? why too long; raises for what is the function's fault
+local function misjudged(framing, have, pos, frame, newpos)
+  if type(frame) ~= "string" then
+    error(("%s: a frame is a string, not %s"):format(framing.name, text.show(frame)), 0)
+  elseif math_type(newpos) ~= "integer" or newpos <= pos or newpos > pos + have then
+    error(("%s: with a frame goes the position behind it, from %d to %d, not %s")
+      :format(framing.name, pos + 1, pos + have, text.show(newpos)), 0)
   end
-  local why = ...
+  return too_long(framing)
+end
+
+---What it means that it gave none.
+local function unframed(framing, have, newpos, why)
   if why ~= nil and newpos == nil then return nil, nil, tostring(why) end
   local need = math.tointeger(newpos)
   if newpos ~= nil and not need then
@@ -267,6 +267,19 @@ local function judged(framing, have, pos, frame, newpos, ...)
   if not need or need <= have then need = have + 1 end
   if need > framing.max then return nil, nil, too_long(framing) end
   return nil, need
+end
+
+---What a function of the user's gave, if it is fit to go on with.
+---@param framing frame.Framing
+---@param have integer
+---@param pos integer
+local function judged(framing, have, pos, frame, newpos, ...)
+  if not frame then return unframed(framing, have, newpos, ...) end
+  if type(frame) ~= "string" or math_type(newpos) ~= "integer" or newpos <= pos or newpos > pos + have
+    or newpos - pos > framing.max then
+    return nil, nil, misjudged(framing, have, pos, frame, newpos)
+  end
+  return frame, newpos, ...
 end
 
 ---Whatever the function says: `f(buf, pos)` gives frame, newpos, ...; or nil and, if it knows, how many bytes there
@@ -280,6 +293,17 @@ function M.custom(f, options)
   local framing = new("custom", options)
   if options and options.name ~= nil then framing.name = tostring(options.name) end
   framing.values = true
+  local max = framing.max
+  function framing.bare(buf, pos, from)
+    local have = #buf - pos + 1
+    if have <= 0 then return nil, 1 end
+    local frame, newpos, why = f(buf, pos, from)
+    if type(frame) == "string" and math_type(newpos) == "integer" and newpos > pos and newpos <= pos + have
+      and newpos - pos <= max then
+      return frame, newpos
+    end
+    return judged(framing, have, pos, frame, newpos, why)
+  end
   function framing.next(buf, pos, from)
     if pos > #buf then return nil, 1 end
     return judged(framing, #buf - pos + 1, pos, f(buf, pos, from))

@@ -11,43 +11,47 @@
 local mock = require("moonport.mock")
 local moonport = require("moonport")
 
+local byte, find, match, sub, upper = string.byte, string.find, string.match, string.sub, string.upper
+
+-- The usual counts and lengths, so that they cost a look-up and no conversion.
+local number_of = setmetatable({}, { __index = function(_, digits) return tonumber(digits) end })
+for i = 0, 255 do number_of[tostring(i)] = i end
+
 -- The words of a command in a line, its name in capitals; and the position behind it.
 local function inline(buf, pos)
-  local line, after = buf:match("^([^\n]-)\r?\n()", pos)
-  if line then return line:gsub("^%S+", string.upper), after end
+  local name, rest, after = match(buf, "^(%S*)([^\n]-)\r?\n()", pos)
+  if name then return upper(name) .. rest, after end
 end
+
+-- Why there is no whole array at pos: there may be one yet, or never.
+local function no_array(buf, pos)
+  if find(buf, "^%*0\r\n", pos) then return "", pos + 4 end
+  if find(buf, "^%*%d*\r?$", pos) or find(buf, "^%*%d+\r\n%$?%d*\r?$", pos) then return nil end
+  return nil, nil, "Protocol error: an array begins with '*' and its count, its first word with '$' and its length"
+end
+
+local MOST = 1024 -- words in a command
 
 -- The same of *2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n; nil if there is not all of it yet.
-local function array(buf, pos)
-  local n, at = buf:match("^%*(%d+)\r\n()", pos)
-  if not n then
-    if buf:find("\n", pos, true) then return nil, nil, "Protocol error: invalid multibulk length" end
-    return nil
-  end
-  local words = {}
-  for i = 1, tonumber(n) do
-    local size, from = buf:match("^%$(%d+)\r\n()", at)
+local function command(buf, pos)
+  if byte(buf, pos) ~= 42 then return inline(buf, pos) end -- "*"
+  local count, size, from = match(buf, "^%*(%d+)\r\n%$(%d+)\r\n()", pos)
+  if not count then return no_array(buf, pos) end
+  local after, stop = from + number_of[size], #buf -- behind the word
+  if after + 1 > stop then return nil, after + 2 - pos end
+  local words, n = upper(sub(buf, from, after - 1)), number_of[count]
+  if n > MOST then return nil, nil, "Protocol error: invalid multibulk length" end
+  for _ = 2, n do
+    size, from = match(buf, "^\r\n%$(%d+)\r\n()", after)
     if not size then
-      if buf:find("^%$?%d*\r?$", at) then return nil end
+      if find(buf, "^\r\n%$?%d*\r?$", after) then return nil end
       return nil, nil, "Protocol error: a bulk string begins with '$' and its length"
     end
-    at = from + size + 2
-    if at > #buf + 1 then return nil, at - pos end
-    words[i] = buf:sub(from, at - 3)
+    after = from + number_of[size]
+    if after + 1 > stop then return nil, after + 2 - pos end
+    words = words .. " " .. sub(buf, from, after - 1)
   end
-  if words[1] then words[1] = words[1]:upper() end
-  return table.concat(words, " "), at
-end
-
-local last, last_raw = "", "\n" -- pipelines repeat themselves
-
-local function command(buf, pos)
-  local after = pos + #last_raw
-  if buf:sub(pos, after - 1) == last_raw then return last, after end
-  local text, why
-  text, after, why = (buf:byte(pos) == 42 and array or inline)(buf, pos) -- 42: "*"
-  if text then last, last_raw = text, buf:sub(pos, after - 1) end
-  return text, after, why
+  return words, after + 2
 end
 
 local redis = mock.server { "tcp://127.0.0.1:0", name = "redis", frame = mock.custom(command, { max = 64 << 20 }) }
@@ -57,7 +61,7 @@ local subscribers = {} -- channel to the conversations that listen to it
 
 local NULL, WRONG = "$-1\r\n", "-ERR value is not an integer or out of range\r\n"
 
-local function bulk(s) return ("$%d\r\n%s\r\n"):format(#s, s) end
+local function bulk(s) return "$" .. #s .. "\r\n" .. s .. "\r\n" end
 
 local function list(items) return ("*%d\r\n%s"):format(#items, table.concat(items)) end
 

@@ -61,5 +61,5 @@ return function(routes)
   routes:add("GET", "/health", "whether it serves", health)
   routes:add("GET", "/version", "version, pid, time of start", version)
   routes:add("GET", "/metrics", "counters for Prometheus", metrics.render)
-  routes:add("POST", "/reset", "all as the scripts say, the journal empty: server, verdict (true: forgets failures, too)", reset)
+  routes:add("POST", "/reset", "as the scripts say, the journal empty: server, verdict (forgets failures, too)", reset)
 end

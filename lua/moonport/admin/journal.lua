@@ -100,7 +100,7 @@ local function get(call)
   after = collect(records, after, filter)
   while #records == 0 and filter.limit > 0 do
     local left = deadline - moonport.monotonic()
-    if left <= 0 or not journal.wait(after, left) then break end
+    if left <= 0 or not call:wait(after, left) then break end
     after = collect(records, after, filter)
   end
   return { records = records, next = after, dropped = journal.info().dropped }

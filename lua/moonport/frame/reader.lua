@@ -113,6 +113,23 @@ function read_values(self, framing, from)
   return taken(self, framing, framing.next(self.buf, self.pos, from))
 end
 
+---The next frame, without its values.
+---@param framing frame.Framing
+---@return string? frame
+---@return any why
+---@return any errno
+function Reader:frame(framing)
+  local next_of = framing.bare or framing.next
+  local frame, pos, seek = next_of(self.buf, self.pos)
+  while not frame do
+    local there, why, errno = fetch(self, framing, pos, seek)
+    if not there then return nil, why, errno end
+    frame, pos, seek = next_of(self.buf, self.pos, why)
+  end
+  self.pos = pos
+  return frame
+end
+
 ---The next frame, and the values that go with it. After nil what has come is kept: see rest().
 ---@param framing frame.Framing
 ---@return string? frame
@@ -120,14 +137,7 @@ end
 ---@return any ... errno or further values
 function Reader:read(framing)
   if framing.values then return read_values(self, framing) end
-  local frame, pos, seek = framing.next(self.buf, self.pos)
-  while not frame do
-    local there, why, errno = fetch(self, framing, pos, seek)
-    if not there then return nil, why, errno end
-    frame, pos, seek = framing.next(self.buf, self.pos, why)
-  end
-  self.pos = pos
-  return frame
+  return self:frame(framing)
 end
 
 return M

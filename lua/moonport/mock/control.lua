@@ -159,7 +159,7 @@ end
 function ops.match(data)
   local one = server_of(data.server)
   if type(data.data) ~= "string" then bad("match needs the bytes of a frame") end
-  local stub = one:pick(nil, data.data)
+  local stub = one:pick(data.data)
   if stub then return { stub = stubs.data(stub) } end
   local out = { otherwise = one.fallback and reply.data(one.fallback) or nil, near_misses = {} }
   for i, miss in ipairs(verdict.near_misses(one, data.data)) do

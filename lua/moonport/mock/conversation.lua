@@ -20,14 +20,16 @@ local M = {}
 ---@field client moonport.Address
 ---@field state table of this conversation alone
 ---@field datagram boolean
----@field over string? what has ended it: "c:reset()"
+---@field over string|false what has ended it: "c:reset()"
 ---@field ended string? the journal's word for that
 ---@field peer "fin"|"rst"|nil what the peer has done
----@field filter fun(bytes: string, detail?: string)? a fault that replies pass through
+---@field filter (fun(bytes: string, detail?: string))|false a fault that replies pass through
 ---@field wire mock.Stream|mock.Datagram
+---@field finished boolean?
+---@field received fun(frame: string) the journal's
 ---@field private reader frame.Reader
 ---@field private framing frame.Framing
----@field silent boolean? it answers no more
+---@field silent boolean it answers no more
 local Conversation = {}
 local conversation_mt = { __name = "mock.Conversation", __index = Conversation }
 
@@ -42,7 +44,9 @@ function M.is_over(err) return getmetatable(err) == over_mt end
 local function begin(self, wire)
   self.wire = wire
   self.framing = self.server.framing
+  self.received = journal.writer("received", self.server.name, self.id)
   self.state = {}
+  self.over, self.filter, self.silent = false, false, false -- a field that is nil costs a look into the class
   self.reader = frames.reader(function() return wire:recv() end)
   function wire.on_cut(how) self:cut(how) end
   return setmetatable(self, conversation_mt)
@@ -141,7 +145,8 @@ function Conversation:close()
   self.wire:close()
 end
 
----A real RST. The next use of c ends the function.
+---A real RST. A Unix socket has none: there the peer gets ECONNRESET if bytes that it has sent were not read yet, else
+---the end of the stream, and EPIPE when it writes. The next use of c ends the function.
 function Conversation:reset()
   needs_connection(self, "reset")
   self.over, self.ended = "c:reset()", "reset"
@@ -204,7 +209,7 @@ end
 ---@param self mock.Conversation
 local function received(self, frame, ...)
   if frame then
-    add("received", self.server.name, self.id, frame)
+    self.received(frame)
     return frame, ...
   end
   input_over(self, (...))
@@ -228,7 +233,7 @@ end
 ---@param text string
 local function fail(self, text)
   text = ("mock %s, %s %d from %s: %s"):format(self.server.name, self.datagram and "datagram" or "connection",
-    self.nth, tostring(self.client), text)
+    self.nth, tostring(self.client), text) .. self.server:lots()
   journal.fail(self.server.name, self.id, text)
   moonport.log("warn", text:match("[^\n]*"))
   self:close()
@@ -262,7 +267,7 @@ function Conversation:serve(framing)
   check(self, "serve")
   if framing ~= nil then self.framing = framing_of(framing) end
   self.wire.deadline = nil
-  local why = serving.run(self, self.server, self.reader, self.framing)
+  local why = serving.run(self, self.reader, self.framing)
   if not why then return end
   input_over(self, why)
   if not self.peer then add("error", self.server.name, self.id, why) end
@@ -279,21 +284,33 @@ end
 ---@param frame string
 function Conversation:answer(frame)
   check(self, "answer")
-  if not self.silent then serving.answer(self, self.server, frame) end
+  if not self.silent then serving.answer(self, frame) end
 end
 
 -- ---------------------------------------------------------------- the end
 
+-- In the journal, whatever becomes of the task that waits for toxics.
+local last_mt = {
+  __close = function(last, err)
+    local c = last.c
+    c.finished = true
+    c.wire:finish()
+    if c.datagram then return end
+    local how = err ~= nil and "cancelled" or last.how or "closed"
+    add("closed", c.server.name, c.id, "", c.ended or c.peer or how)
+  end,
+}
+
 ---The last of it, in the journal; for datagrams nothing.
 ---@param how? string unless something has ended it before
 function Conversation:finish(how)
-  local waits = how == nil or how == "closed" -- else the peer is gone, or we are to go
-  if waits and (self.datagram or not self.over) then self.wire:drain() end
-  if self.datagram then return end
-  add("closed", self.server.name, self.id, "", self.ended or self.peer or how or "closed")
+  if self.finished then return end
+  local last <close> = setmetatable({ c = self, how = how }, last_mt) -- luacheck: ignore 211
+  if how == "cancelled" or how == "rst" then return end -- nobody is there to wait
+  if self.datagram or not self.over then self.wire:drain() end
 end
 
 ---@return boolean the connection was closed, by whomever
-function Conversation:is_closed() return self.over ~= nil or self.wire:is_closed() end
+function Conversation:is_closed() return self.over ~= false or self.wire:is_closed() end
 
 return M

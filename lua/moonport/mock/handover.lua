@@ -22,7 +22,8 @@ local function data_of(one)
     toxics = {}
     for i, toxic in ipairs(one.toxics) do toxics[i] = toxic:data() end
   end
-  return { stubs = list, toxics = toxics, state = plain.copy(one.state), datagrams = one.datagrams, made = one.made }
+  return { stubs = list, toxics = toxics, state = plain.copy(one.state), datagrams = one.datagrams,
+    senders = one:senders(), made = one.made }
 end
 
 ---@return table data plain
@@ -62,6 +63,7 @@ local function restore(one, data)
   end
   for key, value in pairs(data.state) do one.state[key] = value end
   one.datagrams = data.datagrams
+  one:know(data.senders)
 end
 
 ---@param data any what save() of the old generation gave

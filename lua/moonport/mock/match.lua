@@ -15,7 +15,6 @@ local byte, find, sub = string.byte, string.find, string.sub
 ---@field equals string? the only frame that matches
 ---@field first integer? the byte that each matching frame begins with
 ---@field literal string? how each matching frame begins
----@field stateful boolean? the same frame may match, and later not
 ---@field test (fun(frame: string, c: any): any, ...)? where there is no pattern: truthy, then the arguments
 
 ---@param bytes string
@@ -106,12 +105,6 @@ local function compile_all(name, list)
   return out
 end
 
-local function is_stateful(list)
-  for _, m in ipairs(list) do
-    if m.stateful then return true end
-  end
-end
-
 local function texts(list)
   local out = {}
   for i, m in ipairs(list) do out[i] = m.text end
@@ -122,7 +115,7 @@ function KINDS.all(value)
   local list, why = compile_all("all", value)
   if not list then return nil, why end
   return {
-    text = "all of (" .. texts(list) .. ")", stateful = is_stateful(list),
+    text = "all of (" .. texts(list) .. ")",
     test = function(frame, c)
       for _, m in ipairs(list) do
         if not takes(m, frame, c) then return false end
@@ -136,7 +129,7 @@ function KINDS.any(value)
   local list, why = compile_all("any", value)
   if not list then return nil, why end
   return {
-    text = "any of (" .. texts(list) .. ")", stateful = is_stateful(list),
+    text = "any of (" .. texts(list) .. ")",
     test = function(frame, c)
       for _, m in ipairs(list) do
         if takes(m, frame, c) then return true end
@@ -150,7 +143,7 @@ KINDS["not"] = function(value)
   local m, why = M.compile(value)
   if not m then return nil, why end
   return {
-    text = "not (" .. m.text .. ")", stateful = m.stateful,
+    text = "not (" .. m.text .. ")",
     test = function(frame, c) return not takes(m, frame, c) end,
   }
 end
@@ -185,7 +178,7 @@ function M.compile(value)
   if kind == "string" then
     return of_pattern(value)
   elseif kind == "function" then
-    return { text = "a function", spec = value, test = value, stateful = true }
+    return { text = "a function", spec = value, test = value }
   elseif kind ~= "table" then
     return nil, ("a matcher is a pattern, a table or a function, not a %s"):format(kind)
   end

@@ -229,15 +229,18 @@ function PLAY.shutdown(_, c) c:shutdown("write") end
 function PLAY.stall(_, c) c:stall() end
 function PLAY.silence(_, c) c:silence() end
 
-function PLAY.call(reply, c, ...)
-  local result = reply.f(c, ...)
+-- What a stub's function has returned is a reply, too.
+local function returned(c, result)
   if type(result) == "string" then return c:send(result) end
   if not result or result == true then return end
   local inner, why = M.compile(result, c.datagram)
   if inner and inner.kind == "sequence" then why = "a sequence has no place there: give it to :on instead" end
   if why then error("what a stub's function returned is no reply: " .. why, 0) end
-  return play(inner, c, ...)
+  return play(inner, c)
 end
+M.returned = returned
+
+function PLAY.call(reply, c, ...) return returned(c, reply.f(c, ...)) end
 
 function PLAY.sequence(reply, c, ...)
   reply.at = math.min(reply.at + 1, #reply.replies)

@@ -18,6 +18,7 @@ local byte = string.byte
 ---@field match mock.Matcher
 ---@field reply mock.Reply
 ---@field bytes string? of a plain reply
+---@field call function? of one that is a function
 ---@field uses integer
 ---@field times integer? then it is spent
 ---@field required boolean
@@ -39,7 +40,6 @@ local byte = string.byte
 ---@field kept_version integer? its value while they are what the script said
 ---@field api boolean the whole server came by the control API
 ---@field made table? from this
----@field stateful boolean? the same frame may match different stubs, for functions decide
 ---@field index table<integer|false, mock.Stub[]> by a frame's first byte; a new table when the stubs have changed
 ---@field private links table<string, toxics.Link> of datagrams, by direction
 ---@field private talk fun(c: mock.Conversation)?
@@ -47,11 +47,14 @@ local byte = string.byte
 ---@field private datagrams integer
 ---@field private peers table<string, integer>
 ---@field private n_peers integer
+---@field private older_peers table<string, integer> those before `peers`, which begins anew when it is full
 ---@field private baseline table?
+---@field wires table<mock.Stream, boolean> of live connections
 local Server = {}
 local server_mt = { __name = "mock.Server", __index = Server }
 M.metatable = server_mt
 
+local WEAK = { __mode = "k" }
 local FIELDS = { [1] = true, name = true, url = true, frame = true }
 local TRANSPORTS = { tcp = false, unix = false, udp = true, unixgram = true } -- whether of datagrams
 
@@ -93,7 +96,7 @@ function M.new(spec)
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
     state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, ids = {}, api = false,
-    links = {}, datagrams = 0, peers = {}, n_peers = 0,
+    links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0, older_peers = {},
   }, server_mt)
 end
 
@@ -156,8 +159,8 @@ function Server:make_stub(pattern, answer, options, where, api)
   made, wrong = reply.compile(answer, self.datagram)
   if not made then return nil, wrong end
   local stub = {
-    id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, uses = 0,
-    times = options.times, required = options.required and true or false, api = api or false, where = where,
+    id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, call = made.f,
+    uses = 0, times = options.times, required = options.required and true or false, api = api or false, where = where,
   }
   -- One of the API is another than an earlier one of the same id, which was used before this number.
   if stub.required then stub.mark = ("used %s %s %d"):format(self.name, stub.id, api and journal.last() or 0) end
@@ -166,10 +169,7 @@ end
 
 -- To be called when the list has changed.
 function Server:reindex()
-  self.index, self.stateful = {}, false
-  for _, stub in ipairs(self.stubs) do
-    if stub.match.stateful then self.stateful = true end
-  end
+  self.index = {}
 end
 
 ---@param stub mock.Stub
@@ -220,57 +220,36 @@ function Server:session(f)
   return self
 end
 
--- The stubs that a frame with this first byte may match.
----@param server mock.Server
+---Those that a frame with this first byte may match, spent ones among them, in the order in which they are asked.
 ---@param first integer|false
-local function candidates(server, first)
-  local list = {}
-  for _, stub in ipairs(server.stubs) do
+---@return mock.Stub[]
+function Server:candidates(first)
+  local list = self.index[first]
+  if list then return list end
+  list = {}
+  for _, stub in ipairs(self.stubs) do
     local wants = stub.match.first
     if not wants or wants == first then list[#list + 1] = stub end
   end
-  server.index[first] = list
+  self.index[first] = list
   return list
 end
 
-local pick
-
-local function checked(list, i, frame, c, ok, ...)
-  if ok then return list[i], ... end
-  return pick(list, i + 1, frame, c)
-end
-
----@param list mock.Stub[]
----@param from integer
-function pick(list, from, frame, c)
-  for i = from, #list do
-    local stub = list[i]
-    if not stub.spent then
-      local equals = stub.match.equals
-      if not equals then
-        return checked(list, i, frame, c, match.run(stub.match, frame, c))
-      elseif equals == frame then
-        return stub, frame
-      end
-    end
+---The stub that would answer.
+---@param frame string
+---@return mock.Stub?
+function Server:pick(frame)
+  for _, stub in ipairs(self:candidates(byte(frame) or false)) do
+    if not stub.spent and match.takes(stub.match, frame) then return stub end
   end
 end
 
----@param c mock.Conversation?
----@param frame string
----@return mock.Stub? stub
----@return any ... what the pattern has captured, or the frame
-function Server:pick(c, frame)
-  local first = byte(frame) or false
-  return pick(self.index[first] or candidates(self, first), 1, frame, c)
-end
-
+---To be called at each use of a stub with a mark, which the journal may have forgotten, and at the last one that any
+---may have.
 ---@param stub mock.Stub
-function Server:use(stub)
-  local uses = stub.uses + 1
-  stub.uses = uses
-  if uses == stub.times then stub.spent = true end
-  if stub.mark then journal.mark(stub.mark) end -- each time: the journal may have forgotten it
+function Server.noted_use(_, stub)
+  if stub.uses == stub.times then stub.spent = true end
+  if stub.mark then journal.mark(stub.mark) end
 end
 
 -- ---------------------------------------------------------------- toxics
@@ -301,16 +280,18 @@ function Server:add_toxic(spec, at)
   local other = self:find_toxic(toxic.name)
   if other and other ~= at then return ("there is a toxic %s already"):format(match.quote(toxic.name)) end
   local list = table.move(self.toxics, 1, #self.toxics, 1, {})
+  if at then toxic.chosen = list[at].chosen end
   list[at or #list + 1] = toxic
   self:set_toxics(list)
 end
 
----Live connections take them over with the next thing that they send or read, datagrams at once.
+---Live connections and datagrams under way take them over.
 ---@param list table[]
 function Server:set_toxics(list)
   self.toxics = list
   self.toxic_version = self.toxic_version + 1
   for _, one in pairs(self.links) do one:update(list) end
+  for wire in pairs(self.wires) do wire:toxics_changed() end
 end
 
 ---@param stream string
@@ -334,6 +315,18 @@ function Server:pipe(wire, stream, id, nth, deliver)
     end,
     note = function(toxic, text) journal.add("toxic", self.name, id, ("%s %s"):format(toxic.name, text)) end,
   }
+end
+
+---For the text of a failure: what a run needs to draw the same lots again.
+---@return string
+function Server:lots()
+  local lines = {}
+  for _, toxic in ipairs(self.toxics) do
+    if toxic:chancy() then
+      lines[#lines + 1] = ("\n  toxic %s drew lots: seed = %d"):format(toxic.name, toxic.seed or toxic.chosen)
+    end
+  end
+  return table.concat(lines)
 end
 
 ---Where datagrams go through the toxics; nil if there are none, and nothing waits there.
@@ -366,8 +359,7 @@ end
 
 local MAX_PEERS = 1024
 
----A sender of datagrams is a connection in the journal, from its first datagram on; the oldest are forgotten when
----there are many.
+---A sender of datagrams is a connection in the journal, from its first datagram on. Of the last 1024 none is forgotten.
 ---@param client string
 ---@return integer id of the sender
 ---@return integer nth datagram of the server
@@ -375,12 +367,23 @@ function Server:count_datagram(client)
   self.datagrams = self.datagrams + 1
   local id = self.peers[client]
   if not id then
-    if self.n_peers >= MAX_PEERS then self.peers, self.n_peers = {}, 0 end
-    id = journal.open(nil, self.name, client)
+    if self.n_peers >= MAX_PEERS then self.older_peers, self.peers, self.n_peers = self.peers, {}, 0 end
+    id = self.older_peers[client] or journal.open(nil, self.name, client)
     self.peers[client], self.n_peers = id, self.n_peers + 1
   end
   return id, self.datagrams
 end
+
+---For the next generation of the script, and from the one before: senders and their connections in the journal.
+---@return table<string, integer>
+function Server:senders()
+  local all = plain.copy(self.older_peers)
+  for client, id in pairs(self.peers) do all[client] = id end
+  return all
+end
+
+---@param all table<string, integer>
+function Server:know(all) self.older_peers = all end
 
 -- ---------------------------------------------------------------- a conversation
 
@@ -422,6 +425,7 @@ function Server:reset()
   end
   if b.fallback then reply.rewind(b.fallback) end
   self:drop_links()
+  self.peers, self.n_peers, self.older_peers = {}, 0, {}
   self.fallback, self.state, self.datagrams = b.fallback, plain.copy(b.state), 0
   self:set_toxics(table.move(b.toxics, 1, #b.toxics, 1, {}))
   self.kept_version = self.toxic_version

@@ -1,82 +1,92 @@
 --- Answers frames by stubs, one after the other: what most mocks do all the time.
 
 local journal = require("moonport.journal")
+local match = require("moonport.mock.match")
 local reply = require("moonport.mock.reply")
 
 local M = {}
 
-local add, play, sub = journal.add, reply.play, string.sub
+local byte, find, text_match = string.byte, string.find, string.match
+local play, returned, run, type = reply.play, reply.returned, match.run, type
 
-local SHORT = 40 -- Lua compares strings up to this length by address
-
--- Those whose frame depends on nothing but its own bytes; a custom framing may say so itself, by `prefix = true`.
-local PREFIX = { line = true, upto = true, delimiter = true, fixed = true, pack = true, length = true }
-
----@param framing frame.Framing
----@return boolean
-local function is_prefix(framing)
-  if framing.prefix ~= nil then return framing.prefix end
-  return not framing.values and PREFIX[framing.name:match("^%a+")] or false
+---@param c mock.Conversation
+---@param bytes string
+local function send(c, bytes)
+  if c.filter or c.over then return c:send(bytes) end
+  return c.wire:send(bytes)
 end
 
----Answers one frame.
----@param c mock.Conversation
----@param server mock.Server
----@param frame string
----@param stub mock.Stub?
----@param ... any what its pattern has captured
----@return mock.Stub? stub if it has a plain reply
-local function answer(c, server, frame, stub, ...)
-  if stub then
-    server:use(stub)
-    local bytes = stub.bytes
-    if bytes then
-      c:send(bytes)
-      return stub
-    end
-    play(stub.reply, c, ...)
-  elseif server.fallback then
-    play(server.fallback, c, frame)
+-- Answers with what a stub's function has returned.
+local function say(c, result)
+  if type(result) == "string" then return send(c, result) end
+  return returned(c, result)
+end
+
+-- Its pattern, or whatever it has, gave first and the others; nil: it has not matched.
+local function used(c, stub, first, ...)
+  if first == nil then return false end
+  local uses, call = stub.uses + 1, stub.call
+  stub.uses = uses
+  if stub.mark or uses == stub.times then c.server:noted_use(stub) end
+  if call then
+    say(c, call(c, first, ...))
+  elseif stub.bytes then
+    send(c, stub.bytes)
   else
-    add("unmatched", server.name, c.id, frame)
+    play(stub.reply, c, first, ...)
   end
+  return true
+end
+
+local function used_if(c, stub, ok, ...) return ok and used(c, stub, ...) end
+
+-- Plays the first stub that matches, and says whether there was one.
+local function answered(c, frame)
+  local server = c.server
+  local first = byte(frame) or false
+  local list = server.index[first] or server:candidates(first)
+  for i = 1, #list do
+    local stub = list[i]
+    if not stub.spent then
+      local m = stub.match
+      local equals, pattern = m.equals, m.pattern
+      if equals then
+        if equals == frame then return used(c, stub, frame) end
+      elseif not pattern then
+        if used_if(c, stub, run(m, frame, c)) then return true end
+      elseif m.captures then
+        if used(c, stub, text_match(frame, pattern)) then return true end
+      elseif find(frame, pattern) then
+        return used(c, stub, frame)
+      end
+    end
+  end
+  return false
 end
 
 ---Answers one frame.
 ---@param c mock.Conversation
----@param server mock.Server
 ---@param frame string
-function M.answer(c, server, frame) answer(c, server, frame, server:pick(c, frame)) end
+function M.answer(c, frame)
+  if answered(c, frame) then return end
+  local server = c.server
+  if server.fallback then return play(server.fallback, c, frame) end
+  journal.add("unmatched", server.name, c.id, frame)
+end
+
+local answer = M.answer
 
 ---@param c mock.Conversation
----@param server mock.Server
 ---@param reader frame.Reader
 ---@param framing frame.Framing
 ---@return string? why there are no more frames; nil: the conversation is over
-function M.run(c, server, reader, framing)
-  local name, id, wire, prefix = server.name, c.id, c.wire, is_prefix(framing)
-  local last, size, frame, stub, index -- the last frame's text, if short; what was made of it
+function M.run(c, reader, framing)
+  local next_frame, received = reader.frame, c.received
   while not c.over do
-    local buf, pos = reader.buf, reader.pos
-    -- Pipelines repeat themselves, and the same text is the same frame.
-    if last and sub(buf, pos, pos + size) == last then
-      reader.pos = pos + size + 1
-    else
-      local why
-      frame, why = reader:read(framing)
-      if not frame then return tostring(why) end
-      if reader.pos <= pos or reader.buf ~= buf then pos = 1 end -- it came in a new piece
-      size, stub = reader.pos - 1 - pos, nil
-      last = prefix and size < SHORT and sub(reader.buf, pos, pos + size) or nil
-    end
-    add("received", name, id, frame)
-    if stub and index == server.index and not stub.spent then
-      server:use(stub)
-      wire:send(stub.bytes)
-    elseif not c.silent then
-      stub = answer(c, server, frame, server:pick(c, frame))
-      index = not server.stateful and server.index or nil
-    end
+    local frame, why = next_frame(reader, framing)
+    if not frame then return tostring(why) end
+    received(frame)
+    if not c.silent then answer(c, frame) end
   end
 end
 

@@ -68,7 +68,7 @@ function M.texts()
   local texts = {}
   for _, server in ipairs(registry.all()) do
     for _, stub in ipairs(server.stubs) do
-      if is_wanting(stub) then texts[#texts + 1] = complaint(server, stub) end
+      if is_wanting(stub) then texts[#texts + 1] = complaint(server, stub) .. server:lots() end
     end
   end
   return texts
@@ -78,7 +78,7 @@ end
 ---@param server mock.Server
 function M.settle(server)
   for _, stub in ipairs(server:passing()) do
-    if is_wanting(stub) then journal.fail(server.name, nil, complaint(server, stub)) end
+    if is_wanting(stub) then journal.fail(server.name, nil, complaint(server, stub) .. server:lots()) end
   end
 end
 

@@ -73,6 +73,10 @@ function M.new(world, time)
     check_kind(kind)
     return add(kind, server, conn, data or "", detail)
   end)
+  lib.writer = args.method(function(kind, server, conn)
+    check_kind(kind)
+    return function(data, detail) add(kind, server, conn, data, detail) end
+  end)
   lib.fail = args.method(function(server, conn, text)
     failures[#failures + 1] = text
     return add("failed", server, conn, text)
