@@ -387,6 +387,13 @@ local moonport = {}
 ---@param seconds number
 function moonport.sleep(seconds) end
 
+---Calls f(...) with no other request of this Lua state running meanwhile, as may happen otherwise once a time slice is
+---over: for what several requests change together. f may not wait; cpu_limit holds.
+---@param f fun(...): ...
+---@param ... any
+---@return any ... what f returns
+function moonport.atomically(f, ...) end
+
 ---@return number seconds from some fixed point, never backwards
 function moonport.monotonic() end
 

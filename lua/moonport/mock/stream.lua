@@ -120,6 +120,7 @@ function Stream:send(bytes, detail)
   if bytes == "" then return end
   local down = self.down
   if not down then
+    if #bytes > LARGE then return self:write(bytes, detail) end
     self.put(self.wfile, bytes)
     return self.sent(bytes, detail)
   end
