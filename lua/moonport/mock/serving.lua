@@ -27,7 +27,7 @@ local function used(c, stub, first, ...)
   if first == nil then return false end
   local uses, call = stub.uses + 1, stub.call
   stub.uses = uses
-  if uses == 1 or uses == stub.times then c.server:noted_use(stub) end
+  if stub.mark or uses == stub.times then c.server:noted_use(stub) end
   if call then
     say(c, call, call(c, first, ...))
   elseif stub.bytes then
