@@ -43,7 +43,7 @@ local function used_if(c, stub, ok, ...) return ok and used(c, stub, ...) end
 -- Plays the first stub that matches, and says whether there was one.
 local function answered(c, frame)
   local server = c.server
-  local first = byte(frame) or false
+  local first, exact = byte(frame) or false, server.exact -- a new table if the stubs change meanwhile
   local list = server.index[first] or server:candidates(first)
   for i = 1, #list do
     local stub = list[i]
@@ -51,8 +51,13 @@ local function answered(c, frame)
       local m = stub.match
       local equals, pattern = m.equals, m.pattern
       if equals then
-        if equals == frame then return used(c, stub, frame) end
+        if equals == frame then
+          used(c, stub, frame)
+          if exact and stub.bytes and not stub.times then exact[frame] = stub end
+          return true
+        end
       elseif not pattern then
+        exact = nil -- a function may decide otherwise the next time
         if used_if(c, stub, run(m, frame, c)) then return true end
       elseif m.captures then
         if used(c, stub, text_match(frame, pattern)) then return true end
@@ -81,12 +86,19 @@ local answer = M.answer
 ---@param framing frame.Framing
 ---@return string? why there are no more frames; nil: the conversation is over
 function M.run(c, reader, framing)
-  local next_frame, received = reader.frame, c.received
+  local server, wire, next_frame, received = c.server, c.wire, reader.frame, c.received
+  local put = wire.send
   while not c.over do
     local frame, why = next_frame(reader, framing)
     if not frame then return tostring(why) end
     received(frame)
-    if not c.silent then answer(c, frame) end
+    local stub = server.exact[frame]
+    if not stub or c.silent or c.over then
+      if not c.silent then answer(c, frame) end
+    else
+      stub.uses = stub.uses + 1
+      put(wire, stub.bytes)
+    end
   end
 end
 
