@@ -209,6 +209,14 @@ function Reader:read()
   return n, why
 end
 
+---A framing for mocks: each frame is a command as people write it, "SET greeting hello world", its name in capitals,
+---whether it has come as an array of bulk strings or in a line.
+---@param options? frame.CustomOptions
+---@return frame.Framing
+function M.framing(options)
+  return require("moonport.frame").custom(require("moonport.resp.scan").command, options)
+end
+
 ---@param wfile moonport.WFile
 ---@param s string|number|nil nil is written as the null bulk string
 function M.bulk(wfile, s)

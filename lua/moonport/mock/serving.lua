@@ -9,31 +9,27 @@ local M = {}
 local byte, find, text_match = string.byte, string.find, string.match
 local play, returned, run, type = reply.play, reply.returned, match.run, type
 
----@param c mock.Conversation
----@param bytes string
-local function send(c, bytes)
-  if c.filter or c.over then return c:send(bytes) end
-  return c.wire:send(bytes)
-end
-
--- Answers with what a stub's function has returned.
-local function say(c, result)
-  if type(result) == "string" then return send(c, result) end
-  return returned(c, result)
-end
-
 -- Its pattern, or whatever it has, gave first and the others; nil: it has not matched.
 local function used(c, stub, first, ...)
   if first == nil then return false end
   local uses, call = stub.uses + 1, stub.call
   stub.uses = uses
   if uses == 1 or uses == stub.times then c.server:noted_use(stub) end
+  local bytes = stub.bytes
   if call then
-    say(c, call(c, first, ...))
-  elseif stub.bytes then
-    send(c, stub.bytes)
-  else
+    bytes = call(c, first, ...)
+    if type(bytes) ~= "string" then
+      returned(c, bytes)
+      return true
+    end
+  elseif not bytes then
     play(stub.reply, c, first, ...)
+    return true
+  end
+  if c.filter or c.over then
+    c:send(bytes)
+  else
+    c.wire:send(bytes)
   end
   return true
 end
@@ -69,17 +65,18 @@ local function answered(c, frame)
   return false
 end
 
----Answers one frame.
----@param c mock.Conversation
----@param frame string
-function M.answer(c, frame)
-  if answered(c, frame) then return end
+local function unanswered(c, frame)
   local server = c.server
   if server.fallback then return play(server.fallback, c, frame) end
   journal.add("unmatched", server.name, c.id, frame)
 end
 
-local answer = M.answer
+---Answers one frame.
+---@param c mock.Conversation
+---@param frame string
+function M.answer(c, frame)
+  if not answered(c, frame) then unanswered(c, frame) end
+end
 
 ---@param c mock.Conversation
 ---@param reader frame.Reader
@@ -93,11 +90,11 @@ function M.run(c, reader, framing)
     if not frame then return tostring(why) end
     received(frame)
     local stub = server.exact[frame]
-    if not stub or c.silent or c.over then
-      if not c.silent then answer(c, frame) end
-    else
+    if stub and not c.silent and not c.over then
       stub.uses = stub.uses + 1
       put(wire, stub.bytes)
+    elseif not c.silent and not answered(c, frame) then
+      unanswered(c, frame)
     end
   end
 end
