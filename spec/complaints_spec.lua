@@ -442,6 +442,24 @@ describe("complaint 13, tests that disturb each other (ms#1022, mmock#124, tp#39
     m:stop()
   end)
 
+  it("a reset between tests brings back what each mock was made with", function()
+    start(LINES)
+    local api <close> = apis.connect(m.program)
+    local where = api:must("POST", "/servers", { name = "made", state = { a = 1 }, otherwise = "x\n" }).url
+    api:must("PUT", "/servers/made/state", { b = 2 })
+    api:must("PUT", "/servers/s/state", { c = 3 })
+    api:must("POST", "/servers/made/stubs", { match = "", reply = "y\n" })
+    local function ask()
+      local c <close> = host.connect(where)
+      return c:ask("?")
+    end
+    assert.are.equal("y", ask())
+    api:must("POST", "/reset")
+    assert.are.same({ { a = 1 }, {} }, { api:must("GET", "/servers/made/state"), api:must("GET", "/servers/s/state") })
+    assert.are.equal("x", ask())
+    m:stop()
+  end)
+
   it("a stub's id stays when others come and go", function()
     start(LINES)
     local api <close> = apis.connect(m.program)

@@ -13,13 +13,15 @@ local TRANSPORTS = {
 }
 
 -- Starts an echo that sends "<" in front; each line of toxics is one.
-local function start(transport, ...)
+local function script(transport, ...)
   local lines = { ('local s = mock.server { %q, name = "s" }'):format(transport.url),
-    's:on("^sleep$", function(c) c:send("<before") c:sleep(30) end)',
+    's:on("^sleep$", function(c) c:send("<before") c:sleep(0.5) c:note("half") c:sleep(30) end)',
     's:otherwise(function(c, f) return "<" .. f end)' }
   for _, toxic in ipairs { ... } do lines[#lines + 1] = "s:toxic " .. toxic end
-  m = mocks.start(table.concat(lines, "\n"))
+  return table.concat(lines, "\n")
 end
+
+local function start(...) m = mocks.start(script(...)) end
 
 local function connect(transport) return m:connect("s", transport.client and transport.client()) end
 
@@ -157,6 +159,35 @@ for name, transport in pairs(TRANSPORTS) do
       send(c, "a")
       assert.are.same({ "<a" }, take(c, 1))
       assert.is_true(host.sys.now() - t < 5)
+    end)
+
+    it("another request sees to what waits when the first is cancelled", function()
+      m = mocks.start(script(transport, "{ type = 'latency', latency = 700 }"),
+        { args = { "-o", "request_timeout=1" } })
+      local c <close> = connect(transport)
+      send(c, "sleep")
+      m:await("s", "note half")
+      send(c, "a") -- its reply is due after the first request's time is over
+      assert.are.same({ "<before", "<a" }, take(c, 2))
+    end)
+
+    it("a sender is one connection, also after a reload and many others, and a new one after a reset", function()
+      start(transport)
+      local c <close> = connect(transport)
+      send(c, "a")
+      assert.are.same({ "<a" }, take(c, 1))
+      m:ask([[local s = require("moonport.mock.registry").get("s") for i = 1, 1100 do s:count_datagram("x" .. i) end]])
+      m.program:kill("HUP")
+      m.program:find("reloaded", true)
+      m.door:close()
+      m.door = nil
+      send(c, "b")
+      assert.are.same({ "<b" }, take(c, 1))
+      assert.are.equal(1101, #m:journal("s", "open"))
+      control("reset")
+      send(c, "d")
+      assert.are.same({ "<d" }, take(c, 1))
+      assert.are.equal(1102, #m:journal("s", "open"))
     end)
 
     it("a drain and a reset drop what waits", function()

@@ -24,6 +24,8 @@ describe("a fault", function()
       s:on("^shutdown$", mock.shutdown)
       s:on("^silence$", mock.silence)
       s:on("^stall$", mock.stall)
+      s:on("^huge$", function() return ("x"):rep(50000000) end)
+      s:on("^send and stall$", function(c) c:send("some") c:stall() end)
       s:on("^echo (.*)$", function(c, what) return what end)
       s:on("^delay$", mock.delay(0.02, mock.delay(0.02, "late")))
       s:on("^drip$", mock.drip("abcdefg", { size = 3, delay = 0.02 }))
@@ -88,6 +90,60 @@ describe("a fault", function()
     m:await("s", "closed [rst]")
   end)
 
+  it("of the peer's, in the middle of a reply, is in the journal", function()
+    local c <close> = m:connect("s", { receive = 4096 })
+    c:send("huge\n")
+    c:receive(100)
+    c:reset()
+    m:await("s", "closed [rst]")
+    assert.are.same({ "note a reply of 50000000 bytes was cut off" }, m:journal("s", "note"))
+    assert.are.same({}, m:journal("s", "sent"))
+  end)
+
+  it("stall ends with the peer's own end, which the journal tells", function()
+    for _, bytes in ipairs { "stall\n", "stall\nunread" } do
+      m:ask("journal.clear()")
+      local c <close> = m:connect("s")
+      c:send(bytes)
+      m:await("s", "note stalled")
+      assert.is_nil(m:journal("s", "closed")[1])
+      c:finish()
+      m:await("s", "closed [fin]")
+    end
+    local c <close> = m:connect("s")
+    c:send("stall\n")
+    c:finish() -- maybe before it stalls
+    host.eventually("the end", function() return #m:journal("s", "closed") == 2 end)
+  end)
+
+  it("stall ends when a toxic resets the connection meanwhile", function()
+    m:ask("mock.control('toxic_add', { server = 's', toxic = { name = 'cut', type = 'reset_peer', timeout = 50 } })")
+    local text, errno = ask("send and stall\n")
+    m:ask("mock.control('toxic_delete', { server = 's', name = 'cut' })")
+    assert.are.same({ "", RESET }, { text, errno })
+    m:await("s", "closed [reset]")
+  end)
+
+  it("stall takes nothing more from behind toxics either", function()
+    m:ask("mock.control('toxic_add', { server = 's', toxic = { name = 'up', type = 'noop', stream = 'upstream' } })")
+    local c <close> = m:connect("s", { send = 4096 })
+    c:send("stall\n")
+    m:await("s", "note stalled")
+    local sent = 0
+    while host.sys.poll(c.fd, "w", 0.3) do
+      sent = sent + assert(host.sys.send(c.fd, ("x"):rep(65536)))
+      assert(sent < 16 << 20, "it goes on taking")
+    end
+    c:reset()
+    m:await("s", "closed [rst]")
+    local d <close> = m:connect("s")
+    d:send("stall\n")
+    m:await("s", "note stalled")
+    d:finish()
+    m:await("s", "closed [fin]")
+    m:ask("mock.control('toxic_delete', { server = 's', name = 'up' })")
+  end)
+
   it("delay and drip take their time, in order", function()
     local t = host.sys.now()
     assert.are.equal("lateabcdefgx", (ask("delay\ndrip\necho x\nbye\n")))
@@ -122,6 +178,32 @@ describe("a fault", function()
   end)
 end)
 
+describe("a reset of a Unix socket", function()
+  it("is one if something of the peer's was not read; else the peer sees the end", function()
+    local mocked = mocks.start(([[
+      local s = mock.server { "unix://@mock-fault-spec-%s", name = "s" }
+      s:session(function(c)
+        if c.nth == 1 then c:recv() end
+        while not s.state.go do c:sleep(0.005) end
+        c:reset()
+      end)]]):format(host.sys.now()))
+    local c <close> = mocked:connect("s")
+    c:send("read\n")
+    mocked:await("s", "received read")
+    local d <close> = mocked:connect("s")
+    d:send("unread\n")
+    mocked:ask("mock.control('state_put', { server = 's', state = { go = true } })")
+    local text, _, errno = c:all()
+    assert.are.same({ "" }, { text, errno })
+    text, _, errno = d:all()
+    assert.are.same({ "", RESET }, { text, errno })
+    host.eventually("both", function() return #mocked:journal("s", "closed") == 2 end)
+    assert.are.same({ "closed [reset]", "closed [reset]" }, mocked:journal("s", "closed"))
+    mocked:stop()
+    host.cleanup()
+  end)
+end)
+
 describe("a mistake in a mock's script", function()
   after_each(host.cleanup)
 
@@ -140,6 +222,12 @@ describe("a mistake in a mock's script", function()
       'mock.server: there is a server named "a" already' },
     ["a pattern"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("^GET (", "x")',
       'mock mock:on: the pattern "^GET (" is malformed: a \'(\' has no \')\'' },
+    ["a pattern that only a match would find wrong"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("^P%1", "x")',
+      'mock mock:on: the pattern "^P%1" is malformed: \'%1\' has no capture that ends before it' },
+    ["a reference to the capture that it is in"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("((P)%1)", "x")',
+      'mock mock:on: the pattern "((P)%1)" is malformed: \'%1\' has no capture that ends before it' },
+    ["captures"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("P" .. ("()"):rep(33), "x")',
+      'mock mock:on: the pattern "P' .. ("()"):rep(33) .. '" is malformed: it has more than 32 captures' },
     ["a matcher"] = { 'mock.server { "tcp://127.0.0.1:0" }:on({ equal = "x" }, "x")',
       'mock mock:on: a matcher needs one of pattern, equals, starts_with, ends_with, contains, hex, not, all or any, '
       .. 'not "equal"' },

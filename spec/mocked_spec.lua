@@ -230,4 +230,28 @@ describe("moonport.mock", function()
     assert.is_true(p:close(), text)
     assert.is_truthy(text:find("3 successes / 0 failures / 0 errors", 1, true), text)
   end)
+
+  it("has assertions for luassert, which say what came nearest", function()
+    run([[
+      package.path = package.path .. ";/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua"
+      local assert = require("luassert")
+      require("moonport.luassert")
+      local mocks <close> = moonport.mock(arg[2])
+      assert.has_no.received(mocks, "^PING$")
+      ask(mocks, "PING", "PONG")
+      ask(mocks, "PING")
+      assert.has.received(mocks, "^PING$", { times = 2, within = 2 })
+      assert.has.connections(mocks, 2)
+      assert.has_no.connections(mocks, 1)
+      local function fails(text, f, ...)
+        local ok, why = pcall(f, ...)
+        assert.is_false(ok)
+        assert.is_truthy(tostring(why):find(text, 1, true), tostring(why))
+      end
+      fails("near miss: #", assert.has.received, mocks, "^PIN!$")
+      fails("Expected the mocks to have received such frames.", assert.has.received, mocks, "^PIN!$")
+      fails('it came 2 times:\n  #2 redis "PING"', assert.has_no.received, mocks, "^PING$")
+      fails("assert.has.connections: its first argument must be", assert.has.connections, mocks.servers, 2)]],
+      script(SCRIPT))
+  end)
 end)

@@ -14,6 +14,27 @@ describe("request", function()
       case.run(p, "return rawequal(request, self.connection), tostring(request):sub(1, 11)"))
   end)
 
+  describe("waitend", function()
+    it("waits for the peer's end, and reads nothing", function()
+      assert.are.same({ true, "abc", true, n = 3 },
+        case.run(p, "local ended = request:waitend() return ended, request:recv(), request:waitend(0)", "abc"))
+    end)
+
+    it("gives up after so many seconds, or raises when the connection is closed meanwhile", function()
+      assert.are.same({ nil, "timeout", n = 2 }, case.run(p, "return request:waitend(0.01)", nil, true))
+      case.run(p, "require('moonport').spawn(request.close, request) "
+        .. "kept.waited = select(2, pcall(request.waitend, request))", nil, true)
+      local why = case.run(p, "return tostring(kept.waited)")[1]
+      assert.truthy(why:find("the connection was closed during a waitend", 1, true), why)
+    end)
+  end)
+
+  it("interrupt has a recv return that another task waits in, and nothing else", function()
+    assert.are.same({ nil, "interrupted", nil, "timeout", n = 4 },
+      case.run(p, "request:interrupt() require('moonport').spawn(request.interrupt, request) "
+        .. "local a, b = request:recv() request:settimeout(0.01) return a, b, request:recv()", nil, true))
+  end)
+
   describe("recv", function()
     it("gives what is there, at most so much, then nil and closed", function()
       assert.are.same({ "abc", "de", nil, "closed", n = 4 },

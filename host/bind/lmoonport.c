@@ -42,6 +42,16 @@ moonport_sleep(lua_State *L)
 			 sleep_k);
 }
 
+/* moonport.atomically(f, ...) -> f's results: no other task of this state runs meanwhile,
+ * for nothing yields across this call. */
+static int
+moonport_atomically(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+	return lua_gettop(L);
+}
+
 /* moonport.monotonic() -> seconds from some fixed point */
 static int
 moonport_monotonic(lua_State *L)
@@ -212,6 +222,7 @@ int
 open_moonport(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
+	    {"atomically", moonport_atomically},
 	    {"base_finish", script_base_step},
 	    {"base_setup", script_base_step},
 	    {"connect", moonport_connect},

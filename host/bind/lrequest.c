@@ -58,6 +58,12 @@ recv_k(lua_State *L, int status, lua_KContext ctx)
 	(void)status;
 	if (!s || s->closed)
 		return luaL_error(L, "the connection was closed during a recv");
+	if (s->interrupted) {
+		s->interrupted = false;
+		lua_pushnil(L);
+		lua_pushliteral(L, "interrupted");
+		return 2;
+	}
 	return rc < 0 ? read_failed(L, rc) : receive(L, s, (size_t)ctx / 2, (int)(ctx & 1));
 }
 
@@ -73,13 +79,17 @@ opt_size(lua_State *L)
 static int
 request_recv(lua_State *L)
 {
-	return receive(L, handle_self(L), opt_size(L), 0);
+	size_t max = opt_size(L);
+
+	return receive(L, handle_self(L), max, 0);
 }
 
 static int
 request_recvfrom(lua_State *L)
 {
-	return receive(L, handle_self(L), opt_size(L), 1);
+	size_t max = opt_size(L);
+
+	return receive(L, handle_self(L), max, 1);
 }
 
 static int send_k(lua_State *L, int status, lua_KContext ctx);
@@ -254,6 +264,59 @@ shutdown_k(lua_State *L, int status, lua_KContext how)
 	if (!s || s->closed)
 		return luaL_error(L, "the connection was closed during a shutdown");
 	return rc < 0 ? lerror_raise_timeout(L, "shutdown") : shut_down(L, s, (int)how);
+}
+
+/* request:interrupt(): a recv that another task waits in returns nil, "interrupted" */
+static int
+request_interrupt(lua_State *L)
+{
+	stream_interrupt(handle_self(L));
+	return 0;
+}
+
+static int
+wait_end_k(lua_State *L, int status, lua_KContext ctx)
+{
+	struct stream *s = handle_peek(L);
+	int rc = task_woke(L);
+
+	(void)status, (void)ctx;
+	if (!s || s->closed)
+		return luaL_error(L, "the connection was closed during a waitend");
+	if (rc == -ETIMEDOUT) {
+		lua_pushnil(L);
+		lua_pushliteral(L, "timeout");
+		return 2;
+	}
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+/* request:waitend([seconds]) -> true | nil, "timeout" */
+static int
+request_waitend(lua_State *L)
+{
+	struct stream *s = handle_self(L);
+	int64_t ns = arg_seconds(L, 2), now = ns < CLOCK_NEVER ? clock_now() : 0;
+
+	if (s->eof || s->fd.ended) {
+		lua_pushboolean(L, 1);
+		return 1;
+	}
+	return stream_park_end(L, s, ns < CLOCK_NEVER - now ? now + ns : CLOCK_NEVER, 0,
+			       wait_end_k);
+}
+
+/* request:needpeer(boolean) -> whether the peer may still send */
+static int
+request_needpeer(lua_State *L)
+{
+	struct stream *s = handle_self(L);
+
+	luaL_checktype(L, 2, LUA_TBOOLEAN);
+	stream_check_reader(L, s);
+	lua_pushboolean(L, stream_need_peer(s, lua_toboolean(L, 2)));
+	return 1;
 }
 
 /* request:shutdown("read" | "write" | "both") -> true | nil, message, errno */
@@ -506,7 +569,9 @@ open_request(lua_State *L)
 	    {"getsockname", request_getsockname},
 	    {"getsockopt", request_getsockopt},
 	    {"gettimeout", request_gettimeout},
+	    {"interrupt", request_interrupt},
 	    {"makefile", request_makefile},
+	    {"needpeer", request_needpeer},
 	    {"recv", request_recv},
 	    {"recvfrom", request_recvfrom},
 	    {"send", request_send},
@@ -515,6 +580,7 @@ open_request(lua_State *L)
 	    {"setsockopt", request_setsockopt},
 	    {"settimeout", request_settimeout},
 	    {"shutdown", request_shutdown},
+	    {"waitend", request_waitend},
 	    {NULL, NULL},
 	};
 

@@ -345,6 +345,16 @@ stream_shut(struct stream *s)
 }
 
 void
+stream_interrupt(struct stream *s)
+{
+	if (!s->reader || !s->in_op.fd)
+		return;
+	loop_cancel(&s->in_op);
+	s->interrupted = true;
+	release(&s->reader);
+}
+
+void
 stream_drop(struct stream *s)
 {
 	s->abortive = true; /* no shutdown(2), which would be the copy's as well */
@@ -709,6 +719,54 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 	s->fills = s->sends = 0;
 	s->writer = t;
 	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
+}
+
+static void
+on_end(struct loop_fd *f)
+{
+	struct stream *s = LIST_ENTRY(f, struct stream, fd);
+	struct task *t = s->reader;
+
+	f->at_end = NULL;
+	s->reader = NULL;
+	if (t)
+		task_wake(t);
+}
+
+static void
+detach_end(void *arg)
+{
+	struct stream *s = arg;
+
+	s->fd.at_end = NULL;
+	s->reader = NULL;
+}
+
+static void
+on_lost(struct loop_fd *f)
+{
+	struct stream *s = LIST_ENTRY(f, struct stream, fd);
+
+	f->at_end = NULL;
+	if (s->task)
+		task_cancel(s->task, "the peer has ended the connection");
+}
+
+bool
+stream_need_peer(struct stream *s, bool need)
+{
+	s->fd.at_end = need ? on_lost : NULL;
+	return !s->eof && !s->fd.ended;
+}
+
+int
+stream_park_end(lua_State *L, struct stream *s, int64_t deadline, lua_KContext ctx,
+		lua_KFunction k)
+{
+	stream_check_reader(L, s);
+	s->reader = task_current(L);
+	s->fd.at_end = on_end;
+	return task_park(L, deadline, detach_end, s, ctx, k);
 }
 
 int

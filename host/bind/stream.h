@@ -79,6 +79,7 @@ struct stream {
 	bool lost;                      /* unread bytes were lost for want of memory */
 	bool abortive;                  /* closing sends a reset: so_linger is 0 */
 	bool pushing;                   /* `pushed` has bytes */
+	bool interrupted;               /* see stream_interrupt() */
 
 	struct loop_fd fd;
 
@@ -184,12 +185,25 @@ void stream_shut(struct stream *s);
  * one, for neither would get what it wants. */
 void stream_check_reader(lua_State *L, struct stream *s);
 
+/* Wakes the task that waits for more to be received, which finds s->interrupted set;
+ * harmless when none does. */
+void stream_interrupt(struct stream *s);
+
 /* A task beside the stream's own has ended, maybe between two pieces of a read or write. */
 void stream_forget(struct stream *s, const struct task *t);
 
 /* Park the running task until the stream can go on, or its timeout. */
 int stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
+
+/* Parks the running task until the peer's end is there, received or not, or a deadline. */
+int stream_park_end(lua_State *L, struct stream *s, int64_t deadline, lua_KContext ctx,
+		    lua_KFunction k);
+
+/* From now on the peer's end, received or not, cancels the stream's task, as a reset does;
+ * or not any more.  False: it is there already, and cancels nothing.  Not while a task is
+ * parked for it. */
+bool stream_need_peer(struct stream *s, bool need);
 
 /* Let others run in the middle of a read or write, which stays in one piece. */
 int stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);

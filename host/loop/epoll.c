@@ -225,6 +225,9 @@ handle(struct data *d, struct epoll_event *e)
 		arm(f, f->armed & ~(unsigned)EPOLLOUT);
 	if (f && !f->in && !f->out && f->hangup && got & EPOLLERR)
 		f->hangup(f);
+	f = d->batch[d->at].data.ptr;
+	if (f && f->at_end && got & EPOLLRDHUP && !(got & EPOLLERR))
+		f->at_end(f);
 }
 
 static void

@@ -35,12 +35,14 @@ struct loop_op {
 				or NULL */
 };
 
-/* Read only for callers, but for hangup, which may be set at any time. */
+/* Read only for callers, but for hangup and at_end, which may be set at any time. */
 struct loop_fd {
 	struct loop *loop;
 	struct loop_op *in, *out;           /* pending */
 	void (*hangup)(struct loop_fd *fd); /* the peer is gone and no operation is there to
 					       learn of it */
+	void (*at_end)(struct loop_fd *f);  /* the peer's end has come, be it behind
+					       unread data; not for a reset */
 	int fd;
 	unsigned armed; /* the backend's own */
 	bool readable;  /* a receive is worth trying */

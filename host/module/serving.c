@@ -96,6 +96,7 @@ serving_new(lua_State *L)
 	c = lua_newuserdatauv(L, sizeof(*c), 2);
 	*c = (struct core){.log = {.fd = STDERR_FILENO, .level = LOG_INFO},
 			   .port = {.fd = -1}};
+	list_init(&c->port.objects);
 	luaL_setmetatable(L, core_class);
 	attrs_init(&c->attrs);
 	read_attributes(L, c);
@@ -530,7 +531,6 @@ core_close(lua_State *L)
 	}
 	server_stop_listening(c->server);
 	c->port.fd = -1;
-	list_init(&c->port.objects);
 	c->closing = true;
 	if (c->begun)
 		wait_for_mixin(L, c);

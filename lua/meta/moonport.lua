@@ -230,6 +230,22 @@ function Request:fileno() end
 ---@return integer? errno
 function Request:shutdown(how) end
 
+---Has a recv() that another task waits in return nil, "interrupted". Does not wait.
+function Request:interrupt() end
+
+---Waits, reading nothing, until the peer has ended its side; with seconds at most so long. A reset cancels the request,
+---as ever. An end behind bytes that the kernel has no room for shows only once they have been read.
+---@param seconds? number
+---@return true?
+---@return string? why "timeout"
+function Request:waitend(seconds) end
+
+---While it is true, the peer's end cancels the request, as a reset always does: for a long wait that nobody else has a
+---use for. An end that is there already cancels nothing.
+---@param need boolean
+---@return boolean there whether the peer has not ended its side yet
+function Request:needpeer(need) end
+
 ---Sends what was written and closes. Every use after that raises, this one included.
 ---@return true
 function Request:close() end
@@ -370,6 +386,13 @@ local moonport = {}
 ---Waits; other requests go on.
 ---@param seconds number
 function moonport.sleep(seconds) end
+
+---Calls f(...) with no other request of this Lua state running meanwhile, as may happen otherwise once a time slice is
+---over: for what several requests change together. f may not wait; cpu_limit holds.
+---@param f fun(...): ...
+---@param ... any
+---@return any ... what f returns
+function moonport.atomically(f, ...) end
 
 ---@return number seconds from some fixed point, never backwards
 function moonport.monotonic() end

@@ -8,7 +8,7 @@
 local host = require("support.host")
 local testing = require("moonport.testing")
 
-local M = { script = "spec/fixtures/conversation.lua" }
+local M = { script = "spec/fixtures/fidelity.lua" }
 
 local function pick(list) return list[math.random(#list)] end
 

@@ -74,6 +74,7 @@ end
 
 function ops.create(data)
   registry.seal()
+  if data.anew then registry.remove(data.name) end
   if registry.get(data.name) then refuse(409, "there is a mock named %s already", tostring(data.name)) end
   local one, why = made.new(data)
   if not one then bad(why) end
@@ -88,11 +89,11 @@ function ops.delete(data)
 end
 
 function ops.reset(data)
-  if data.server ~= nil then
-    server_of(data.server):reset()
-    return true
+  local list = data.server ~= nil and { server_of(data.server) } or registry.all()
+  for _, one in ipairs(list) do
+    verdict.settle(one)
+    one:reset()
   end
-  for _, one in ipairs(registry.all()) do one:reset() end
   return true
 end
 
@@ -102,6 +103,12 @@ function ops.stubs(data)
   local out = {}
   for i, stub in ipairs(server_of(data.server).stubs) do out[i] = stubs.data(stub) end
   return out
+end
+
+-- False: there is none of that id.
+function ops.stub(data)
+  local _, stub = server_of(data.server):find(data.id)
+  return stub and stubs.data(stub) or false
 end
 
 ---@param one mock.Server
@@ -213,8 +220,16 @@ end
 
 -- ---------------------------------------------------------------- state, verdict
 
+local MOST_TABLES = 100000 -- of a state that is told
+
 function ops.state_get(data)
-  return plain.copy(server_of(data.server).state)
+  local one = server_of(data.server)
+  local state = plain.copy(one.state)
+  if plain.spread(state) > MOST_TABLES then
+    refuse(400, "the state of mock %s has more than %d tables, each counted as often as it is reached: too many to "
+      .. "show", one.name, MOST_TABLES)
+  end
+  return state
 end
 
 function ops.state_put(data)

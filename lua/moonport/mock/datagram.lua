@@ -72,6 +72,8 @@ function Datagram:drain()
   if self.down then self.down:wait(self.sender) end
 end
 
+function Datagram:finish() end -- luacheck: ignore 212
+
 function Datagram:is_closed() return false end -- luacheck: ignore 212
 
 function Datagram:close() end -- luacheck: ignore 212

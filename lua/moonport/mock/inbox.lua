@@ -12,6 +12,8 @@ local MOST = 256 * 1024 -- bytes that wait; more stay in the kernel
 ---@field private size integer
 ---@field private ended string? why no more will come
 ---@field private stopped boolean
+---@field private idle boolean? it has stopped
+---@field private interrupted boolean?
 ---@field private came table event
 ---@field private room table event
 ---@field private receive fun(): string?, string?, integer?
@@ -37,8 +39,17 @@ function M.new(receive, reason)
   return self
 end
 
+local leaving_mt = {
+  __close = function(leaving)
+    local inbox = leaving.inbox
+    inbox.idle = true
+    inbox.came:set()
+  end,
+}
+
 ---@param self mock.Inbox
 local function pump(self)
+  local leaving <close> = setmetatable({ inbox = self }, leaving_mt) -- luacheck: ignore 211
   while not self.stopped do
     local bytes, why, errno = self.receive()
     if not bytes then
@@ -64,10 +75,17 @@ function Inbox:over(why)
   self.came:set()
 end
 
----Receives no more.
+---Has a take() that waits return nil, "interrupted".
+function Inbox:interrupt()
+  self.interrupted = true
+  self.came:set()
+end
+
+---Receives no more; waits for a receive that is under way.
 function Inbox:stop()
   self.stopped = true
   self.room:set()
+  while not (self.idle or self.ended) do self.came:wait() end
 end
 
 ---@param seconds number?
@@ -76,6 +94,10 @@ end
 function Inbox:take(seconds)
   while self.size == 0 do
     if self.ended then return nil, self.ended end
+    if self.interrupted then
+      self.interrupted = false
+      return nil, "interrupted"
+    end
     local _, why = self.came:wait(seconds)
     if why and self.size == 0 then return nil, why end
   end

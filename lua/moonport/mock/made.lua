@@ -30,7 +30,7 @@ local function add_toxics(one, list)
   end
 end
 
----@param data table {name=, url=, frame=, stubs=, otherwise=, toxics=}
+---@param data table {name=, url=, frame=, stubs=, otherwise=, toxics=, state=}
 ---@return mock.Server? server
 ---@return string? why
 function M.new(data)
@@ -43,6 +43,8 @@ function M.new(data)
     one.fallback, why = reply.compile(data.otherwise, one.datagram)
     if why then return nil, "otherwise: " .. why end
   end
+  if type(data.state or {}) ~= "table" then return nil, "a state is an object" end
+  one.state = plain.copy(data.state or {})
   one.api, one.made = true, plain.copy(data)
   one:keep()
   return one

@@ -86,7 +86,8 @@ end
 ---@param text string
 function M.fail(name, conn, text)
   journal.add("error", name, conn, text)
-  journal.fail(name, conn, text)
+  local one = by_name[name]
+  journal.fail(name, conn, text .. (one and one:lots() or ""))
 end
 
 return M

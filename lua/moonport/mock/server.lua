@@ -24,6 +24,7 @@ local byte = string.byte
 ---@field required boolean
 ---@field api boolean it came by the control API
 ---@field where string the line of the script, "smtp.lua:12"
+---@field mark string? key of the journal's flag that it was used; outlives the script's generation
 
 ---@class mock.Server
 ---@field name string
@@ -47,11 +48,14 @@ local byte = string.byte
 ---@field private datagrams integer
 ---@field private peers table<string, integer>
 ---@field private n_peers integer
+---@field private older_peers table<string, integer> those before `peers`, which begins anew when it is full
 ---@field private baseline table?
+---@field wires table<mock.Stream, boolean> of live connections
 local Server = {}
 local server_mt = { __name = "mock.Server", __index = Server }
 M.metatable = server_mt
 
+local WEAK = { __mode = "k" }
 local FIELDS = { [1] = true, name = true, url = true, frame = true }
 local TRANSPORTS = { tcp = false, unix = false, udp = true, unixgram = true } -- whether of datagrams
 
@@ -93,7 +97,7 @@ function M.new(spec)
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
     state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, exact = {}, ids = {}, api = false,
-    links = {}, datagrams = 0, peers = {}, n_peers = 0,
+    links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0, older_peers = {},
   }, server_mt)
 end
 
@@ -155,10 +159,13 @@ function Server:make_stub(pattern, answer, options, where, api)
   if answer == nil then return nil, "what is the reply?" end
   made, wrong = reply.compile(answer, self.datagram)
   if not made then return nil, wrong end
-  return {
+  local stub = {
     id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, call = made.f,
     uses = 0, times = options.times, required = options.required and true or false, api = api or false, where = where,
   }
+  -- One of the API is another than an earlier one of the same id, which was used before this number.
+  if stub.required then stub.mark = ("used %s %s %d"):format(self.name, stub.id, api and journal.last() or 0) end
+  return stub
 end
 
 -- To be called when the list has changed.
@@ -238,16 +245,13 @@ function Server:pick(frame)
   end
 end
 
----To be called at a stub's first use and at the last one that it may have.
+---To be called at each use of a stub with a mark, which the journal may have forgotten, and at the last one that any
+---may have.
 ---@param stub mock.Stub
-function Server:noted_use(stub)
+function Server.noted_use(_, stub)
   if stub.uses == stub.times then stub.spent = true end
-  if stub.uses == 1 and stub.required then journal.mark(self:mark_of(stub)) end
+  if stub.mark then journal.mark(stub.mark) end
 end
-
----@param stub mock.Stub
----@return string key of the journal's flag that it was used
-function Server:mark_of(stub) return ("used %s %s"):format(self.name, stub.id) end
 
 -- ---------------------------------------------------------------- toxics
 
@@ -277,16 +281,18 @@ function Server:add_toxic(spec, at)
   local other = self:find_toxic(toxic.name)
   if other and other ~= at then return ("there is a toxic %s already"):format(match.quote(toxic.name)) end
   local list = table.move(self.toxics, 1, #self.toxics, 1, {})
+  if at then toxic.chosen = list[at].chosen end
   list[at or #list + 1] = toxic
   self:set_toxics(list)
 end
 
----Live connections take them over with the next thing that they send or read, datagrams at once.
+---Live connections and datagrams under way take them over.
 ---@param list table[]
 function Server:set_toxics(list)
   self.toxics = list
   self.toxic_version = self.toxic_version + 1
   for _, one in pairs(self.links) do one:update(list) end
+  for wire in pairs(self.wires) do wire:toxics_changed() end
 end
 
 ---@param stream string
@@ -310,6 +316,18 @@ function Server:pipe(wire, stream, id, nth, deliver)
     end,
     note = function(toxic, text) journal.add("toxic", self.name, id, ("%s %s"):format(toxic.name, text)) end,
   }
+end
+
+---For the text of a failure: what a run needs to draw the same lots again.
+---@return string
+function Server:lots()
+  local lines = {}
+  for _, toxic in ipairs(self.toxics) do
+    if toxic:chancy() then
+      lines[#lines + 1] = ("\n  toxic %s drew lots: seed = %d"):format(toxic.name, toxic.seed or toxic.chosen)
+    end
+  end
+  return table.concat(lines)
 end
 
 ---Where datagrams go through the toxics; nil if there are none, and nothing waits there.
@@ -342,8 +360,7 @@ end
 
 local MAX_PEERS = 1024
 
----A sender of datagrams is a connection in the journal, from its first datagram on; the oldest are forgotten when
----there are many.
+---A sender of datagrams is a connection in the journal, from its first datagram on. Of the last 1024 none is forgotten.
 ---@param client string
 ---@return integer id of the sender
 ---@return integer nth datagram of the server
@@ -351,12 +368,23 @@ function Server:count_datagram(client)
   self.datagrams = self.datagrams + 1
   local id = self.peers[client]
   if not id then
-    if self.n_peers >= MAX_PEERS then self.peers, self.n_peers = {}, 0 end
-    id = journal.open(nil, self.name, client)
+    if self.n_peers >= MAX_PEERS then self.older_peers, self.peers, self.n_peers = self.peers, {}, 0 end
+    id = self.older_peers[client] or journal.open(nil, self.name, client)
     self.peers[client], self.n_peers = id, self.n_peers + 1
   end
   return id, self.datagrams
 end
+
+---For the next generation of the script, and from the one before: senders and their connections in the journal.
+---@return table<string, integer>
+function Server:senders()
+  local all = plain.copy(self.older_peers)
+  for client, id in pairs(self.peers) do all[client] = id end
+  return all
+end
+
+---@param all table<string, integer>
+function Server:know(all) self.older_peers = all end
 
 -- ---------------------------------------------------------------- a conversation
 
@@ -378,6 +406,16 @@ function Server:keep()
   }
 end
 
+---@return mock.Stub[] those that a reset takes away
+function Server:passing()
+  local stay, out = {}, {}
+  for _, stub in ipairs(self.baseline.stubs) do stay[stub] = true end
+  for _, stub in ipairs(self.stubs) do
+    if not stay[stub] then out[#out + 1] = stub end
+  end
+  return out
+end
+
 ---Goes back to that; what only the API has brought is gone.
 function Server:reset()
   local b = self.baseline
@@ -388,6 +426,7 @@ function Server:reset()
   end
   if b.fallback then reply.rewind(b.fallback) end
   self:drop_links()
+  self.peers, self.n_peers, self.older_peers = {}, 0, {}
   self.fallback, self.state, self.datagrams = b.fallback, plain.copy(b.state), 0
   self:set_toxics(table.move(b.toxics, 1, #b.toxics, 1, {}))
   self.kept_version = self.toxic_version

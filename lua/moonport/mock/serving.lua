@@ -14,12 +14,12 @@ local function used(c, stub, first, ...)
   if first == nil then return false end
   local uses, call = stub.uses + 1, stub.call
   stub.uses = uses
-  if uses == 1 or uses == stub.times then c.server:noted_use(stub) end
+  if stub.mark or uses == stub.times then c.server:noted_use(stub) end
   local bytes = stub.bytes
   if call then
     bytes = call(c, first, ...)
     if type(bytes) ~= "string" then
-      returned(c, bytes)
+      returned(c, call, bytes)
       return true
     end
   elseif not bytes then
@@ -49,7 +49,7 @@ local function answered(c, frame)
       if equals then
         if equals == frame then
           used(c, stub, frame)
-          if exact and stub.bytes and not stub.times then exact[frame] = stub end
+          if exact and stub.bytes and not stub.times and not stub.mark then exact[frame] = stub end
           return true
         end
       elseif not pattern then

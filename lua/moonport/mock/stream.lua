@@ -31,11 +31,13 @@ local M = {}
 ---@param nth integer
 ---@return mock.Stream
 function M.new(server, handler, id, nth)
-  return setmetatable({
+  local self = setmetatable({
     request = handler.request, wfile = handler.wfile, server = server, id = id, nth = nth, version = 0,
     put = handler.wfile.write, down = false, up = false,
     sent = journal.writer("sent", server.name, id),
   }, stream_mt)
+  server.wires[self] = true
+  return self
 end
 
 ---@param why string
@@ -44,11 +46,53 @@ local function reason(why, errno)
   return errno == 104 and "reset" or why -- 104: ECONNRESET
 end
 
+local cut_off_mt = {
+  __close = function(writing)
+    if writing.done then return end
+    local wire = writing.wire
+    add("note", wire.server.name, wire.id, ("a reply of %d bytes was cut off"):format(writing.size))
+  end,
+}
+
+local LARGE = 16 * 1024 -- bytes: more may wait for the peer
+
 ---@private
 function Stream:write(bytes, detail)
-  self.put(self.wfile, bytes)
+  if #bytes > LARGE then
+    local writing <close> = setmetatable({ wire = self, size = #bytes }, cut_off_mt)
+    self.put(self.wfile, bytes)
+    writing.done = true
+  else
+    self.put(self.wfile, bytes)
+  end
   self.sent(bytes, detail)
 end
+
+---For the inbox, which ends quietly when the connection is closed here meanwhile.
+---@private
+function Stream:receive()
+  if self:is_closed() then return nil, "closed" end
+  local ok, bytes, why, errno
+  repeat -- it may have been interrupted before this began
+    ok, bytes, why, errno = pcall(self.request.recv, self.request)
+  until why ~= "interrupted"
+  if ok then return bytes, why, errno end
+  if self:is_closed() then return nil, "closed" end
+  error(bytes, 0)
+end
+
+---The server's toxics have changed. What is under way sees them at once; the task that would first need them is waked,
+---for only that can begin with them.
+function Stream:toxics_changed()
+  if self:is_closed() then return end
+  if self.down then self.down:update(self.server.toxics) end
+  if not self.up then return self.request:interrupt() end
+  self.up.pipe:update(self.server.toxics)
+  self.up:interrupt()
+end
+
+---It is of no more use.
+function Stream:finish() self.server.wires[self] = nil end
 
 ---Gives new toxics to a connection that lives.
 ---@private
@@ -63,7 +107,7 @@ function Stream:refresh()
   if self.up then
     self.up.pipe:update(server.toxics)
   elseif server:has_toxics("upstream") then
-    self.up = inbox.new(function() return self.request:recv() end, reason)
+    self.up = inbox.new(function() return self:receive() end, reason)
     self.up:start(server:pipe(self, "upstream", self.id, self.nth, self.up.deliver))
   end
 end
@@ -76,6 +120,7 @@ function Stream:send(bytes, detail)
   if bytes == "" then return end
   local down = self.down
   if not down then
+    if #bytes > LARGE then return self:write(bytes, detail) end
     self.put(self.wfile, bytes)
     return self.sent(bytes, detail)
   end
@@ -89,17 +134,18 @@ function Stream:recv()
   if self.version ~= self.server.toxic_version then self:refresh() end
   local deadline, request = self.deadline, self.request
   local left = deadline and math.max(deadline - moonport.monotonic(), 0)
-  if self.up then return self.up:take(left) end
-  if not left then
-    local bytes, why, errno = request:recv()
-    if bytes then return bytes end
-    return nil, reason(why, errno)
+  local bytes, why, errno
+  if self.up then
+    bytes, why = self.up:take(left)
+  else
+    local usual = left and request:gettimeout()
+    if left then request:settimeout(left) end
+    bytes, why, errno = request:recv()
+    if left then request:settimeout(usual) end
   end
-  local usual = request:gettimeout()
-  request:settimeout(left)
-  local bytes, why, errno = request:recv()
-  request:settimeout(usual)
-  return bytes, why and reason(why, errno)
+  if bytes then return bytes end
+  if why == "interrupted" then return self:recv() end
+  return nil, reason(why, errno)
 end
 
 ---Lets toxics deliver what they hold.
@@ -125,6 +171,7 @@ end
 ---At once, whatever toxics still hold.
 ---@param how "reset"|"close"
 function Stream:cut(how)
+  if self.up then self.up:over("closed") end
   if how == "reset" then return self:reset() end
   if not self:is_closed() then self.request:close() end
 end
@@ -135,11 +182,13 @@ function Stream:shutdown(how)
   self.request:shutdown(how)
 end
 
----The kernel takes little more from the peer, and nobody takes it from the kernel. Waits until it is cancelled.
+---The kernel takes little more from the peer, and nobody takes it from the kernel. Waits until the peer's end is there,
+---or the task is cancelled; an end behind bytes that found no room does not come.
 function Stream:stall()
   self.request:setsockopt("so_rcvbuf", 1) -- the kernel makes it its least
-  if self.up then self.up:stop() end
-  while true do moonport.sleep(3600) end
+  if not self.up then return self.request:waitend() end
+  self.up:stop()
+  if not self.up.ended then self.request:waitend() end
 end
 
 return M

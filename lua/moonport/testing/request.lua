@@ -27,6 +27,10 @@ local function receive(self, ...)
     local count, why = s:fill()
     if why == "wait" then
       if s:park_in("a recv") then return nil, "timeout" end
+      if s.interrupted then
+        s.interrupted = false
+        return nil, "interrupted"
+      end
     elseif why == "yield" then
       s:yield_in("a recv")
     elseif not count then
@@ -41,6 +45,14 @@ local function receive(self, ...)
 end
 
 methods.recv = receive
+
+function methods.interrupt(self) stream_of(self):interrupt() end
+
+function methods.waitend(self, ...)
+  local s = stream_of(self)
+  if s:wait_end(args.seconds(2, select("#", ...) + 1, (...))) then return nil, "timeout" end
+  return true
+end
 
 function methods.getpeername(self)
   local s = stream_of(self)

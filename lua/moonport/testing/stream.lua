@@ -85,6 +85,11 @@ function Stream:handle_event()
     self.reader = nil
     if reader then self.world:wake(reader) end
   end
+  if self.awaits_end and wire.done and not failed then
+    local reader = self.reader
+    self.awaits_end, self.reader = false, nil
+    if reader then self.world:wake(reader) end
+  end
   if self.awaits_out and writable and not self.closed then
     self.awaits_out = false
     self:push_out()
@@ -173,6 +178,27 @@ function Stream:park_in(doing)
   self.reader = self.world:task()
   local wake = self.world:park(self:deadline(), function() self.reader, self.awaits_in = nil, false end, "input")
   if self.over or self.closed then args.fail("the connection was closed during %s", doing) end
+  return wake
+end
+
+---Wakes the task that waits for more to be received.
+function Stream:interrupt()
+  local reader = self.awaits_in and self.reader
+  if not reader then return end
+  self.awaits_in, self.reader, self.interrupted = false, nil, true
+  self.world:wake(reader, true)
+end
+
+---Waits for the peer's end, received or not.
+---@param seconds number?
+---@return string? "timeout"
+function Stream:wait_end(seconds)
+  if self.eof or self.wire.done then return nil end
+  self:check_reader()
+  self.reader, self.awaits_end = self.world:task(), true
+  local wake = self.world:park(seconds and self.world.now + seconds,
+    function() self.reader, self.awaits_end = nil, false end, "end")
+  if self.over or self.closed then args.fail("the connection was closed during a waitend") end
   return wake
 end
 

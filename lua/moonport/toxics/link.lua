@@ -45,7 +45,14 @@ local function deliver(bytes, sender)
   sender.failure = err
 end
 
----@param options { toxics: table[], stream: string, note: fun(toxic, text, sender), lazy: boolean?, world: toxics.World? }
+---@class toxics.LinkOptions
+---@field toxics table[]
+---@field stream "downstream"|"upstream"
+---@field note fun(toxic: toxics.Toxic?, text: string, sender: toxics.Sender?)
+---@field lazy boolean?
+---@field world toxics.World?
+
+---@param options toxics.LinkOptions
 ---lazy: what is sent never comes out within send(), so that all senders that wait go on in the order in which theirs
 ---have come out
 ---@return toxics.Link
