@@ -163,8 +163,8 @@ command(lua_State *L)
 	lua_Integer pos = luaL_checkinteger(L, 2);
 	struct scan s = {.end = buf + len};
 
-	luaL_argcheck(L, pos >= 1 && (size_t)pos <= len, 2, "there is no byte there");
-	s.at = buf + pos - 1;
+	luaL_argcheck(L, pos >= 1 && (size_t)pos - 1 <= len, 2, "it is outside");
+	s.at = buf + pos - 1; /* at the end is a NUL */
 	return *s.at == '*' ? array(L, &s, pos) : inline_command(L, &s, pos);
 }
 

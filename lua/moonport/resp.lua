@@ -214,7 +214,15 @@ end
 ---@param options? frame.CustomOptions
 ---@return frame.Framing
 function M.framing(options)
-  return require("moonport.frame").custom(require("moonport.resp.scan").command, options)
+  local command = require("moonport.resp.scan").command
+  local framing = require("moonport.frame").custom(command, options)
+  local max, checked = framing.max, framing.next
+  function framing.bare(buf, pos) -- what our own function gives needs no check
+    local text, after = command(buf, pos)
+    if text and after - pos <= max then return text, after end
+    return checked(buf, pos)
+  end
+  return framing
 end
 
 ---@param wfile moonport.WFile
