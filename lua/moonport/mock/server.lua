@@ -42,6 +42,7 @@ local byte = string.byte
 ---@field made table? from this
 ---@field index table<integer|false, mock.Stub[]> by a frame's first byte; a new table when the stubs have changed
 ---@field private links table<string, toxics.Link> of datagrams, by direction
+---@field exact table<string, mock.Stub> what answers a frame, plainly and always; found by the way
 ---@field private talk fun(c: mock.Conversation)?
 ---@field private ids table<string, integer>
 ---@field private datagrams integer
@@ -95,7 +96,7 @@ function M.new(spec)
   return setmetatable({
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
-    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, ids = {}, api = false,
+    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, exact = {}, ids = {}, api = false,
     links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0, older_peers = {},
   }, server_mt)
 end
@@ -169,7 +170,7 @@ end
 
 -- To be called when the list has changed.
 function Server:reindex()
-  self.index = {}
+  self.index, self.exact = {}, {}
 end
 
 ---@param stub mock.Stub
