@@ -54,6 +54,13 @@ function methods.waitend(self, ...)
   return true
 end
 
+function methods.needpeer(self, need)
+  local s = stream_of(self)
+  if type(need) ~= "boolean" then args.bad(2, "boolean expected, got " .. type(need)) end
+  s:check_reader()
+  return s:need_peer(need)
+end
+
 function methods.getpeername(self)
   local s = stream_of(self)
   if not s.wire:is_connected() then return errors.result("ENOTCONN") end
