@@ -61,6 +61,13 @@ describe("request", function()
     end)
   end)
 
+  it("knows whether it is closed", function()
+    case.run(p, "kept.old, kept.answer = request, { request:isclosed() } request:close() "
+      .. "kept.answer[2] = request:isclosed()")
+    assert.are.same({ false, true, true, false, n = 4 },
+      case.run(p, "return kept.answer[1], kept.answer[2], kept.old:isclosed(), (pcall(request.isclosed, io.stdout))"))
+  end)
+
   it("interrupt has a recv return that another task waits in, and nothing else", function()
     assert.are.same({ nil, "interrupted", nil, "timeout", n = 4 },
       case.run(p, "request:interrupt() require('moonport').spawn(request.interrupt, request) "

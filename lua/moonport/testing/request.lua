@@ -179,6 +179,11 @@ function methods.makefile(self, ...)
   return (mode:sub(1, 1) == "w" and wfile or rfile).new(s)
 end
 
+function methods.isclosed(self)
+  local s = handles.peek(self)
+  return not s or s.closed == true
+end
+
 local function to_string(self)
   local s = handles.peek(self)
   return s and not s.closed and ("request (fd %d)"):format(s.number) or "request (closed)"
