@@ -34,6 +34,15 @@ describe("mock.control", function()
     assert(ok, why)
   end)
 
+  local function reload(text)
+    local before = #m.program:find("reloaded")
+    host.write(mocks.script(text), m.path)
+    m.program:kill("HUP")
+    host.eventually("a reload", function() return #m.program:find("reloaded") > before end)
+    m.door:close()
+    m.door = nil
+  end
+
   it("describes servers", function()
     local s = control("describe", "{ server = 's' }")
     assert.are.same({ "s", "tcp://127.0.0.1:0", 'line "\\n"', false, "?\n" },
@@ -44,6 +53,19 @@ describe("mock.control", function()
     assert.truthy(s.stubs[1].where:find("script.lua:3$"), s.stubs[1].where)
     assert.are.equal("own", s.toxics[1].name)
     assert.are.equal(2, #control("describe"))
+  end)
+
+  it("describes matchers of functions, however deep they are", function()
+    m:ask [[
+      require("moonport.mock.registry").get("s"):on({ all = { "^x", function() return true end, mock.hex "78 ..",
+        { any = { { ["not"] = function() end }, { pattern = "y" } } } } }, "deep\n", { at = 1 })
+    ]]
+    local func = { ["function"] = true }
+    local want = { all = { "^x", func, { hex = "78 .." }, { any = { { ["not"] = func }, { pattern = "y" } } } } }
+    assert.are.same(want, control("stubs", "{ server = 's' }")[1].match)
+    assert.are.same(want, control("describe", "{ server = 's' }").stubs[1].match)
+    assert.are.same(want, control("match", "{ server = 's', data = 'xy' }").stub.match)
+    assert.are.equal("deep\n", ask("xy"))
   end)
 
   it("adds stubs before the script's, in their order, and takes them away again; ids stay", function()
@@ -89,6 +111,8 @@ describe("mock.control", function()
         { 409, "mock s has a stub word already" },
       ["'stub_add', { server = 's', stub = { match = '(', reply = 'y' } }"] =
         { 400, "the pattern \"(\" is malformed: a '(' has no ')'" },
+      ["'stub_add', { server = 's', stub = { match = 'P%0', reply = 'y' } }"] =
+        { 400, "the pattern \"P%0\" is malformed: '%0' has no capture that ends before it" },
       ["'stub_add', { server = 's', stub = { match = 'x', reply = { fault = 'no' } } }"] =
         { 400, 'there is no fault "no"; there are close, none, reset, shutdown, silence and stall' },
       ["'stub_add', { server = 's', stub = { match = 'x', replies = 1 } }"] =
@@ -160,6 +184,24 @@ describe("mock.control", function()
     assert.are.same({ visits = 41, more = { 1 } }, control("state_get", "{ server = 's' }"))
   end)
 
+  it("copes with a state whose tables are reached twice, or are inside themselves", function()
+    local state = "require('moonport.mock.registry').get('s').state"
+    m:ask(("local s = %s s.a, s.b, s.c = s, s, { s = s, n = 1 } s.d = s.c"):format(state))
+    assert.are.same({ visits = 0, c = { n = 1 }, d = { n = 1 } }, control("state_get", "{ server = 's' }"))
+    reload(SCRIPT)
+    local twice = m:ask(("local s = %s return { s.c == s.d, s.c.n, s.a == nil }"):format(state))
+    assert.are.same({ true, 1, true }, twice)
+    m:ask(("local t = {} for _ = 1, 50 do t = { t, t } end %s.t = t"):format(state))
+    local status, why = control("state_get", "{ server = 's' }")
+    assert.are.equal(400, status)
+    assert.are.equal("the state of mock s has more than 100000 tables, each counted as often as it is reached: "
+      .. "too many to show", why)
+    reload(SCRIPT)
+    assert.is_true(m:ask(("local t = %s.t return t[1] == t[2]"):format(state)))
+    control("reset")
+    assert.are.same({ visits = 0 }, control("state_get", "{ server = 's' }"))
+  end)
+
   it("resets to what the script said", function()
     assert.are.equal("a\nb\nb\n?\n", ask("1", "1", "1", "1"))
     control("stub_add", "{ server = 's', stub = { match = '^x$', reply = 'X\\n' } }")
@@ -173,6 +215,24 @@ describe("mock.control", function()
     assert.are.equal("own", control("toxics", "{ server = 's' }")[1].name)
   end)
 
+  it("keeps the place of the API's stubs when the script is replaced, and how far their sequences are", function()
+    for _, stub in ipairs {
+      "at = 3, stub = { id = 'end', match = '', reply = { replies = { 'A\\n', 'B\\n', 'C\\n' } } }",
+      "at = 2, stub = { id = 'middle', match = '^(%a+)$', reply = 'never\\n' }",
+      "stub = { id = 'first', match = '^first$', reply = { replies = { { delay = 1, reply = { replies = "
+        .. "{ '1\\n', '2\\n', '3\\n' } } } } } }",
+      "at = 2, stub = { id = 'second', match = '^x$', reply = 'X\\n' }",
+    } do
+      control("stub_add", "{ server = 's', " .. stub .. " }")
+    end
+    assert.are.equal("A\nB\n1\n2\na\n", ask("--", "--", "first", "first", "1"))
+    reload((SCRIPT:gsub("s:toxic", "s:on('^2$', 'new\\n', { id = 'new' })\ns:toxic")))
+    assert.are.equal("C\n3\nnew\nC\n", ask("--", "first", "2", "--"))
+    local ids = {}
+    for i, stub in ipairs(control("stubs", "{ server = 's' }")) do ids[i] = stub.id end
+    assert.are.same({ "first", "second", "word", "middle", "1", "new", "end" }, ids)
+  end)
+
   it("keeps what the API has made when the script is replaced, and takes the rest from the new one", function()
     ask("a")
     control("stub_add", "{ server = 's', stub = { id = 'mine', match = '^x$', reply = { replies = { 'X\\n' } }, "
@@ -183,11 +243,7 @@ describe("mock.control", function()
     local live <close> = m:connect("s")
     live:send("x1\n")
     assert.are.equal("?", live:line())
-    host.write(mocks.script((SCRIPT:gsub("!", "?!"))), m.path)
-    m.program:kill("HUP")
-    m.program:find("reloaded", true)
-    m.door:close()
-    m.door = nil
+    reload((SCRIPT:gsub("!", "?!")))
     assert.are.equal("X\nx?!\n", ask("x", "x"))
     live:send("y\n")
     assert.are.equal("y!", live:line())

@@ -228,6 +228,12 @@ describe("a mistake in a mock's script", function()
       'mock.server: there is a server named "a" already' },
     ["a pattern"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("^GET (", "x")',
       'mock mock:on: the pattern "^GET (" is malformed: a \'(\' has no \')\'' },
+    ["a pattern that only a match would find wrong"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("^P%1", "x")',
+      'mock mock:on: the pattern "^P%1" is malformed: \'%1\' has no capture that ends before it' },
+    ["a reference to the capture that it is in"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("((P)%1)", "x")',
+      'mock mock:on: the pattern "((P)%1)" is malformed: \'%1\' has no capture that ends before it' },
+    ["captures"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("P" .. ("()"):rep(33), "x")',
+      'mock mock:on: the pattern "P' .. ("()"):rep(33) .. '" is malformed: it has more than 32 captures' },
     ["a matcher"] = { 'mock.server { "tcp://127.0.0.1:0" }:on({ equal = "x" }, "x")',
       'mock mock:on: a matcher needs one of pattern, equals, starts_with, ends_with, contains, hex, not, all or any, '
       .. 'not "equal"' },

@@ -36,6 +36,16 @@ describe("moonport.mock", function()
       m:stop()
     end)
 
+    it("may refer to what their pattern has captured, also in a set's neighbourhood", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:on("^((.)%2)()%1[%1]%%1$", function(c, twice, once, at) return twice .. once .. at .. "\n" end)
+        s:on(("()"):rep(32) .. "^", "32\n")
+        s:otherwise "?\n"]]
+      assert.are.equal("aaa3\n?\n32\n", talk("s", "aaaa1%1\naaab1%1\n^\n"))
+      m:stop()
+    end)
+
     it("are passed over once they are spent; the last of a sequence repeats", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s", frame = mock.line() }

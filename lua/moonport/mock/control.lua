@@ -220,8 +220,16 @@ end
 
 -- ---------------------------------------------------------------- state, verdict
 
+local MOST_TABLES = 100000 -- of a state that is told
+
 function ops.state_get(data)
-  return plain.copy(server_of(data.server).state)
+  local one = server_of(data.server)
+  local state = plain.copy(one.state)
+  if plain.spread(state) > MOST_TABLES then
+    refuse(400, "the state of mock %s has more than %d tables, each counted as often as it is reached: too many to "
+      .. "show", one.name, MOST_TABLES)
+  end
+  return state
 end
 
 function ops.state_put(data)

@@ -3,6 +3,7 @@
 local moonport = require("moonport")
 local frames = require("moonport.frame")
 local journal = require("moonport.journal")
+local blame = require("moonport.mock.blame")
 local datagram = require("moonport.mock.datagram")
 local diff = require("moonport.mock.diff")
 local match = require("moonport.mock.match")
@@ -32,13 +33,6 @@ local M = {}
 ---@field silent boolean it answers no more
 local Conversation = {}
 local conversation_mt = { __name = "mock.Conversation", __index = Conversation }
-
--- What ends a conversation and is no error of anybody's.
-local over_mt = { __name = "mock.Over", __tostring = function(self) return self.message end }
-
----@param err any
----@return boolean it has ended a conversation that was over
-function M.is_over(err) return getmetatable(err) == over_mt end
 
 ---@param self mock.Conversation
 local function begin(self, wire)
@@ -76,7 +70,7 @@ end
 ---@param method string
 local function check(self, method)
   if self.over then
-    error(setmetatable({ message = ("c:%s: the conversation is over, by %s"):format(method, self.over) }, over_mt), 0)
+    error(blame.over(("c:%s: the conversation is over, by %s"):format(method, self.over)), 0)
   end
 end
 
@@ -123,6 +117,9 @@ end
 ---@param seconds number
 function Conversation:sleep(seconds)
   check(self, "sleep")
+  if type(seconds) ~= "number" or seconds < 0 or seconds ~= seconds then
+    error("c:sleep needs a number of seconds, 0 or more, not " .. tostring(seconds), 2)
+  end
   moonport.sleep(seconds)
 end
 
@@ -131,11 +128,15 @@ function Conversation:note(text)
   add("note", self.server.name, self.id, tostring(text))
 end
 
+local HALVES = { read = true, write = true, both = true }
+
 ---Half-closes: the peer sees the end, and can go on sending.
 ---@param how? "read"|"write"|"both" "write" unless given
 function Conversation:shutdown(how)
   needs_connection(self, "shutdown")
-  self.wire:shutdown(how or "write")
+  how = how or "write"
+  if not HALVES[how] then error('c:shutdown needs "read", "write" or "both", not ' .. tostring(how), 2) end
+  self.wire:shutdown(how)
 end
 
 ---Sends what was sent, and closes. The next use of c ends the function.
@@ -181,12 +182,17 @@ end
 local MAX_KEPT = 64
 local kept, n_kept = {}, 0
 
----@param value any
+-- To be called by a method: the error is one of the script's line that calls that.
+---@param self mock.Conversation
+---@param value any nil: the usual one
 ---@return frame.Framing
-local function framing_of(value)
+local function framing_of(self, value)
+  if value == nil then return self.framing end
   local framing = kept[value]
   if framing then return framing end
-  framing = frames.of(value)
+  local ok
+  ok, framing = pcall(frames.of, value)
+  if not ok then error(tostring(framing), 3) end
   if type(value) == "string" then
     if n_kept >= MAX_KEPT then kept, n_kept = {}, 0 end
     kept[value], n_kept = framing, n_kept + 1
@@ -208,12 +214,30 @@ end
 
 ---@param self mock.Conversation
 local function received(self, frame, ...)
+  self.wire.deadline = nil
   if frame then
     self.received(frame)
     return frame, ...
   end
   input_over(self, (...))
   return nil, (...)
+end
+
+-- To be called by a method, as framing_of().
+---@param method string
+---@param seconds any
+local function check_limit(method, seconds)
+  if seconds ~= nil and type(seconds) ~= "number" then
+    error(("c:%s: a time limit is a number of seconds, not %s"):format(method, tostring(seconds)), 3)
+  end
+end
+
+---@param self mock.Conversation
+---@param framing frame.Framing
+---@param seconds number?
+local function read(self, framing, seconds)
+  self.wire.deadline = seconds and moonport.monotonic() + seconds
+  return received(self, self.reader:read(framing))
 end
 
 ---The next frame, and the values of its format if it has several.
@@ -223,9 +247,8 @@ end
 ---@return any ... values; or why: "closed", "reset", "timeout", what is wrong with the frame
 function Conversation:recv(framing, seconds)
   check(self, "recv")
-  local wire = self.wire
-  wire.deadline = seconds and moonport.monotonic() + seconds
-  return received(self, self.reader:read(framing == nil and self.framing or framing_of(framing)))
+  check_limit("recv", seconds)
+  return read(self, framing_of(self, framing), seconds)
 end
 
 -- Ends the conversation: it did not go as its author said.
@@ -250,9 +273,12 @@ function Conversation:expect(what, options)
   local m, wrong = match.get(what)
   if not m then error("c:expect: " .. wrong, 2) end
   options = options or {}
-  local frame, why = self:recv(options.framing, options.timeout)
+  if type(options) ~= "table" then error("c:expect: the options are a table such as { timeout = 2 }", 2) end
+  local seconds = options.timeout
+  check_limit("expect", seconds)
+  local frame, why = read(self, framing_of(self, options.framing), seconds)
   if not frame then
-    return fail(self, diff.missing(position(), m, why, self.reader:rest(), options.timeout))
+    return fail(self, diff.missing(position(), m, why, self.reader:rest(), seconds))
   end
   local results = table.pack(match.run(m, frame, self))
   if not results[1] then return fail(self, diff.mismatch(position(), m, frame)) end
@@ -265,8 +291,7 @@ end
 ---@param framing? any from here on
 function Conversation:serve(framing)
   check(self, "serve")
-  if framing ~= nil then self.framing = framing_of(framing) end
-  self.wire.deadline = nil
+  self.framing = framing_of(self, framing)
   local why = serving.run(self, self.reader, self.framing)
   if not why then return end
   input_over(self, why)
@@ -277,7 +302,8 @@ end
 ---@param framing? any
 ---@return fun(): string?
 function Conversation:frames(framing)
-  return function() return (self:recv(framing)) end
+  local each = framing ~= nil and framing_of(self, framing) or nil
+  return function() return (self:recv(each)) end
 end
 
 ---Answers one frame by the server's stubs: for sessions that read by themselves.

@@ -2,6 +2,8 @@
 --- made when the script is replaced.
 
 local moonport = require("moonport")
+local beside = require("moonport.mock.beside")
+local blame = require("moonport.mock.blame")
 local conversation = require("moonport.mock.conversation")
 local datagram = require("moonport.mock.datagram")
 local handover = require("moonport.mock.handover")
@@ -10,41 +12,14 @@ local server = require("moonport.mock.server")
 
 local M = {}
 
-local traceback = debug and debug.traceback -- not in a sandbox
-
--- Plain errors get their traceback where they are raised.
-local function trace(err)
-  if type(err) == "string" and traceback then return traceback(err, 2) end
-  return err
-end
-
--- The words of the journal for errors that are not the script's: how the connection has ended.
-local GONE = { EPIPE = "rst", ECONNRESET = "rst", ETIMEDOUT = "rst", ECONNREFUSED = "rst", timeout = "closed" }
-local HANGUP = "the peer is gone"
-
----@param err any
----@return string? ended nil: it is the script's fault
-local function ending(err)
-  local code = (type(err) == "table" or type(err) == "userdata") and err.code
-  if code == "cancelled" then return tostring(err):find(HANGUP, 1, true) and "rst" or "cancelled" end
-  return GONE[code]
-end
-
 ---@param c mock.Conversation
 ---@param err any
 local function failed(c, err)
-  if conversation.is_over(err) then return c:finish() end
-  local ended = ending(err)
-  if ended then
-    c:finish(ended)
-  elseif c:is_closed() then -- somebody closed it meanwhile: a toxic, the control API
-    c:finish("cancelled")
-    return
-  else
-    registry.fail(c.server.name, c.id, tostring(err))
-    c:finish("closed")
-  end
-  error(err, 0)
+  if blame.is_over(err) then return c:finish() end
+  local ended, quiet = blame.ending(err, c:is_closed())
+  if not ended then registry.fail(c.server.name, c.id, tostring(err)) end
+  c:finish(ended or c.wire:is_closed() and "cancelled" or "closed")
+  if not quiet then error(err, 0) end
 end
 
 ---@param c mock.Conversation
@@ -55,7 +30,7 @@ end
 
 ---@param c mock.Conversation
 local function run(c)
-  local ok, err = xpcall(talk, trace, c)
+  local ok, err = beside.run(c, talk, c)
   if not ok then failed(c, err) end
 end
 
@@ -78,6 +53,7 @@ function Handler.init(data) handover.init(data) end
 ---Makes it the handler of the script that is being loaded, which may return one of its servers.
 function M.install()
   server.metatable.__handler = Handler
+  beside.install()
   if moonport.default_handler then moonport.default_handler(Handler) end
 end
 

@@ -4,26 +4,45 @@
 local made = require("moonport.mock.made")
 local plain = require("moonport.mock.plain")
 local registry = require("moonport.mock.registry")
+local reply = require("moonport.mock.reply")
 local stubs = require("moonport.mock.stubs")
 
 local M = {}
 
+local ALL = math.maxinteger
+
+-- Those of the API, each with the number of the script's own that are asked before it.
+---@param one mock.Server
+---@return table[]
+local function stubs_of(one)
+  local list, own = {}, 0
+  for _, stub in ipairs(one.stubs) do
+    if stub.api then
+      list[#list + 1] = {
+        stub = stubs.data(stub), mark = stub.mark, progress = reply.progress(stub.reply), behind = own,
+      }
+    else
+      own = own + 1
+    end
+  end
+  for _, item in ipairs(list) do
+    if own > 0 and item.behind == own then item.behind = ALL end -- however many the new script has
+  end
+  return list
+end
+
 ---@param one mock.Server
 ---@return table
 local function data_of(one)
-  local list, toxics = {}, nil
-  for _, stub in ipairs(one.stubs) do
-    if stub.api then
-      list[#list + 1] = stubs.data(stub)
-      list[#list].mark = stub.mark
-    end
-  end
+  local toxics
   if one.toxic_version ~= one.kept_version then -- else the new script's own
     toxics = {}
     for i, toxic in ipairs(one.toxics) do toxics[i] = toxic:data() end
   end
-  return { stubs = list, toxics = toxics, state = plain.copy(one.state), datagrams = one.datagrams,
-    senders = one:senders(), made = one.made }
+  return {
+    stubs = stubs_of(one), toxics = toxics, state = plain.copy(one.state), datagrams = one.datagrams,
+    senders = one:senders(), made = one.made,
+  }
 end
 
 ---@return table data plain
@@ -33,21 +52,34 @@ function M.save()
   return data
 end
 
+-- Where the next of the API's goes.
+---@param list mock.Stub[]
+---@param behind integer so many of the script's own
+---@return integer
+local function place(list, behind)
+  local at, own = 1, 0
+  while list[at] and (list[at].api or own < behind) do
+    own = own + (list[at].api and 0 or 1)
+    at = at + 1
+  end
+  return at
+end
+
 ---@param one mock.Server
 ---@param list table[]
 local function restore_stubs(one, list)
   if one.api then one.stubs = {} end
-  for i, item in ipairs(list) do
-    local mark = item.mark
-    item.mark = nil
-    local stub, why = stubs.make(one, item)
+  for _, item in ipairs(list) do
+    local saved = item.stub
+    local stub, why = stubs.make(one, saved)
     if stub and one:find(stub.id) then why = "the new script has one of this id" end
     if why then
-      one:warn(("the stub %s is gone: %s"):format(item.id, why))
+      one:warn(("the stub %s is gone: %s"):format(saved.id, why))
     else
-      stub.uses, stub.spent = item.uses, stub.times and item.uses >= stub.times or nil
-      stub.mark = mark
-      one:add_stub(stub, math.min(i, #one.stubs + 1))
+      stub.uses, stub.spent = saved.uses, stub.times and saved.uses >= stub.times or nil
+      stub.mark = item.mark
+      reply.resume(stub.reply, item.progress)
+      one:add_stub(stub, place(one.stubs, item.behind))
     end
   end
   one:reindex()

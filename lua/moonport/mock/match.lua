@@ -9,7 +9,7 @@ local byte, find, sub = string.byte, string.find, string.sub
 
 ---@class mock.Matcher
 ---@field text string for people: pattern "^PING$"
----@field spec any as it was given, to be listed
+---@field spec any as plain data, to be listed; {["function"]=true} stands for functions
 ---@field pattern string? a Lua pattern
 ---@field captures boolean? the pattern has captures: those are the arguments, else the frame is
 ---@field equals string? the only frame that matches
@@ -105,6 +105,12 @@ local function compile_all(name, list)
   return out
 end
 
+local function specs(list)
+  local out = {}
+  for i, m in ipairs(list) do out[i] = m.spec end
+  return out
+end
+
 local function texts(list)
   local out = {}
   for i, m in ipairs(list) do out[i] = m.text end
@@ -115,7 +121,7 @@ function KINDS.all(value)
   local list, why = compile_all("all", value)
   if not list then return nil, why end
   return {
-    text = "all of (" .. texts(list) .. ")",
+    text = "all of (" .. texts(list) .. ")", spec = { all = specs(list) },
     test = function(frame, c)
       for _, m in ipairs(list) do
         if not takes(m, frame, c) then return false end
@@ -129,7 +135,7 @@ function KINDS.any(value)
   local list, why = compile_all("any", value)
   if not list then return nil, why end
   return {
-    text = "any of (" .. texts(list) .. ")",
+    text = "any of (" .. texts(list) .. ")", spec = { any = specs(list) },
     test = function(frame, c)
       for _, m in ipairs(list) do
         if takes(m, frame, c) then return true end
@@ -143,7 +149,7 @@ KINDS["not"] = function(value)
   local m, why = M.compile(value)
   if not m then return nil, why end
   return {
-    text = "not (" .. m.text .. ")",
+    text = "not (" .. m.text .. ")", spec = { ["not"] = m.spec },
     test = function(frame, c) return not takes(m, frame, c) end,
   }
 end
@@ -166,7 +172,7 @@ local function of_table(value)
   if why then return nil, why end
   local m
   m, why = make(operand)
-  if m then m.spec = value end
+  if m and OF_STRINGS[name] then m.spec = value end
   return m, why
 end
 
@@ -178,7 +184,7 @@ function M.compile(value)
   if kind == "string" then
     return of_pattern(value)
   elseif kind == "function" then
-    return { text = "a function", spec = value, test = value }
+    return { text = "a function", spec = { ["function"] = true }, test = value }
   elseif kind ~= "table" then
     return nil, ("a matcher is a pattern, a table or a function, not a %s"):format(kind)
   end

@@ -61,6 +61,29 @@ local function item(p, at)
   return kind, last
 end
 
+local MOST_CAPTURES = 32 -- Lua's own limit
+
+---Follows the captures, item by item: text that does not match is no test of them.
+---@param seen { n: integer, open: integer[], closed: table<integer, boolean> }
+---@param p string
+---@param kind string of the item
+---@param at integer where it begins
+---@return string? why it cannot stand there
+local function follow(seen, p, kind, at)
+  if kind == "(" then
+    seen.n = seen.n + 1
+    if seen.n > MOST_CAPTURES then return ("it has more than %d captures"):format(MOST_CAPTURES) end
+    seen.open[#seen.open + 1] = seen.n
+  elseif kind == ")" then
+    local n = table.remove(seen.open)
+    if not n then return "a ')' has no '('" end
+    seen.closed[n] = true
+  else
+    local n = p:match("^%%(%d)", at)
+    if n and not seen.closed[tonumber(n)] then return ("'%%%s' has no capture that ends before it"):format(n) end
+  end
+end
+
 ---@class mock.PatternItem
 ---@field kind string
 ---@field first integer
@@ -70,16 +93,16 @@ end
 ---@return mock.PatternItem[]? items without the anchor
 ---@return string? why it is malformed
 function M.items(p)
-  local items, at, open = {}, sub(p, 1, 1) == "^" and 2 or 1, 0
+  local items, at = {}, sub(p, 1, 1) == "^" and 2 or 1
+  local seen = { n = 0, open = {}, closed = {} }
   while at <= #p do
     local kind, last, why = item(p, at)
-    if not last then return nil, why end
-    if kind == "(" then open = open + 1 elseif kind == ")" then open = open - 1 end
-    if open < 0 then return nil, "a ')' has no '('" end
+    why = why or follow(seen, p, kind, at)
+    if not last or why then return nil, why end
     items[#items + 1] = { kind = kind, first = at, last = last }
     at = last + 1
   end
-  if open > 0 then return nil, "a '(' has no ')'" end
+  if seen.open[1] then return nil, "a '(' has no ')'" end
   local ok, why = pcall(find, "", p)
   if not ok then return nil, (why:gsub("^.-:%d+: ", "")) end
   return items

@@ -5,6 +5,7 @@ local bits = require("moonport.mock.bits")
 local M = {}
 
 local sub = string.sub
+local getinfo = debug and debug.getinfo -- not in a sandbox
 
 ---@class mock.Fault
 ---@field kind string
@@ -229,18 +230,24 @@ function PLAY.shutdown(_, c) c:shutdown("write") end
 function PLAY.stall(_, c) c:stall() end
 function PLAY.silence(_, c) c:silence() end
 
--- What a stub's function has returned is a reply, too.
-local function returned(c, result)
+-- "smtp.lua:12: ", where the function begins.
+local function place_of(f)
+  local info = getinfo and getinfo(f, "S")
+  return info and info.what ~= "C" and ("%s:%d: "):format(info.short_src, info.linedefined) or ""
+end
+
+-- What a stub's function f has returned is a reply, too.
+local function returned(c, f, result)
   if type(result) == "string" then return c:send(result) end
   if not result or result == true then return end
   local inner, why = M.compile(result, c.datagram)
   if inner and inner.kind == "sequence" then why = "a sequence has no place there: give it to :on instead" end
-  if why then error("what a stub's function returned is no reply: " .. why, 0) end
+  if why then error(("%swhat this function returned is no reply: %s"):format(place_of(f), why), 0) end
   return play(inner, c)
 end
 M.returned = returned
 
-function PLAY.call(reply, c, ...) return returned(c, reply.f(c, ...)) end
+function PLAY.call(reply, c, ...) return returned(c, reply.f, reply.f(c, ...)) end
 
 function PLAY.sequence(reply, c, ...)
   reply.at = math.min(reply.at + 1, #reply.replies)
@@ -295,12 +302,37 @@ function PLAY.corrupt(reply, c, ...)
   end, ...)
 end
 
+---@param reply mock.Reply
+---@param f fun(one: mock.Reply)
+local function each_sequence(reply, f)
+  if reply.kind == "sequence" then f(reply) end
+  if reply.reply then each_sequence(reply.reply, f) end
+  for _, inner in ipairs(reply.replies or {}) do each_sequence(inner, f) end
+end
+
 ---Begins sequences anew.
 ---@param reply mock.Reply
 function M.rewind(reply)
-  if reply.kind == "sequence" then reply.at = 0 end
-  if reply.reply then M.rewind(reply.reply) end
-  for _, inner in ipairs(reply.replies or {}) do M.rewind(inner) end
+  each_sequence(reply, function(one) one.at = 0 end)
+end
+
+---@param reply mock.Reply
+---@return integer[] progress where its sequences are
+function M.progress(reply)
+  local progress = {}
+  each_sequence(reply, function(one) progress[#progress + 1] = one.at end)
+  return progress
+end
+
+---Has sequences go on from there.
+---@param reply mock.Reply made of the same data
+---@param progress integer[]
+function M.resume(reply, progress)
+  local i = 0
+  each_sequence(reply, function(one)
+    i = i + 1
+    one.at = progress[i]
+  end)
 end
 
 -- ---------------------------------------------------------------- for authors

@@ -17,9 +17,9 @@ local function send(c, bytes)
 end
 
 -- Answers with what a stub's function has returned.
-local function say(c, result)
+local function say(c, call, result)
   if type(result) == "string" then return send(c, result) end
-  return returned(c, result)
+  return returned(c, call, result)
 end
 
 -- Its pattern, or whatever it has, gave first and the others; nil: it has not matched.
@@ -29,7 +29,7 @@ local function used(c, stub, first, ...)
   stub.uses = uses
   if stub.mark or uses == stub.times then c.server:noted_use(stub) end
   if call then
-    say(c, call(c, first, ...))
+    say(c, call, call(c, first, ...))
   elseif stub.bytes then
     send(c, stub.bytes)
   else

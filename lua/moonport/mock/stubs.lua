@@ -27,13 +27,11 @@ function M.make(server, spec)
 end
 
 ---@param stub mock.Stub
----@return table data plain; {["function"]=true} stands for functions
+---@return table data plain
 function M.data(stub)
-  local spec = stub.match.spec
-  if type(spec) == "function" then spec = { ["function"] = true } end
   return {
-    id = stub.id, match = spec, reply = reply.data(stub.reply), required = stub.required or nil, times = stub.times,
-    uses = stub.uses, api = stub.api, where = stub.where,
+    id = stub.id, match = stub.match.spec, reply = reply.data(stub.reply), required = stub.required or nil,
+    times = stub.times, uses = stub.uses, api = stub.api, where = stub.where,
   }
 end
 
