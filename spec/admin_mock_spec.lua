@@ -86,6 +86,27 @@ describe("the control API of moonport mock", function()
     p:stop()
   end)
 
+  it("has its clients' waits end with them, and idle ones give way", function()
+    local before, clients = p:descriptors(), {}
+    for i = 1, 300 do
+      clients[i] = client()
+      if i % 2 == 0 then
+        clients[i]:send("POST", "/verify", { match = "^never$", within = 600000 })
+      else
+        clients[i]:send("GET", "/journal?wait=60s&kind=failed")
+      end
+    end
+    for _, c in ipairs(clients) do c:close() end
+    host.eventually("all descriptors to be closed", function() return p:descriptors() <= before end)
+    for i = 1, 600 do clients[i] = client() end
+    local api <close> = client()
+    assert.are.equal(200, (api:ask("GET", "/health")))
+    assert.are.equal(200, (clients[600]:ask("GET", "/health"))) -- the first ones have given way
+    assert.is_true(p:descriptors() < before + 300)
+    for _, c in ipairs(clients) do c:close() end
+    p:stop()
+  end)
+
   it("pushes, and ends connections with FIN or RST", function()
     local api <close> = client()
     for how, ends in pairs { fin = 0, rst = 104 } do

@@ -63,6 +63,12 @@ describe("the control API", function()
       assert.are.equal("0.test", ask("GET", "/version").json.version)
     end)
 
+    it("an error with as much of a name as can be read", function()
+      local r = ask("POST", "/reset", { server = ("a"):rep(1 << 20) })
+      assert.are.equal(404, r.status)
+      assert.is_true(r.size < 20000, r.size)
+    end)
+
     it("HEAD with the length of GET's body, and without it", function()
       local head, get = ask("HEAD", "/health"), ask("GET", "/health")
       assert.are.equal(get.size, head.size)

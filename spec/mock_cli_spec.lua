@@ -283,6 +283,9 @@ describe("moonport mock's control API", function()
     complains({ "mock", script, "--journal=1K" }, 100, "--journal 1K", "128K")
     complains({ "mock", script, "--journal=lots" }, 100, "--journal lots")
     complains({ "serve", "scripts/upper.lua", "--admin=127.0.0.1:0", "--workers=2" }, 100, "--admin and --workers")
+    complains({ "mock", script, "--workers=2" }, 100, "--workers is for serve")
+    complains({ "mock", script, "--admin=none", "--allow-script-upload" }, 100, "--allow-script-upload", "--admin")
+    complains({ "serve", "scripts/upper.lua", "--admin-host=x" }, 100, "--admin-host is for the control API")
   end)
 
   it("whose port is taken is a failure, and nothing stays bound", function()
@@ -394,6 +397,39 @@ describe("a reload of moonport mock", function()
     assert.is_falsy(sys.stat(folder .. "/goes"))
     assert.are.equal("", (client:all()))
     client:close()
+    p.ready.servers = {}
+    p:stop()
+    assert.are.same({}, sys.list(folder))
+  end)
+
+  it("hands a listener whose address stays to the mock that is declared there now", function()
+    local folder = host.folder()
+    local function at(name) return "unix://" .. folder .. "/" .. name end
+    local path = declares.script { { "a", at("1") }, { "b", at("2") }, { "c", at("3") }, { "t", ANY } }
+    local p = mock(path)
+    local port = p:url("t"):match("%d+$")
+    local client = host.connect(at("1"))
+    client:send("x\n")
+    assert.are.equal("one a x", client:line())
+    local same = { { "b", at("1") }, { "a", at("2") }, { "d", at("3") }, { "t", "tcp://127.0.0.1:" .. port } }
+    for _, word in ipairs { "two", "three" } do
+      assert.is_true(reload(p, path, same, { word = word })[1])
+      assert.are.equal(word .. " b x", ask(at("1"), "x"))
+      assert.are.equal(word .. " a x", ask(at("2"), "x"))
+      assert.are.equal(word .. " d x", ask(at("3"), "x"))
+      assert.are.equal(word .. " t x", ask(p:url("t"), "x"))
+    end
+    client:send("y\n") -- it has not been closed
+    assert.truthy(client:line():find("^one %l y$"))
+    client:close()
+    local outcome = reload(p, path, { { "e", at("3") }, { "t", "tcp://0.0.0.0:" .. port }, { "f", at("new") } })
+    assert.is_false(outcome[1])
+    assert.truthy(outcome[2].why:find("by t, of this host itself", 1, true), outcome[2].why)
+    assert.are.equal("three d x", ask(at("3"), "x"))
+    assert.is_falsy(sys.stat(folder .. "/new"))
+    assert.is_true(reload(p, path, { { "t", at("3") } }, { word = "last" })[1])
+    assert.are.equal("last t x", ask(at("3"), "x"))
+    assert.is_true(refused(at("1")))
     p.ready.servers = {}
     p:stop()
     assert.are.same({}, sys.list(folder))

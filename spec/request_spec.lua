@@ -29,6 +29,45 @@ describe("request", function()
     end)
   end)
 
+  describe("needpeer", function()
+    it("has the peer's end cancel the request, as long as that is wanted", function()
+      local function piece(code, told)
+        local c <close> = host.connect(p:url())
+        assert(c:send(case.piece("local told = tostring(request:needpeer(true)) " .. code)))
+        assert.are.equal(told, c:receive(#told))
+        c:finish()
+        return case.results((c:all()))
+      end
+      piece("wfile:write(told) wfile:flush() kept.code = select(2, pcall(moonport.sleep, 30)).code", "true")
+      assert.are.same({ "cancelled", n = 1 }, case.run(p, "return kept.code"))
+      assert.are.same({ true, false, n = 2 }, piece("request:needpeer(false) wfile:write(told) "
+        .. "return request:waitend(), request:needpeer(false)", "true"))
+    end)
+
+    it("says if the end is there already, and cancels nothing then", function()
+      assert.are.same({ false, "x", n = 2 }, case.run(p, "request:waitend() local there = request:needpeer(true) "
+        .. "moonport.sleep(0.01) return there, request:recv()", "x"))
+    end)
+
+    it("sees an end behind data that nobody has read", function()
+      local c <close> = host.connect(p:url())
+      assert(c:send(case.piece("request:needpeer(true) wfile:write('!') wfile:flush() "
+        .. "kept.why = select(2, pcall(moonport.sleep, 30)).code")))
+      assert.are.equal("!", c:receive(1))
+      assert(c:send("pipelined"))
+      c:finish()
+      c:all()
+      assert.are.same({ "cancelled", n = 1 }, case.run(p, "return kept.why"))
+    end)
+  end)
+
+  it("knows whether it is closed", function()
+    case.run(p, "kept.old, kept.answer = request, { request:isclosed() } request:close() "
+      .. "kept.answer[2] = request:isclosed()")
+    assert.are.same({ false, true, true, false, n = 4 },
+      case.run(p, "return kept.answer[1], kept.answer[2], kept.old:isclosed(), (pcall(request.isclosed, io.stdout))"))
+  end)
+
   it("interrupt has a recv return that another task waits in, and nothing else", function()
     assert.are.same({ nil, "interrupted", nil, "timeout", n = 4 },
       case.run(p, "request:interrupt() require('moonport').spawn(request.interrupt, request) "

@@ -82,7 +82,9 @@ journal_l_open(lua_State *L)
 	r.data = luaL_optlstring(L, 3, "", &r.data_len);
 	r.conn = journal_open(d->journal, &r, &nth);
 	if (nth == 0)
-		return luaL_error(L, "not enough memory");
+		return luaL_error(L,
+				  "the journal has no room for one more server's name; a "
+				  "reset of all forgets them");
 	if (h && handle_peek(L))
 		handle_peek(L)->conn = r.conn;
 	lua_pushinteger(L, (lua_Integer)r.conn);

@@ -381,6 +381,19 @@ request_close(lua_State *L)
 	return close_when_sent(L, handle_self(L));
 }
 
+/* request:isclosed() -> whether it was closed here, or is over */
+static int
+request_isclosed(lua_State *L)
+{
+	const struct stream *s;
+
+	if (!luaL_testudata(L, 1, socket_class))
+		luaL_checkudata(L, 1, request_class);
+	s = handle_peek(L);
+	lua_pushboolean(L, !s || s->closed);
+	return 1;
+}
+
 static const struct sockopt *
 check_option(lua_State *L)
 {
@@ -570,6 +583,7 @@ open_request(lua_State *L)
 	    {"getsockopt", request_getsockopt},
 	    {"gettimeout", request_gettimeout},
 	    {"interrupt", request_interrupt},
+	    {"isclosed", request_isclosed},
 	    {"makefile", request_makefile},
 	    {"needpeer", request_needpeer},
 	    {"recv", request_recv},

@@ -755,8 +755,10 @@ on_lost(struct loop_fd *f)
 bool
 stream_need_peer(struct stream *s, bool need)
 {
-	s->fd.at_end = need ? on_lost : NULL;
-	return !s->eof && !s->fd.ended;
+	bool there = !s->eof && !s->fd.ended;
+
+	s->fd.at_end = need && there ? on_lost : NULL;
+	return there;
 }
 
 int

@@ -31,6 +31,15 @@ admin_choose(struct admin_choice *a, const char *value, char *why, size_t size)
 	return -EINVAL;
 }
 
+const char *
+admin_wants(const struct admin_choice *a)
+{
+	return a->token_file            ? "--admin-token-file"
+	       : a->nhosts              ? "--admin-host"
+	       : a->allow_script_upload ? "--allow-script-upload"
+					: NULL;
+}
+
 int
 admin_add_host(struct admin_choice *a, const char *name, char *why, size_t size)
 {

@@ -24,6 +24,9 @@ struct admin_choice {
 /* --admin HOST:PORT, or none. */
 int admin_choose(struct admin_choice *a, const char *value, char *why, size_t size);
 
+/* An option that was given, and is for a control API; NULL: none was. */
+const char *admin_wants(const struct admin_choice *a);
+
 /* --admin-host NAME. */
 int admin_add_host(struct admin_choice *a, const char *name, char *why, size_t size);
 

@@ -376,6 +376,18 @@ check_command_line(struct options *o, char *why, size_t size)
 		snprintf(why, size, "moonport try takes one script, not %d", o->nentries);
 		return -EINVAL;
 	}
+	if (o->command == COMMAND_MOCK && o->workers) {
+		snprintf(why, size,
+			 "--workers: moonport mock is one process; --workers is for serve");
+		return -EINVAL;
+	}
+	if (!o->admin.on && admin_wants(&o->admin)) {
+		snprintf(why, size,
+			 "%s is for the control API, which is not there: give --admin "
+			 "HOST:PORT",
+			 admin_wants(&o->admin));
+		return -EINVAL;
+	}
 	if (o->admin.on && o->workers) {
 		snprintf(why, size,
 			 "--admin and --workers: the control API is one process's; serve "

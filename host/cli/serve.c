@@ -175,7 +175,9 @@ static int
 add_admin(struct serving *sv, const struct options *o, char *why, size_t size)
 {
 	const struct admin_choice *a = &o->admin;
-	struct control_options c = {.hosts = a->hosts,
+	struct control_options c = {.how = "--admin-token-file PATH, or "
+					   "MOONPORT_ADMIN_TOKEN in the environment",
+				    .hosts = a->hosts,
 				    .nhosts = (size_t)a->nhosts,
 				    .allow_script_upload = a->allow_script_upload};
 	int rc = admin_read_token(a, &sv->token, why, size);

@@ -127,7 +127,8 @@ read_option(lua_State *L, struct mocked *m, const char *name)
 static void
 open_admin(lua_State *L, struct mocked *m)
 {
-	const struct control_options o = {.token = m->token};
+	const struct control_options o = {.token = m->token,
+					  .how = "token = \"a secret\" in the options"};
 	char why[SCRIPT_ERROR];
 	struct url url;
 	const char *text;

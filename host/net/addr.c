@@ -266,6 +266,25 @@ addr_port(const struct addr *a)
 	return 0;
 }
 
+bool
+addr_same(const struct addr *a, const struct addr *b)
+{
+	char one[ADDR_TEXT], other[ADDR_TEXT];
+
+	addr_text(a, one, sizeof(one));
+	addr_text(b, other, sizeof(other));
+	return strcmp(one, other) == 0;
+}
+
+bool
+addr_overlap(const struct addr *a, const struct addr *b)
+{
+	if (addr_is_unix(a) || addr_is_unix(b))
+		return addr_same(a, b);
+	return addr_port(a) == addr_port(b) &&
+	       (addr_is_any(a) || addr_is_any(b) || addr_same(a, b));
+}
+
 size_t
 addr_path(const struct addr *a, char *out, size_t size)
 {

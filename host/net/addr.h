@@ -64,6 +64,11 @@ bool addr_is_unix(const struct addr *a);
 /* 0.0.0.0 or [::]: every address of the machine. */
 bool addr_is_any(const struct addr *a);
 
+/* Whether both name one place; whether a socket at one is in the way of one at the other.
+ */
+bool addr_same(const struct addr *a, const struct addr *b);
+bool addr_overlap(const struct addr *a, const struct addr *b);
+
 /* The path of a Unix address, with @ for a leading NUL; its length may be 0. */
 size_t addr_path(const struct addr *a, char *out, size_t size);
 

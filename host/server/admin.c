@@ -28,18 +28,17 @@ is_loopback(const struct addr *a)
 }
 
 static int
-check_place(const struct url *url, const char *token, char *why, size_t size)
+check_place(const struct url *url, const struct control_options *o, char *why, size_t size)
 {
 	struct addr a;
 	int rc = url_resolve(url, true, &a, why, size);
 
-	if (rc < 0 || token || is_loopback(&a))
+	if (rc < 0 || o->token || is_loopback(&a))
 		return rc;
-	snprintf(
-	    why, size,
-	    "the control API at %s:%d can be reached from other machines and needs a "
-	    "token: --admin-token-file PATH, or MOONPORT_ADMIN_TOKEN in the environment",
-	    url->host, url->port);
+	snprintf(why, size,
+		 "the control API at %s:%d can be reached from other machines and needs a "
+		 "token: %s",
+		 url->host, url->port, o->how);
 	return -EINVAL;
 }
 
@@ -60,7 +59,7 @@ admin_open(struct host *h, struct control *c, const struct control_options *o,
 	   const struct attrs *a, const struct url *url, char *why, size_t size)
 {
 	struct attrs own;
-	int rc = check_place(url, o->token, why, size);
+	int rc = check_place(url, o, why, size);
 
 	attrs_init(&own);
 	*c = (struct control){.options = *o, .policy = policy_find("async"), .attrs = *a};

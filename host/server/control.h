@@ -34,6 +34,7 @@ struct unit;
 
 struct control_options {
 	const char *token; /* NULL: none */
+	const char *how;   /* to give one, for the sentence that says that it is needed */
 	bool allow_script_upload;
 	const char *const *hosts; /* nhosts that requests may name, besides its own */
 	size_t nhosts;

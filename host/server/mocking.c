@@ -64,7 +64,7 @@ open_one(struct unit *u, struct script *sc, const struct declaration *e,
 	s->site.view.name = s->name = strdup(e->name);
 	s->declared = strdup(e->text);
 	if (s->name && s->declared)
-		rc = server_bind(s, &e->url, true, why, size);
+		rc = host_bind(s, &e->url, why, size);
 	else {
 		snprintf(why, size, "out of memory");
 		rc = -ENOMEM;
@@ -131,23 +131,69 @@ declared_server(const struct unit *u, struct server *s)
 	return s;
 }
 
-/* Marks those that stay. */
 static void
-mark(const struct unit *u, const struct declared *d)
+forget_next(struct server *s)
 {
-	for (struct server *s = NULL; (s = declared_server(u, s));) {
-		const struct declaration *e = declared_find(d, s->name);
-		s->stays = e && strcmp(e->text, s->declared) == 0;
-	}
+	free(s->next_name);
+	free(s->next_declared);
+	s->next_name = s->next_declared = NULL;
 }
 
 static bool
 has(const struct unit *u, const struct declaration *e)
 {
 	for (struct server *s = NULL; (s = declared_server(u, s));)
-		if (s->stays && strcmp(s->name, e->name) == 0)
+		if (s->stays && strcmp(s->next_name ? s->next_name : s->name, e->name) == 0)
 			return true;
 	return false;
+}
+
+/* One that goes, and listens where e wants to. */
+static struct server *
+find_heir(const struct unit *u, const struct declaration *e)
+{
+	struct server *s = NULL;
+	struct addr a;
+	char why[256];
+
+	if (url_resolve(&e->url, true, &a, why, sizeof(why)) < 0)
+		return NULL; /* opening says so */
+	while ((s = declared_server(u, s)))
+		if (!s->stays && s->site.view.transport == e->url.transport &&
+		    addr_same(&s->site.view.addr, &a))
+			break;
+	return s;
+}
+
+/* Hands it over: it changes its name when the generation is there. */
+static int
+inherit(struct server *s, const struct declaration *e)
+{
+	s->next_name = strdup(e->name);
+	s->next_declared = strdup(e->text);
+	s->stays = s->next_name && s->next_declared;
+	return s->stays ? 0 : -ENOMEM;
+}
+
+/* Marks those that stay: under their own name and URL, else where they listen. */
+static int
+mark(const struct unit *u, const struct declared *d, char *why, size_t size)
+{
+	struct server *s = NULL;
+
+	while ((s = declared_server(u, s))) {
+		const struct declaration *e = declared_find(d, s->name);
+		s->stays = e && strcmp(e->text, s->declared) == 0;
+		forget_next(s);
+	}
+	for (size_t i = 0; i < d->n; i++) {
+		s = has(u, &d->list[i]) ? NULL : find_heir(u, &d->list[i]);
+		if (s && inherit(s, &d->list[i]) < 0) {
+			snprintf(why, size, "out of memory");
+			return -ENOMEM;
+		}
+	}
+	return 0;
 }
 
 static int
@@ -177,14 +223,26 @@ mocking_prepare(struct unit *u, struct script *next, char *why, size_t size)
 
 	if (rc < 0)
 		return rc;
-	mark(u, &d);
-	rc = check_names(u, &d, why, size);
+	rc = mark(u, &d, why, size);
+	if (rc == 0)
+		rc = check_names(u, &d, why, size);
 	if (rc == 0)
 		rc = open_new(u, next, &d, why, size);
 	declared_free(&d);
 	if (rc == 0)
 		*why = 0; /* whoever asks goes by that */
 	return rc;
+}
+
+/* It is what the new generation says. */
+static void
+rename_server(struct server *s)
+{
+	free(s->name);
+	free(s->declared);
+	s->site.view.name = s->name = s->next_name;
+	s->declared = s->next_declared;
+	s->next_name = s->next_declared = NULL;
 }
 
 void
@@ -198,7 +256,9 @@ mocking_commit(struct unit *u)
 		if (s->joins == u) {
 			s->unit = u;
 			s->joins = NULL;
-		} else if (s->unit == u && s->declared && !s->stays && !s->leaving)
+		} else if (s->unit == u && s->next_name)
+			rename_server(s);
+		else if (s->unit == u && s->declared && !s->stays && !s->leaving)
 			host_close(s);
 	}
 }
@@ -213,6 +273,8 @@ mocking_abandon(struct unit *u)
 		next = l->next;
 		if (s->joins == u)
 			server_close(s);
+		else if (s->unit == u)
+			forget_next(s);
 	}
 }
 
@@ -226,6 +288,8 @@ mocking_record(struct unit *u, const char *why)
 	else
 		snprintf(text, sizeof(text), "generation %u", u->script->number);
 	for (struct server *s = NULL; (s = unit_server(u, s));) {
+		if (s->leaving)
+			continue;
 		const struct journal_record r = {.kind = JOURNAL_RELOAD,
 						 .server = s->name,
 						 .server_len = strlen(s->name),

@@ -4,7 +4,8 @@
  * Such a script is a unit of its own.  Loaded, it has declared servers by name and URL
  * (listeners() of its moonport.mock); each is opened, and runs the unit.  A reload opens
  * what the new generation declares and the old one does not, keeps what both declare with
- * the same URL, listener and port included, and closes the rest.
+ * the same URL, listener and port included, and closes the rest.  Where an address stays,
+ * the listener does, under the new name.
  *
  * The host owns all.  The loop's thread.  Failing functions return -errno with one sentence
  * in why. */

@@ -80,6 +80,36 @@ check(struct host *h, const char *name, char *why, size_t size)
 	return 0;
 }
 
+/* The server that listens there, or for all addresses there; NULL: none of this host. */
+static const struct server *
+find_holder(const struct host *h, const struct url *url)
+{
+	struct server *s = NULL;
+	struct addr a;
+	char why[256];
+
+	if (url_resolve(url, true, &a, why, sizeof(why)) < 0)
+		return NULL;
+	while ((s = host_next(h, s)))
+		if (s->name && s->listener.fd >= 0 &&
+		    s->site.view.transport == url->transport &&
+		    addr_overlap(&s->site.view.addr, &a))
+			break;
+	return s;
+}
+
+int
+host_bind(struct server *s, const struct url *url, char *why, size_t size)
+{
+	int rc = server_bind(s, url, true, why, size);
+	const struct server *holder = rc == -EADDRINUSE ? find_holder(s->host, url) : NULL;
+	size_t n = strlen(why);
+
+	if (holder && n < size)
+		snprintf(why + n, size - n, ": by %s, of this host itself", holder->name);
+	return rc;
+}
+
 static int
 begin(struct server *s, const char *name, const struct url *url, char *why, size_t size)
 {
@@ -92,7 +122,7 @@ begin(struct server *s, const char *name, const struct url *url, char *why, size
 		snprintf(why, size, "out of memory");
 		return -ENOMEM;
 	}
-	rc = server_bind(s, url, true, why, size);
+	rc = host_bind(s, url, why, size);
 	if (rc == 0 && h->begun)
 		rc = host_check_policies(h, why, size);
 	if (rc == 0 && h->begun)

@@ -28,6 +28,10 @@ int host_open(struct host *h, struct unit *u, const char *name, const struct url
 	      const struct policy *policy, const struct attrs *attrs, struct server **out,
 	      char *why, size_t size);
 
+/* server_bind(), listening; where the address is in use by another server of the host, why
+ * names it. */
+int host_bind(struct server *s, const struct url *url, char *why, size_t size);
+
 /* Stops it: its address and its name are free on return.  Its requests are cancelled, and
  * have their cancel_grace; with their end the server goes.  Under threading and forking
  * they are ended and the server is gone at once, so it must not be called from within a

@@ -842,5 +842,7 @@ server_close(struct server *s)
 	dgram_out_free(s->dgrams.out);
 	free(s->name);
 	free(s->declared);
+	free(s->next_name);
+	free(s->next_declared);
 	free(s);
 }

@@ -51,8 +51,9 @@ struct server {
 	struct loop_timer paused; /* set: accepting failed for want of something */
 	uint64_t budget;          /* requests that may still begin; UINT64_MAX: no limit */
 	/* Of a server that its script has declared (see mocking.h): */
-	char *declared;     /* the URL as it stands there; NULL: of no such server */
-	bool stays;         /* the generation on its way declares it, too */
+	char *declared; /* the URL as it stands there; NULL: of no such server */
+	bool stays;     /* the generation on its way declares it, too */
+	char *next_name, *next_declared; /* as that has them, if it says otherwise */
 	struct unit *joins; /* it is that unit's once the generation on its way is */
 	bool draining, closed;
 	bool leaving;    /* it is freed when its requests have ended: see roster.h */

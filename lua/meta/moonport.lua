@@ -250,6 +250,9 @@ function Request:needpeer(need) end
 ---@return true
 function Request:close() end
 
+---@return boolean closed here, or over; a peer's end is another thing
+function Request:isclosed() end
+
 ---@param name moonport.SockOpt
 ---@param value boolean|number|string
 ---@return true?

@@ -12,6 +12,7 @@ local json = require("moonport.json")
 local refuse = require("moonport.admin.refuse")
 
 local MAX_BODY = 4 * 1024 * 1024
+local MAX_SENTENCE = 16384 -- bytes, of an error; a request may name something of megabytes
 local MAX_IDLE = 256 -- connections; with more, those that are idle give way
 
 ---@class moonport.Admin: moonport.StreamHandler
@@ -104,6 +105,7 @@ end
 ---@return string
 local function sentence(message)
   local text = tostring(message)
+  if #text > MAX_SENTENCE then text = text:sub(1, MAX_SENTENCE):gsub("[\x80-\xff]*$", "") .. " ..." end
   return bytes.printable(text) and text or (text:gsub("[^\t\n\32-\126]", "?"))
 end
 

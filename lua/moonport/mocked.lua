@@ -59,6 +59,7 @@ end
 ---@return integer status
 ---@return any answer
 function Mocks:ask(method, path, body, seconds)
+  if rawget(self, "closed") then error("these mocks are closed", 2) end
   if not self.admin then error("these mocks have no control API: admin = false", 2) end
   return api.ask(self, method, path, body, seconds)
 end
@@ -195,9 +196,12 @@ end
 
 ---Ends the mocks; their ports are free when it returns. Harmless when repeated.
 ---@return string[] failures what was expected of clients and did not come
-function Mocks:close() return self.host:stop() end
+function Mocks:close()
+  self.closed = true
+  return self.host:stop()
+end
 
-function mocks_mt:__close() self.host:stop() end
+mocks_mt.__close = Mocks.close
 
 ---@class moonport.mock.Options
 ---@field admin? string|false HOST:PORT of the control API ("127.0.0.1:0")

@@ -286,7 +286,7 @@ function PLAY.truncate(reply, c, ...)
   filtered(reply, c, function(bytes, detail, emit)
     local part = sub(bytes, 1, left)
     left = left - #part
-    if part ~= "" then emit(part, ("cut from %d bytes"):format(#bytes) or detail) end
+    if part ~= "" then emit(part, #part < #bytes and ("cut from %d bytes"):format(#bytes) or detail) end
     if #part < #bytes and not c.datagram then c[reply.how](c) end
   end, ...)
   if not c.over and not c.datagram then c[reply.how](c) end

@@ -154,7 +154,7 @@ function Stream:drain()
 end
 
 ---@return boolean by anybody
-function Stream:is_closed() return tostring(self.request):find("closed", 1, true) ~= nil end
+function Stream:is_closed() return self.request:isclosed() end
 
 function Stream:close()
   self:drain()

@@ -29,12 +29,15 @@ local function unbase64(text)
   return table.concat(out)
 end
 
----What JSON can carry: strings that are no text become {hex=}.
-local function outward(value)
-  if type(value) == "string" and not utf8.len(value) then return { hex = hex(value) } end
+---What JSON can carry: strings that are no text become {hex=}. A matcher that is a string is a pattern, and stays one.
+local function outward(value, key)
+  if type(value) == "string" and not utf8.len(value) then
+    local bytes = { hex = hex(value) }
+    return key == "match" and { pattern = bytes } or bytes
+  end
   if type(value) ~= "table" then return value end
   local out = {}
-  for k, v in pairs(value) do out[k] = outward(v) end
+  for k, v in pairs(value) do out[k] = outward(v, k) end
   return out
 end
 
@@ -46,14 +49,18 @@ local function bytes(value)
   return value
 end
 
----What Lua works with: `data` as bytes.
-local function inward(value)
+local BYTES = { data = true, reply = true, otherwise = true, replies = true, forgotten = true, detail = true,
+  equals = true, starts_with = true, ends_with = true, contains = true, pattern = true }
+
+---What Lua works with: bytes as strings. In a matcher {hex=} alone may have wildcards, and stays.
+local function inward(value, key)
   if type(value) ~= "table" then return value end
-  local out = {}
-  for k, v in pairs(value) do
-    if k == "data" then v = bytes(v) end
-    out[k] = inward(v)
+  if BYTES[key] then
+    local plain = bytes(value)
+    if plain ~= value then return plain end
   end
+  local out = {}
+  for k, v in pairs(value) do out[k] = inward(v, math.type(k) and key or k) end
   return out
 end
 

@@ -54,6 +54,13 @@ function methods.waitend(self, ...)
   return true
 end
 
+function methods.needpeer(self, need)
+  local s = stream_of(self)
+  if type(need) ~= "boolean" then args.bad(2, "boolean expected, got " .. type(need)) end
+  s:check_reader()
+  return s:need_peer(need)
+end
+
 function methods.getpeername(self)
   local s = stream_of(self)
   if not s.wire:is_connected() then return errors.result("ENOTCONN") end
@@ -170,6 +177,11 @@ function methods.makefile(self, ...)
   local s = stream_of(self)
   local mode = args.option(2, select("#", ...) + 1, (...), { "r", "w", "rb", "wb" }, "r")
   return (mode:sub(1, 1) == "w" and wfile or rfile).new(s)
+end
+
+function methods.isclosed(self)
+  local s = handles.peek(self)
+  return not s or s.closed == true
 end
 
 local function to_string(self)

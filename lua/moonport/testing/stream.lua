@@ -90,6 +90,10 @@ function Stream:handle_event()
     self.awaits_end, self.reader = false, nil
     if reader then self.world:wake(reader) end
   end
+  if self.needs_peer and wire.done and not failed then
+    self.needs_peer = false
+    if self.task then self.world:cancel(self.task, "the peer has ended the connection") end
+  end
   if self.awaits_out and writable and not self.closed then
     self.awaits_out = false
     self:push_out()
@@ -187,6 +191,15 @@ function Stream:interrupt()
   if not reader then return end
   self.awaits_in, self.reader, self.interrupted = false, nil, true
   self.world:wake(reader, true)
+end
+
+---The peer's end, received or not, cancels the stream's task from now on; or not any more.
+---@param need boolean
+---@return boolean there
+function Stream:need_peer(need)
+  local there = not self.eof and not self.wire.done
+  self.needs_peer = need and there
+  return there
 end
 
 ---Waits for the peer's end, received or not.
