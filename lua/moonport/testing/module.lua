@@ -114,6 +114,11 @@ function M.new(host)
     args.number(1, select("#", ...), (...))
     world:park(seconds and world.now + seconds, nil, ("its sleep of %g s"):format(seconds or math.huge))
   end)
+  lib.atomically = args.method(function(...) -- nobody comes in between anyway
+    local f = ...
+    if type(f) ~= "function" then args.bad_type(1, "function", select("#", ...), f) end
+    return f(select(2, ...))
+  end)
   function lib.monotonic() return world.now + 0.0 end
   function lib.time() return host.time() end
   lib.log = args.method(function(...)
