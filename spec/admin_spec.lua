@@ -161,6 +161,9 @@ describe("the control API", function()
       assert.are.same({ delay = 5, reply = { text = "x" } }, r.json.reply)
       assert.are.equal(201, ask("PUT", path .. "/new", { match = "n", reply = "" }).status)
       assert.are.equal(204, ask("DELETE", path .. "/new").status)
+      assert.are.equal(200, ask("GET", path .. "/ping").status)
+      local listed = tonumber(ask("GET", "/metrics").text:match("moonport_errors_total{server=\"redis\"} (%d+)"))
+      assert.are.equal(2, listed, "one stub must not cost a copy of all") -- by GET .../stubs
       r = ask("GET", path .. "/pnig")
       assert.are.same({ 404, 'redis has no stub "pnig"; did you mean "ping"?' }, { r.status, r.json.error })
       for _, bad in ipairs { {}, { match = "x" }, { match = 5, reply = "x" }, { match = "x", reply = { hex = "0" } },

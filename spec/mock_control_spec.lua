@@ -83,6 +83,11 @@ describe("mock.control", function()
     assert.are.same({ "a2", "mine", "word", "1" }, ids)
   end)
 
+  it("tells one stub, or that there is none", function()
+    assert.are.equal("^1$", control("stub", "{ server = 's', id = '1' }").match)
+    assert.is_false(control("stub", "{ server = 's', id = '2' }"))
+  end)
+
   it("takes replies as data", function()
     for reply, want in pairs {
       ["'raw'"] = "raw", ["{ replies = { 'one', 'two' } }"] = "one", ["{ delay = 1, reply = 'late' }"] = "late",

@@ -55,6 +55,21 @@ describe("moonport.mock", function()
       m:stop()
     end)
 
+    it("answer by what they are now, also a frame that was answered before", function()
+      start [[
+        local s, odd = mock.server { "tcp://127.0.0.1:0", name = "s" }, false
+        s:on("A", "plain\n")
+        s:on("^B$", "later\n")
+        s:on("C", function()
+          s:on("A", "new\n", { at = 1 })
+          s:on(function(frame) odd = not odd return frame == "B" and odd end, "odd\n", { at = 1 })
+          return "changed\n"
+        end)]]
+      assert.are.equal("plain\nplain\nlater\nchanged\nnew\nnew\n", talk("s", "A\nA\nB\nC\nA\nA\n"))
+      assert.are.equal("odd\nlater\nodd\nlater\n", talk("s", "B\nB\nB\nB\n"))
+      m:stop()
+    end)
+
     it("may be put before others", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }

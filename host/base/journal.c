@@ -363,28 +363,46 @@ journal_unlisten(struct journal_listener *l)
 	list_remove(&l->link);
 }
 
-/* All but the records. */
 static void
-forget(struct journal *j)
+clear_records(struct journal *j)
+{
+	ring_clear(&j->ring);
+	sparse_clear(&j->index);
+	memset(j->cursors, 0, sizeof(j->cursors));
+	j->records = 0;
+	j->first = j->kept = j->milestone = j->dropped = 0;
+	for (uint32_t i = 0; i < j->servers.n; i++)
+		j->counts[i].dropped = 0;
+}
+
+/* Records that stay go on naming their servers. */
+static void
+clear_counts(struct journal *j)
+{
+	if (j->servers.n)
+		memset(j->counts, 0, j->servers.n * sizeof(*j->counts));
+	if (j->records)
+		return;
+	names_clear(&j->servers);
+	j->server = 0;
+}
+
+static void
+clear_verdict(struct journal *j)
 {
 	texts_clear(&j->failures);
-	free(j->counts);
-	names_clear(&j->servers);
 	names_clear(&j->marks);
-	sparse_clear(&j->index);
 }
 
 void
-journal_clear(struct journal *j)
+journal_clear(struct journal *j, unsigned what)
 {
-	struct list listeners;
-
-	list_take(&listeners, &j->listeners);
-	forget(j);
-	ring_clear(&j->ring);
-	*j = (struct journal){
-	    .ring = j->ring, .failures = j->failures, .last = j->last, .conns = j->conns};
-	list_take(&j->listeners, &listeners);
+	if (what & JOURNAL_RECORDS)
+		clear_records(j);
+	if (what & JOURNAL_COUNTS)
+		clear_counts(j);
+	if (what & JOURNAL_VERDICT)
+		clear_verdict(j);
 }
 
 void
@@ -392,7 +410,8 @@ journal_free(struct journal *j)
 {
 	if (!j)
 		return;
-	forget(j);
+	journal_clear(j, JOURNAL_EVERYTHING);
+	free(j->counts);
 	ring_free(&j->ring);
 	free(j);
 }

@@ -3,7 +3,8 @@
  *
  * Bounded in bytes: where there is no room, the oldest records make some, and are counted
  * as dropped.  An append never fails: a record that cannot be kept at all is counted as
- * dropped, too.  Counts, failures and marks are kept apart from the records.
+ * dropped, too.  Counts, failures and marks are kept apart from the records, and can be
+ * cleared apart.
  *
  * The caller owns the journal, and what it passes in, which is copied.  What a record
  * points to is the journal's, valid until the next call that adds or clears.  Sizes are
@@ -111,8 +112,15 @@ struct journal_listener {
 void journal_listen(struct journal *j, struct journal_listener *l);
 void journal_unlisten(struct journal_listener *l);
 
-/* Forgets records, counts, failures and marks; numbers go on. */
-void journal_clear(struct journal *j);
+enum {
+	JOURNAL_RECORDS = 1, /* and how many were dropped */
+	JOURNAL_COUNTS = 2,
+	JOURNAL_VERDICT = 4, /* failures and marks */
+	JOURNAL_EVERYTHING = 7,
+};
+
+/* Forgets some of that, a mask; numbers go on. */
+void journal_clear(struct journal *j, unsigned what);
 
 struct journal_info journal_info(const struct journal *j);
 

@@ -416,11 +416,17 @@ journal_l_limit(lua_State *L)
 	return 1;
 }
 
-/* journal.clear() */
+/* journal.clear([what, ...]): "records", "counts", "verdict"; all */
 static int
 journal_l_clear(lua_State *L)
 {
-	journal_clear(check(L));
+	static const char *const names[] = {"records", "counts", "verdict", NULL};
+	struct journal *j = check(L);
+	unsigned what = 0;
+
+	for (int i = lua_gettop(L); i > 0; i--) /* the masks are in that order */
+		what |= 1u << luaL_checkoption(L, i, NULL, names);
+	journal_clear(j, what ? what : JOURNAL_EVERYTHING);
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "bind/levent.h"
 #include "bind/lhandle.h"
 #include "bind/ljournal.h"
+#include "bind/lresp.h"
 #include "bind/lspawn.h"
 #include "bind/stream.h"
 #include "net/addr.h"
@@ -257,5 +258,7 @@ preload_moonport(lua_State *L)
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
 	lua_pushcfunction(L, open_journal);
 	lua_setfield(L, -2, "moonport.journal");
+	lua_pushcfunction(L, open_resp_scan);
+	lua_setfield(L, -2, "moonport.resp.scan");
 	return 0;
 }

@@ -79,13 +79,17 @@ opt_size(lua_State *L)
 static int
 request_recv(lua_State *L)
 {
-	return receive(L, handle_self(L), opt_size(L), 0);
+	size_t max = opt_size(L);
+
+	return receive(L, handle_self(L), max, 0);
 }
 
 static int
 request_recvfrom(lua_State *L)
 {
-	return receive(L, handle_self(L), opt_size(L), 1);
+	size_t max = opt_size(L);
+
+	return receive(L, handle_self(L), max, 1);
 }
 
 static int send_k(lua_State *L, int status, lua_KContext ctx);
@@ -301,6 +305,18 @@ request_waitend(lua_State *L)
 	}
 	return stream_park_end(L, s, ns < CLOCK_NEVER - now ? now + ns : CLOCK_NEVER, 0,
 			       wait_end_k);
+}
+
+/* request:needpeer(boolean) -> whether the peer may still send */
+static int
+request_needpeer(lua_State *L)
+{
+	struct stream *s = handle_self(L);
+
+	luaL_checktype(L, 2, LUA_TBOOLEAN);
+	stream_check_reader(L, s);
+	lua_pushboolean(L, stream_need_peer(s, lua_toboolean(L, 2)));
+	return 1;
 }
 
 /* request:shutdown("read" | "write" | "both") -> true | nil, message, errno */
@@ -555,6 +571,7 @@ open_request(lua_State *L)
 	    {"gettimeout", request_gettimeout},
 	    {"interrupt", request_interrupt},
 	    {"makefile", request_makefile},
+	    {"needpeer", request_needpeer},
 	    {"recv", request_recv},
 	    {"recvfrom", request_recvfrom},
 	    {"send", request_send},

@@ -124,7 +124,9 @@ step(struct scan *s, const char *p, size_t n)
 	else if (c == 'x')
 		s->at++;
 	else if (c == 'X') {
-		size = fixed_size(s, *s->f ? *s->f++ : ' ');
+		c = *s->f ? *s->f++ : ' ';
+		size =
+		    c == 's' ? refusable(s, number(s, sizeof(size_t))) : fixed_size(s, c);
 		pad(s, size ? size : 1);
 	} else if (c == 'c')
 		s->at += count(s);

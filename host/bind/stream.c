@@ -742,6 +742,23 @@ detach_end(void *arg)
 	s->reader = NULL;
 }
 
+static void
+on_lost(struct loop_fd *f)
+{
+	struct stream *s = LIST_ENTRY(f, struct stream, fd);
+
+	f->at_end = NULL;
+	if (s->task)
+		task_cancel(s->task, "the peer has ended the connection");
+}
+
+bool
+stream_need_peer(struct stream *s, bool need)
+{
+	s->fd.at_end = need ? on_lost : NULL;
+	return !s->eof && !s->fd.ended;
+}
+
 int
 stream_park_end(lua_State *L, struct stream *s, int64_t deadline, lua_KContext ctx,
 		lua_KFunction k)

@@ -200,6 +200,11 @@ int stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunct
 int stream_park_end(lua_State *L, struct stream *s, int64_t deadline, lua_KContext ctx,
 		    lua_KFunction k);
 
+/* From now on the peer's end, received or not, cancels the stream's task, as a reset does;
+ * or not any more.  False: it is there already, and cancels nothing.  Not while a task is
+ * parked for it. */
+bool stream_need_peer(struct stream *s, bool need);
+
 /* Let others run in the middle of a read or write, which stays in one piece. */
 int stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);
 int stream_yield_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k);

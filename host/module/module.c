@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "bind/lmoonport.h"
+#include "bind/lresp.h"
 #include "bind/stream.h"
 #include "module/mocked.h"
 #include "module/serving.h"
@@ -249,6 +250,13 @@ module_mock(lua_State *L)
 }
 
 __attribute__((visibility("default"))) int luaopen_moonport(lua_State *L);
+__attribute__((visibility("default"))) int luaopen_moonport_resp_scan(lua_State *L);
+
+int
+luaopen_moonport_resp_scan(lua_State *L)
+{
+	return open_resp_scan(L);
+}
 
 int
 luaopen_moonport(lua_State *L)

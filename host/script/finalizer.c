@@ -224,6 +224,7 @@ set_guarded(lua_State *L)
 	lua_pushvalue(L, 2);
 	lua_setmetatable(L, 1);
 	lua_rawset(L, 2); /* its place is still there: this needs no memory */
+	lua_settop(L, 1);
 	return 1;
 }
 

@@ -366,6 +366,38 @@ escaped(struct match *m)
 	}
 }
 
+/* What a byte of a pattern begins, if not an item that is this byte; or it is a quantifier,
+ * which belongs to the item before it. */
+enum { SPECIAL = 1, QUANTIFIER = 2 };
+
+static const unsigned char meanings[256] = {
+    ['('] = SPECIAL,    ['.'] = SPECIAL,    [')'] = SPECIAL,    ['['] = SPECIAL,
+    ['$'] = SPECIAL,    [ESCAPE] = SPECIAL, ['*'] = QUANTIFIER, ['+'] = QUANTIFIER,
+    ['?'] = QUANTIFIER, ['-'] = QUANTIFIER,
+};
+
+enum { RUN = 64 };
+
+/* An item that is a byte, and more of that kind behind it: most patterns have such runs. */
+static enum next
+bytes(struct match *m)
+{
+	const char *p = m->item, *at = m->at;
+	const char *end = m->pattern_end - p > RUN ? p + RUN : m->pattern_end;
+
+	while (p < end && meanings[(unsigned char)*p] != SPECIAL &&
+	       meanings[(unsigned char)p[1]] != QUANTIFIER) {
+		if (at == m->subject_end || *at != *p)
+			return RETRY;
+		p++;
+		at++;
+	}
+	if (p == m->item)
+		return byte_item(m);
+	m->steps -= p - m->item - 1;
+	return go_on(m, at, p);
+}
+
 static inline enum next
 look(struct match *m)
 {
@@ -385,7 +417,7 @@ look(struct match *m)
 			break;
 		return m->at == m->subject_end ? go_on(m, m->at, m->pattern_end) : RETRY;
 	}
-	return byte_item(m);
+	return bytes(m);
 }
 
 /* No way from this start: on to the next. */

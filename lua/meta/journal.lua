@@ -134,7 +134,9 @@ function journal.failures() end
 ---@return integer bytes
 function journal.limit(bytes) end
 
----Forgets records, counts, failures and marks; sequence numbers and connections go on.
-function journal.clear() end
+---Forgets some or all of that: records, and how many were dropped; counts, by which the connections of a server are
+---numbered as well (`nth`); the verdict, which is failures and marks. Sequence numbers and connections go on.
+---@param ... "records"|"counts"|"verdict" all
+function journal.clear(...) end
 
 return journal

@@ -240,6 +240,12 @@ function Request:interrupt() end
 ---@return string? why "timeout"
 function Request:waitend(seconds) end
 
+---While it is true, the peer's end cancels the request, as a reset always does: for a long wait that nobody else has a
+---use for. An end that is there already cancels nothing.
+---@param need boolean
+---@return boolean there whether the peer has not ended its side yet
+function Request:needpeer(need) end
+
 ---Sends what was written and closes. Every use after that raises, this one included.
 ---@return true
 function Request:close() end

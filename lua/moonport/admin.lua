@@ -3,6 +3,7 @@
 
 local control = require("moonport.control")
 local http = require("moonport.http")
+local journal = require("moonport.journal")
 local moonport = require("moonport")
 
 local bytes = require("moonport.admin.bytes")
@@ -11,6 +12,7 @@ local json = require("moonport.json")
 local refuse = require("moonport.admin.refuse")
 
 local MAX_BODY = 4 * 1024 * 1024
+local MAX_IDLE = 256 -- connections; with more, those that are idle give way
 
 ---@class moonport.Admin: moonport.StreamHandler
 ---@field limits http.Limits
@@ -18,7 +20,7 @@ local Admin = {
   limits = { idle = 60, head_time = 10, body_time = 30 },
   rbufsize = 4096, -- a head is 16 KiB at most: so little is read for somebody unknown
   server = {
-    max_connections = 256, -- with those that wait for the journal
+    max_connections = 2 * MAX_IDLE, -- with those that wait for the journal
     drain_timeout = 0.1, -- those are not waited for
   },
 }
@@ -27,6 +29,7 @@ local Admin = {
 ---@field req http.Request
 ---@field names table<string, string> of the path
 ---@field private reader http.Reader
+---@field private request moonport.Request
 local Call = {}
 local call_mt = { __name = "admin.Call", __index = Call }
 
@@ -59,6 +62,19 @@ function Call:object(known)
     end
   end
   return value
+end
+
+---Waits for a record of the journal past `after`, as long as the client is there: an end of what it sends is taken for
+---its end. Nothing else may be under way.
+---@param after integer
+---@param seconds number
+---@return boolean there_is
+function Call:wait(after, seconds)
+  local request = self.request
+  if not request:needpeer(true) then refuse(503, "the client has ended its side; nobody waits then") end
+  local there_is = journal.wait(after, seconds)
+  request:needpeer(false)
+  return there_is
 end
 
 ---@return boolean whether the body is Lua and not JSON
@@ -103,7 +119,7 @@ end
 ---@param reader http.Reader
 ---@param req http.Request
 local function run(handler, reader, req)
-  local call = setmetatable({ req = req, reader = reader }, call_mt)
+  local call = setmetatable({ req = req, reader = reader, request = handler.request }, call_mt)
   local ok, status, value, headers = xpcall(function()
     local route, names = require("moonport.admin.routes"):find(req.method, req.path)
     call.names = names
@@ -119,7 +135,7 @@ local function run(handler, reader, req)
     return reply(handler.wfile, req, err.status, body, err.headers)
   end
   req.keep_alive = false
-  if err.code == "cancelled" then return reply(handler.wfile, req, 503, { error = "the host is shutting down" }) end
+  if err.code == "cancelled" then return reply(handler.wfile, req, 503, { error = sentence(err) }) end
   moonport.log("error", ("control API: %s %s: %s"):format(req.method, req.path, err.traceback or tostring(err)))
   reply(handler.wfile, req, 500, { error = "the control API failed; the host's log has the traceback" })
 end
@@ -138,11 +154,44 @@ local function who_of(handler)
   return { own = own, port = port, hosts = options.hosts, token = options.token }
 end
 
+-- Who waits for a client's next request, by the time since when; and how many connections there are.
+local idle, connections = {}, 0
+
+-- The one that has been idle for longest reads its end, answers what it has got before that, and ends.
+local function give_way()
+  local oldest
+  for handler, since in pairs(idle) do
+    if not oldest or since < idle[oldest] then oldest = handler end
+  end
+  if not oldest then return end
+  idle[oldest] = nil
+  oldest.request:shutdown("read")
+end
+
+function Admin.setup()
+  connections = connections + 1
+  if connections > MAX_IDLE then give_way() end
+end
+
+function Admin:finish()
+  connections = connections - 1
+  idle[self] = nil
+end
+
+---@param handler moonport.Admin
+---@param reader http.Reader
+local function next_request(handler, reader)
+  idle[handler] = moonport.monotonic()
+  local req, why, status, headers = reader:read()
+  idle[handler] = nil
+  return req, why, status, headers
+end
+
 function Admin:handle()
   local reader, who = http.reader(self, self.limits), who_of(self)
   local open = true
   while open do
-    local req, why, status, headers = reader:read()
+    local req, why, status, headers = next_request(self, reader)
     if req then
       status, why, headers = guard.check(req, who)
       if status then

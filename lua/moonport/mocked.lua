@@ -159,8 +159,9 @@ function Mocks:verify(question)
 end
 
 ---Back to what the scripts say: journal, state, stubs and toxics of the API, counters.
-function Mocks:reset()
-  self:call("POST", "/reset")
+---@param what? { server: string?, verdict: boolean? } one server; what has failed is forgotten as well
+function Mocks:reset(what)
+  self:call("POST", "/reset", what)
   return self
 end
 

@@ -209,6 +209,22 @@ function Reader:read()
   return n, why
 end
 
+---A framing for mocks: each frame is a command as people write it, "SET greeting hello world", its name in capitals,
+---whether it has come as an array of bulk strings or in a line.
+---@param options? frame.CustomOptions
+---@return frame.Framing
+function M.framing(options)
+  local command = require("moonport.resp.scan").command
+  local framing = require("moonport.frame").custom(command, options)
+  local max, checked = framing.max, framing.next
+  function framing.bare(buf, pos) -- what our own function gives needs no check
+    local text, after = command(buf, pos)
+    if text and after - pos <= max then return text, after end
+    return checked(buf, pos)
+  end
+  return framing
+end
+
 ---@param wfile moonport.WFile
 ---@param s string|number|nil nil is written as the null bulk string
 function M.bulk(wfile, s)

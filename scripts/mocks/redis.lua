@@ -10,51 +10,9 @@
 -- Spaces in words are not told from those between them, save in the last word of SET and PUBLISH.
 local mock = require("moonport.mock")
 local moonport = require("moonport")
+local resp = require("moonport.resp")
 
-local byte, find, match, sub, upper = string.byte, string.find, string.match, string.sub, string.upper
-
--- The usual counts and lengths, so that they cost a look-up and no conversion.
-local number_of = setmetatable({}, { __index = function(_, digits) return tonumber(digits) end })
-for i = 0, 255 do number_of[tostring(i)] = i end
-
--- The words of a command in a line, its name in capitals; and the position behind it.
-local function inline(buf, pos)
-  local name, rest, after = match(buf, "^(%S*)([^\n]-)\r?\n()", pos)
-  if name then return upper(name) .. rest, after end
-end
-
--- Why there is no whole array at pos: there may be one yet, or never.
-local function no_array(buf, pos)
-  if find(buf, "^%*0\r\n", pos) then return "", pos + 4 end
-  if find(buf, "^%*%d*\r?$", pos) or find(buf, "^%*%d+\r\n%$?%d*\r?$", pos) then return nil end
-  return nil, nil, "Protocol error: an array begins with '*' and its count, its first word with '$' and its length"
-end
-
-local MOST = 1024 -- words in a command
-
--- The same of *2\r\n$3\r\nGET\r\n$8\r\ngreeting\r\n; nil if there is not all of it yet.
-local function command(buf, pos)
-  if byte(buf, pos) ~= 42 then return inline(buf, pos) end -- "*"
-  local count, size, from = match(buf, "^%*(%d+)\r\n%$(%d+)\r\n()", pos)
-  if not count then return no_array(buf, pos) end
-  local after, stop = from + number_of[size], #buf -- behind the word
-  if after + 1 > stop then return nil, after + 2 - pos end
-  local words, n = upper(sub(buf, from, after - 1)), number_of[count]
-  if n > MOST then return nil, nil, "Protocol error: invalid multibulk length" end
-  for _ = 2, n do
-    size, from = match(buf, "^\r\n%$(%d+)\r\n()", after)
-    if not size then
-      if find(buf, "^\r\n%$?%d*\r?$", after) then return nil end
-      return nil, nil, "Protocol error: a bulk string begins with '$' and its length"
-    end
-    after = from + number_of[size]
-    if after + 1 > stop then return nil, after + 2 - pos end
-    words = words .. " " .. sub(buf, from, after - 1)
-  end
-  return words, after + 2
-end
-
-local redis = mock.server { "tcp://127.0.0.1:0", name = "redis", frame = mock.custom(command, { max = 64 << 20 }) }
+local redis = mock.server { "tcp://127.0.0.1:0", name = "redis", frame = resp.framing { max = 64 << 20 } }
 redis.state.strings = {}
 redis.state.expires = {} -- key to the time of its end, in seconds as moonport.time() has them
 local subscribers = {} -- channel to the conversations that listen to it
@@ -68,11 +26,11 @@ local function list(items) return ("*%d\r\n%s"):format(#items, table.concat(item
 -- What a key holds, if it has not expired.
 local function get(key)
   local state = redis.state
-  local ends = state.expires[key]
+  local ends, strings = state.expires[key], state.strings
   if ends and ends <= moonport.time() then
-    state.strings[key], state.expires[key] = nil, nil
+    strings[key], state.expires[key] = nil, nil
   end
-  return state.strings[key]
+  return strings[key]
 end
 
 local function set(key, value, seconds)

@@ -79,6 +79,16 @@ local function all(framing, source, limit)
   error(framing.name .. " does not end")
 end
 
+---Reader:frame gives what Reader:read gives, without the values.
+local function check_bare(framing, a, b)
+  local r, bare = frame.reader(a), frame.reader(b)
+  repeat
+    local want, why = r:read(framing)
+    local got, reason = bare:frame(framing)
+    if want ~= got or not got and why ~= reason then error(framing.name .. ": another frame without its values") end
+  until not want
+end
+
 ---The payload in pieces of a given size.
 local function cut(payload, size)
   local at = 1
@@ -161,6 +171,7 @@ function M.run(nth, choice, payload, connection)
     if choice % 16 ~= 13 then -- whatever has come is what was cut
       local size = 1 + #payload % 3
       same(expected, all(framing, cut(payload, size), limit), framing, "in pieces of " .. size)
+      if framing.values then check_bare(framing, cut(payload, 4), cut(payload, 5)) end
     end
     if choice % 16 == 6 or choice % 16 == 7 then check_pack(framing, given, payload) end
   end

@@ -156,7 +156,7 @@ static void
 change(struct model *m, uint64_t what)
 {
 	if (what == 0) {
-		journal_clear(m->j);
+		journal_clear(m->j, JOURNAL_EVERYTHING);
 		m->cleared = m->n;
 	} else if (what < 4)
 		CHECK(journal_limit(m->j, JOURNAL_LEAST + dice() % (512 * 1024)) == 0);
@@ -288,7 +288,7 @@ listeners(void)
 
 	journal_listen(j, &a);
 	journal_listen(j, &b);
-	journal_clear(j); /* it forgets no listener */
+	journal_clear(j, JOURNAL_EVERYTHING); /* it forgets no listener */
 	CHECK(heard == 0);
 	put(j, "s", "1");
 	CHECK(heard == 2);
@@ -314,10 +314,40 @@ connections(void)
 	CHECK(journal_open(j, &r, &nth) == 2 && nth == 2);
 	r.server = "t";
 	CHECK(journal_open(j, &r, &nth) == 3 && nth == 1);
-	journal_clear(j);
+	journal_clear(j, JOURNAL_EVERYTHING);
 	CHECK(journal_info(j).first == 4 && journal_info(j).last == 3);
 	CHECK(journal_open(j, &r, &nth) == 4 && nth == 1);
 	CHECK(journal_info(j).servers == 1 && journal_info(j).last == 4);
+	journal_free(j);
+}
+
+static void
+clears_a_part(void)
+{
+	struct journal *j = journal_new();
+	struct journal_record r = {.server = "s",
+				   .server_len = 1,
+				   .kind = JOURNAL_FAILED,
+				   .data = "no",
+				   .data_len = 2};
+	uint64_t nth;
+
+	journal_open(j, &r, &nth);
+	journal_add(j, &r);
+	CHECK(journal_mark(j, "k", 1));
+	journal_clear(j, JOURNAL_COUNTS);
+	CHECK(journal_next(j, 0, JOURNAL_ALL, "s", 1, &r) && r.seq == 1);
+	CHECK(journal_open(j, &r, &nth) == 2 && nth == 1);
+	journal_clear(j, JOURNAL_RECORDS);
+	CHECK(!journal_next(j, 0, JOURNAL_ALL, NULL, 0, &r));
+	CHECK(journal_info(j).first == 4 && journal_info(j).bytes == 0);
+	r = (struct journal_record){.server = "s", .server_len = 1, .data = ""};
+	CHECK(journal_open(j, &r, &nth) == 3 && nth == 2);
+	CHECK(journal_info(j).failures == 1 && journal_marked(j, "k", 1));
+	CHECK(journal_next(j, 0, JOURNAL_ALL, "s", 1, &r) && r.seq == 4);
+	journal_clear(j, JOURNAL_VERDICT);
+	CHECK(journal_info(j).failures == 0 && !journal_marked(j, "k", 1));
+	CHECK(journal_info(j).records == 1);
 	journal_free(j);
 }
 
@@ -347,7 +377,7 @@ marks_and_failures(void)
 	CHECK(journal_info(j).failures == 101);
 	CHECK(journal_failure(j, 1, &len) && len == JOURNAL_DATA);
 	CHECK(!journal_failure(j, 16, &len)); /* 1 MiB of them */
-	journal_clear(j);
+	journal_clear(j, JOURNAL_EVERYTHING);
 	CHECK(!journal_failure(j, 0, &len) && journal_info(j).failures == 0);
 	CHECK(!journal_marked(j, "k1", 2));
 	journal_add(j, &r);
@@ -389,6 +419,7 @@ test_journal(void)
 	little_memory();
 	listeners();
 	connections();
+	clears_a_part();
 	marks_and_failures();
 	kinds();
 	bounds();

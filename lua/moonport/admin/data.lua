@@ -207,6 +207,10 @@ end
 ---@return table[]
 function M.shown_stubs(list) return shown_list(list, M.shown_stub) end
 
+---@param list string[]
+---@return table[]
+function M.shown_texts(list) return shown_list(list, bytes.brief) end
+
 ---@param list table[]?
 ---@return table[]
 function M.shown_toxics(list) return shown_list(list, M.shown) end

@@ -3,8 +3,10 @@
 local control = require("moonport.control")
 local journal = require("moonport.journal")
 
+local data = require("moonport.admin.data")
 local metrics = require("moonport.admin.metrics")
 local mocks = require("moonport.admin.mocks")
+local refuse = require("moonport.admin.refuse")
 
 local function health() return { status = "ok" } end
 
@@ -13,30 +15,51 @@ local function version()
   return { version = options.version, lua = _VERSION, pid = options.pid, started = options.started }
 end
 
--- Each unit once, or the one of this server.
-local function units(name)
-  if name then return { mocks.find(name).unit } end
-  local list, seen = {}, {}
-  for _, server in ipairs(control.servers()) do
-    if server.unit ~= nil and not seen[server.unit] then
-      seen[server.unit] = true
-      list[#list + 1] = server.unit
-    end
-  end
-  return list
+---@param name any nil: all
+---@return admin.Server[]
+local function servers_of(name)
+  if name == nil then return control.servers() end
+  if type(name) ~= "string" then refuse(400, "server must be a server's name") end
+  return { mocks.find(name) }
 end
 
--- The journal is everybody's: it stays if only one server is reset. `since` is where a test can begin to read.
+-- An outage is a test's, as its stubs are.
+local function enable(servers)
+  for _, server in ipairs(servers) do
+    if not server.enabled then
+      local ok, why = control.enable(server.name, true)
+      if not ok and mocks.lookup(server.name) then refuse(409, tostring(why)) end
+    end
+  end
+end
+
+-- The journal is everybody's: it stays if only one server is reset. The verdict is of the whole run, unless somebody
+-- says otherwise: what has failed must not go unseen.
 local function reset(call)
-  local name = call:object({ server = true }).server
-  for _, unit in ipairs(units(name)) do mocks.call(unit, "reset", { server = name }) end
-  if not name then journal.clear() end
-  return { since = journal.last() }
+  local spec = call:object({ server = true, verdict = true })
+  local name, verdict = spec.server, spec.verdict
+  if verdict ~= nil and type(verdict) ~= "boolean" then refuse(400, "verdict must be true or false") end
+  if verdict and name ~= nil then refuse(400, "the verdict is of all servers; it cannot go with one") end
+  local servers, seen = servers_of(name), {}
+  for _, server in ipairs(servers) do
+    if server.unit ~= nil and not seen[server.unit] then
+      seen[server.unit] = true
+      mocks.call(server.unit, "reset", { server = name })
+    end
+  end
+  enable(servers)
+  local texts, failures = journal.failures()
+  if not verdict then
+    if name == nil then journal.clear("records", "counts") end
+    return { since = journal.last(), failures = failures }
+  end
+  journal.clear()
+  return { since = journal.last(), failures = 0, forgotten = data.shown_texts(texts) }
 end
 
 return function(routes)
   routes:add("GET", "/health", "whether it serves", health)
   routes:add("GET", "/version", "version, pid, time of start", version)
   routes:add("GET", "/metrics", "counters for Prometheus", metrics.render)
-  routes:add("POST", "/reset", "journal, stubs, toxics, state, counters: as the scripts say", reset)
+  routes:add("POST", "/reset", "as the scripts say, the journal empty: server, verdict (forgets failures, too)", reset)
 end

@@ -100,20 +100,20 @@ local function get(call)
   after = collect(records, after, filter)
   while #records == 0 and filter.limit > 0 do
     local left = deadline - moonport.monotonic()
-    if left <= 0 or not journal.wait(after, left) then break end
+    if left <= 0 or not call:wait(after, left) then break end
     after = collect(records, after, filter)
   end
   return { records = records, next = after, dropped = journal.info().dropped }
 end
 
 local function delete()
-  journal.clear()
+  journal.clear("records")
   return nil, 204
 end
 
 M.routes = function(routes)
   routes:add("GET", "/journal", "records: server, kind, since, limit, conn; wait=2s waits for the first", get)
-  routes:add("DELETE", "/journal", "forgets all records", delete)
+  routes:add("DELETE", "/journal", "forgets the records, and nothing else", delete)
 end
 
 return setmetatable(M, { __call = function(_, routes) M.routes(routes) end })

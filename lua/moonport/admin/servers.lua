@@ -38,6 +38,8 @@ local function get(call)
   return out
 end
 
+local EINVAL = 22
+
 -- Names that are being made or taken away.
 local busy = {}
 
@@ -83,15 +85,16 @@ local function create(call)
   local _ <close> = hold(name)
   local unit, failed = control.api_unit()
   if not unit then refuse(503, tostring(failed)) end
+  -- Nobody listens by that name: if there is a mock of it, its maker went away half-way.
   mocks.call(unit, "create", {
-    name = name, url = url, frame = data.frame(spec.frame), stubs = data.stubs(spec.stubs),
+    anew = true, name = name, url = url, frame = data.frame(spec.frame), stubs = data.stubs(spec.stubs),
     otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.plain(spec.toxics, "toxics"),
     state = data.state(spec.state),
   })
   local ok, why, errno = control.open(unit, name, url)
   if not ok then
     control.call(unit, "delete", { name = name })
-    refuse(errno and 409 or 400, tostring(why))
+    refuse(errno == EINVAL and 400 or 409, tostring(why))
   end
   return shown(mocks.find(name)), 201, "Location: /servers/" .. name .. "\r\n"
 end

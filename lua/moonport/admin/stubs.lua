@@ -8,32 +8,18 @@ local refuse = require("moonport.admin.refuse")
 
 local function list(call) return { stubs = data.shown_stubs(mocks.ask(call.names.s, "stubs")) } end
 
----@param server string
----@param id string
----@return table? stub
----@return string[] ids
-local function lookup(server, id)
-  local ids = {}
-  for _, stub in ipairs(mocks.ask(server, "stubs") or {}) do
-    if stub.id == id then return stub, ids end
-    ids[#ids + 1] = tostring(stub.id)
-  end
-  return nil, ids
-end
+-- One, without a copy of all the others; false: there is none.
+local function lookup(server, id) return mocks.ask(server, "stub", { id = id }) end
 
 local function find(server, id)
-  local stub, ids = lookup(server, id)
-  if not stub then refuse(404, ("%s has no stub %q%s"):format(server, id, near(id, ids))) end
-  return stub
+  local stub = lookup(server, id)
+  if stub then return stub end
+  local ids = {}
+  for i, one in ipairs(mocks.ask(server, "stubs")) do ids[i] = one.id end
+  refuse(404, ("%s has no stub %q%s"):format(server, id, near(id, ids)))
 end
 
 local function get(call) return data.shown_stub(find(call.names.s, call.names.id)) end
-
--- What the mock answers is the stub, or its id.
-local function of(server, result)
-  if type(result) == "table" then return data.shown_stub(result) end
-  return data.shown_stub(find(server, result))
-end
 
 local function add(call)
   local server, spec = call.names.s, call:object()
@@ -42,8 +28,7 @@ local function add(call)
   if at ~= nil and (math.type(at) ~= "integer" or at < 1) then refuse(400, "at must be a place, 1 being the first") end
   mocks.find(server)
   local stub = data.stub(spec, "the stub")
-  if stub.id and lookup(server, stub.id) then refuse(409, ("%s has a stub %q already"):format(server, stub.id)) end
-  return of(server, mocks.ask(server, "stub_add", { stub = stub, at = at })), 201
+  return data.shown_stub(mocks.ask(server, "stub_add", { stub = stub, at = at })), 201
 end
 
 local function put(call)
@@ -52,10 +37,9 @@ local function put(call)
   spec.id = id
   local stub = data.stub(spec, "the stub")
   if lookup(server, id) then
-    mocks.ask(server, "stub_put", { id = id, stub = stub })
-    return data.shown_stub(find(server, id))
+    return data.shown_stub(mocks.ask(server, "stub_put", { id = id, stub = stub }))
   end
-  return of(server, mocks.ask(server, "stub_add", { stub = stub })), 201
+  return data.shown_stub(mocks.ask(server, "stub_add", { stub = stub })), 201
 end
 
 local function delete(call)

@@ -207,11 +207,12 @@ local function question(spec)
 end
 
 ---Waits for the answer. An answer that is right must stay so for `settle` seconds.
+---@param call admin.Call
 ---@param q admin.Question
 ---@param within number seconds
 ---@param settle number seconds
 ---@return boolean
-local function wait(q, within, settle)
+local function wait(call, q, within, settle)
   local deadline, settled = moonport.monotonic() + within, nil
   while true do
     q:look()
@@ -224,7 +225,7 @@ local function wait(q, within, settle)
     end
     local left = (settled or deadline) - now
     if left <= 0 then return done == true end
-    journal.wait(q.after, left)
+    call:wait(q.after, left)
   end
 end
 
@@ -244,7 +245,7 @@ local function verify(call)
   end
   local within, settle = milliseconds(spec.within, "within"), milliseconds(spec.settle, "settle")
   local q = question(spec)
-  local satisfied = wait(q, within, settle)
+  local satisfied = wait(call, q, within, settle)
   local dropped = journal.info().dropped
   if satisfied then
     return { satisfied = true, count = q.count, records = q.found, dropped = dropped, next = q.after }

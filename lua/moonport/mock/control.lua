@@ -75,6 +75,7 @@ end
 
 function ops.create(data)
   registry.seal()
+  if data.anew then registry.remove(data.name) end
   if registry.get(data.name) then refuse(409, "there is a mock named %s already", tostring(data.name)) end
   local one, why = made.new(data)
   if not one then bad(why) end
@@ -89,11 +90,11 @@ function ops.delete(data)
 end
 
 function ops.reset(data)
-  if data.server ~= nil then
-    server_of(data.server):reset()
-    return true
+  local list = data.server ~= nil and { server_of(data.server) } or registry.all()
+  for _, one in ipairs(list) do
+    verdict.settle(one)
+    one:reset()
   end
-  for _, one in ipairs(registry.all()) do one:reset() end
   return true
 end
 
@@ -103,6 +104,12 @@ function ops.stubs(data)
   local out = {}
   for i, stub in ipairs(server_of(data.server).stubs) do out[i] = stubs.data(stub) end
   return out
+end
+
+-- False: there is none of that id.
+function ops.stub(data)
+  local _, stub = server_of(data.server):find(data.id)
+  return stub and stubs.data(stub) or false
 end
 
 ---@param one mock.Server

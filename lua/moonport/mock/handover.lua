@@ -18,7 +18,9 @@ local function stubs_of(one)
   local list, own = {}, 0
   for _, stub in ipairs(one.stubs) do
     if stub.api then
-      list[#list + 1] = { stub = stubs.data(stub), progress = reply.progress(stub.reply), behind = own }
+      list[#list + 1] = {
+        stub = stubs.data(stub), mark = stub.mark, progress = reply.progress(stub.reply), behind = own,
+      }
     else
       own = own + 1
     end
@@ -75,6 +77,7 @@ local function restore_stubs(one, list)
       one:warn(("the stub %s is gone: %s"):format(saved.id, why))
     else
       stub.uses, stub.spent = saved.uses, stub.times and saved.uses >= stub.times or nil
+      stub.mark = item.mark
       reply.resume(stub.reply, item.progress)
       one:add_stub(stub, place(one.stubs, item.behind))
     end

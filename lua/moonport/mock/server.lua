@@ -25,6 +25,7 @@ local atomically = moonport.atomically -- what follows is shared by tasks, whose
 ---@field required boolean
 ---@field api boolean it came by the control API
 ---@field where string the line of the script, "smtp.lua:12"
+---@field mark string? key of the journal's flag that it was used; outlives the script's generation
 
 ---@class mock.Server
 ---@field name string
@@ -42,6 +43,7 @@ local atomically = moonport.atomically -- what follows is shared by tasks, whose
 ---@field made table? from this
 ---@field index table<integer|false, mock.Stub[]> by a frame's first byte; a new table when the stubs have changed
 ---@field private links table<string, toxics.Link> of datagrams, by direction
+---@field exact table<string, mock.Stub> what answers a frame, plainly and always; found by the way
 ---@field private talk fun(c: mock.Conversation)?
 ---@field private ids table<string, integer>
 ---@field private datagrams integer
@@ -95,7 +97,7 @@ function M.new(spec)
   return setmetatable({
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
-    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, ids = {}, api = false,
+    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, exact = {}, ids = {}, api = false,
     links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0, older_peers = {},
   }, server_mt)
 end
@@ -160,15 +162,18 @@ function Server:make_stub(pattern, answer, options, where, api)
   if answer == nil then return nil, "what is the reply?" end
   made, wrong = reply.compile(answer, self.datagram)
   if not made then return nil, wrong end
-  return {
+  local stub = {
     id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, call = made.f,
     uses = 0, times = options.times, required = options.required and true or false, api = api or false, where = where,
   }
+  -- One of the API is another than an earlier one of the same id, which was used before this number.
+  if stub.required then stub.mark = ("used %s %s %d"):format(self.name, stub.id, api and journal.last() or 0) end
+  return stub
 end
 
 -- To be called when the list has changed.
 function Server:reindex()
-  self.index = {}
+  self.index, self.exact = {}, {}
 end
 
 ---@param stub mock.Stub
@@ -244,16 +249,13 @@ function Server:pick(frame)
   end
 end
 
----To be called at a stub's first use and at the last one that it may have.
+---To be called at each use of a stub with a mark, which the journal may have forgotten, and at the last one that any
+---may have.
 ---@param stub mock.Stub
-function Server:noted_use(stub)
+function Server.noted_use(_, stub)
   if stub.uses == stub.times then stub.spent = true end
-  if stub.uses == 1 and stub.required then journal.mark(self:mark_of(stub)) end
+  if stub.mark then journal.mark(stub.mark) end
 end
-
----@param stub mock.Stub
----@return string key of the journal's flag that it was used
-function Server:mark_of(stub) return ("used %s %s"):format(self.name, stub.id) end
 
 -- ---------------------------------------------------------------- toxics
 
@@ -416,6 +418,16 @@ function Server:keep()
     stubs = table.move(self.stubs, 1, #self.stubs, 1, {}), fallback = self.fallback,
     toxics = table.move(self.toxics, 1, #self.toxics, 1, {}), state = plain.copy(self.state),
   }
+end
+
+---@return mock.Stub[] those that a reset takes away
+function Server:passing()
+  local stay, out = {}, {}
+  for _, stub in ipairs(self.baseline.stubs) do stay[stub] = true end
+  for _, stub in ipairs(self.stubs) do
+    if not stay[stub] then out[#out + 1] = stub end
+  end
+  return out
 end
 
 ---Goes back to that; what only the API has brought is gone.

@@ -11,19 +11,6 @@ local byte, find, text_match = string.byte, string.find, string.match
 local play, returned, run, type = reply.play, reply.returned, match.run, type
 local atomically = moonport.atomically
 
----@param c mock.Conversation
----@param bytes string
-local function send(c, bytes)
-  if c.filter or c.over then return c:send(bytes) end
-  return c.wire:send(bytes)
-end
-
--- Answers with what a stub's function has returned.
-local function say(c, call, result)
-  if type(result) == "string" then return send(c, result) end
-  return returned(c, call, result)
-end
-
 -- Takes one of the times that a stub may be used; false: meanwhile others have taken all.
 local function take(stub)
   local uses = stub.uses + 1
@@ -42,13 +29,22 @@ local function used(c, stub, first, ...)
   else
     stub.uses = uses -- only told: one that is lost at the end of a slice does no harm
   end
-  if uses == 1 or uses == times then c.server:noted_use(stub) end
+  if stub.mark or uses == times then c.server:noted_use(stub) end
+  local bytes = stub.bytes
   if call then
-    say(c, call, call(c, first, ...))
-  elseif stub.bytes then
-    send(c, stub.bytes)
-  else
+    bytes = call(c, first, ...)
+    if type(bytes) ~= "string" then
+      returned(c, call, bytes)
+      return true
+    end
+  elseif not bytes then
     play(stub.reply, c, first, ...)
+    return true
+  end
+  if c.filter or c.over then
+    c:send(bytes)
+  else
+    c.wire:send(bytes)
   end
   return true
 end
@@ -58,7 +54,7 @@ local function used_if(c, stub, ok, ...) return ok and used(c, stub, ...) end
 -- Plays the first stub that matches, and says whether there was one.
 local function answered(c, frame)
   local server = c.server
-  local first = byte(frame) or false
+  local first, exact = byte(frame) or false, server.exact -- a new table if the stubs change meanwhile
   local list = server.index[first] or server:candidates(first)
   for i = 1, #list do
     local stub = list[i]
@@ -66,8 +62,12 @@ local function answered(c, frame)
       local m = stub.match
       local equals, pattern = m.equals, m.pattern
       if equals then
-        if equals == frame and used(c, stub, frame) then return true end
+        if equals == frame and used(c, stub, frame) then
+          if exact and stub.bytes and not stub.times and not stub.mark then exact[frame] = stub end
+          return true
+        end
       elseif not pattern then
+        exact = nil -- a function may decide otherwise the next time
         if used_if(c, stub, run(m, frame, c)) then return true end
       elseif m.captures then
         if used(c, stub, text_match(frame, pattern)) then return true end
@@ -79,29 +79,37 @@ local function answered(c, frame)
   return false
 end
 
----Answers one frame.
----@param c mock.Conversation
----@param frame string
-function M.answer(c, frame)
-  if answered(c, frame) then return end
+local function unanswered(c, frame)
   local server = c.server
   if server.fallback then return play(server.fallback, c, frame) end
   journal.add("unmatched", server.name, c.id, frame)
 end
 
-local answer = M.answer
+---Answers one frame.
+---@param c mock.Conversation
+---@param frame string
+function M.answer(c, frame)
+  if not answered(c, frame) then unanswered(c, frame) end
+end
 
 ---@param c mock.Conversation
 ---@param reader frame.Reader
 ---@param framing frame.Framing
 ---@return string? why there are no more frames; nil: the conversation is over
 function M.run(c, reader, framing)
-  local next_frame, received = reader.frame, c.received
+  local server, wire, next_frame, received = c.server, c.wire, reader.frame, c.received
+  local put = wire.send
   while not c.over do
     local frame, why = next_frame(reader, framing)
     if not frame then return tostring(why) end
     received(frame)
-    if not c.silent then answer(c, frame) end
+    local stub = server.exact[frame]
+    if stub and not c.silent and not c.over then
+      stub.uses = stub.uses + 1
+      put(wire, stub.bytes)
+    elseif not c.silent and not answered(c, frame) then
+      unanswered(c, frame)
+    end
   end
 end
 

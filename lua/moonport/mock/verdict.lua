@@ -59,17 +59,27 @@ local function complaint(server, stub)
   return text .. "; the nearest frame:\n" .. diff.explain(stub.match, frame)
 end
 
+---@param stub mock.Stub
+---@return boolean
+local function is_wanting(stub) return stub.required and not journal.marked(stub.mark) end
+
 ---@return string[] texts
 function M.texts()
   local texts = {}
   for _, server in ipairs(registry.all()) do
     for _, stub in ipairs(server.stubs) do
-      if stub.required and not journal.marked(server:mark_of(stub)) then
-        texts[#texts + 1] = complaint(server, stub) .. server:lots()
-      end
+      if is_wanting(stub) then texts[#texts + 1] = complaint(server, stub) .. server:lots() end
     end
   end
   return texts
+end
+
+---Required stubs that a reset is about to take away are failures if they were not used: nothing would tell later.
+---@param server mock.Server
+function M.settle(server)
+  for _, stub in ipairs(server:passing()) do
+    if is_wanting(stub) then journal.fail(server.name, nil, complaint(server, stub) .. server:lots()) end
+  end
 end
 
 return M

@@ -118,9 +118,12 @@ function M.new(world, time)
   end
   function lib.failures() return { table.unpack(failures) }, #failures end
   function lib.limit() return LIMIT end
-  function lib.clear()
-    for i = #records, 1, -1 do records[i] = nil end
-    servers, failures, marks = {}, {}, {}
+  function lib.clear(...)
+    local what = {}
+    for _, name in ipairs(... and { ... } or { "records", "counts", "verdict" }) do what[name] = true end
+    for i = what.records and #records or 0, 1, -1 do records[i] = nil end
+    if what.counts then servers = {} end
+    if what.verdict then failures, marks = {}, {} end
   end
   return lib, records
 end

@@ -1,0 +1,178 @@
+#include "bind/lresp.h"
+
+#include <lauxlib.h>
+#include <stdbool.h>
+#include <string.h>
+
+enum {
+	MOST_WORDS = 1024 * 1024, /* in a command, as in Redis */
+	MOST_LINE = 64 * 1024,
+	MOST_BYTES = 512 * 1024 * 1024, /* in a word */
+};
+
+/* What is read of a command; the bytes are Lua's. */
+struct scan {
+	const char *at, *end;
+	size_t need;     /* bytes that are missing behind `end`; 0: not known */
+	const char *why; /* NULL: more has to come */
+};
+
+static bool
+wrong(struct scan *s, const char *why)
+{
+	s->why = why;
+	return false;
+}
+
+/* "*2\r\n": a mark and a number.  False: not there. */
+static bool
+header(struct scan *s, char mark, size_t most, size_t *n, const char *why)
+{
+	const char *p = s->at;
+
+	if (p == s->end)
+		return false;
+	if (*p++ != mark || (p < s->end && (*p < '0' || *p > '9')))
+		return wrong(s, why);
+	for (*n = 0; p < s->end && *p >= '0' && *p <= '9'; p++) {
+		*n = *n * 10 + (size_t)(*p - '0');
+		if (*n > most)
+			return wrong(s, why);
+	}
+	if ((p < s->end && p[0] != '\r') || (s->end - p > 1 && p[1] != '\n'))
+		return wrong(s, why);
+	s->at = p + 2;
+	return s->end - p > 1;
+}
+
+static bool
+word(struct scan *s, const char **p, size_t *n)
+{
+	static const char why[] =
+	    "Protocol error: a bulk string begins with '$' and its length";
+	size_t left;
+
+	if (!header(s, '$', MOST_BYTES, n, why))
+		return false;
+	left = (size_t)(s->end - s->at);
+	if (left < *n + 2) {
+		s->need = *n + 2 - left;
+		return false;
+	}
+	*p = s->at;
+	s->at += *n;
+	if (s->at[0] != '\r' || s->at[1] != '\n')
+		return wrong(s, "Protocol error: bulk string longer than its length");
+	s->at += 2;
+	return true;
+}
+
+/* nil, and what follows from it. */
+static int
+push_none(lua_State *L, const struct scan *s, const char *from)
+{
+	lua_pushnil(L);
+	if (s->why) {
+		lua_pushnil(L);
+		lua_pushstring(L, s->why);
+		return 3;
+	}
+	if (!s->need)
+		return 1;
+	lua_pushinteger(L, (lua_Integer)((size_t)(s->end - from) + s->need));
+	return 2;
+}
+
+static void
+capitals(char *p, size_t n)
+{
+	for (size_t i = 0; i < n && p[i] != ' ' && p[i] != '\t'; i++)
+		if (p[i] >= 'a' && p[i] <= 'z')
+			p[i] -= 'a' - 'A';
+}
+
+/* Pushes the words, of which there are `bytes` bytes, as one string. */
+static void
+push_words(lua_State *L, struct scan *s, size_t words, size_t bytes)
+{
+	luaL_Buffer b;
+	char *to = luaL_buffinitsize(L, &b, bytes + words), *first = to;
+	const char *p;
+	size_t n;
+
+	for (size_t i = 0; i < words && word(s, &p, &n); i++) {
+		if (i > 0)
+			*to++ = ' ';
+		memcpy(to, p, n);
+		to += n;
+		if (i == 0)
+			capitals(first, n);
+	}
+	luaL_pushresultsize(&b, (size_t)(to - first));
+}
+
+/* Twice through it: it may be long, and is often not all there. */
+static int
+array(lua_State *L, struct scan *s, lua_Integer pos)
+{
+	const char *from = s->at, *p;
+	size_t words, n, bytes = 0;
+	struct scan again;
+
+	if (!header(s, '*', MOST_WORDS, &words, "Protocol error: invalid multibulk length"))
+		return push_none(L, s, from);
+	again = *s;
+	for (size_t i = 0; i < words; i++) {
+		if (!word(s, &p, &n))
+			return push_none(L, s, from);
+		bytes += n;
+	}
+	push_words(L, &again, words, bytes);
+	lua_pushinteger(L, pos + (s->at - from));
+	return 2;
+}
+
+/* A line, as people write it. */
+static int
+inline_command(lua_State *L, struct scan *s, lua_Integer pos)
+{
+	const char *from = s->at, *nl = memchr(from, '\n', (size_t)(s->end - from));
+	size_t n = (size_t)((nl ? nl : s->end) - from);
+	luaL_Buffer b;
+	char *to;
+
+	if (n > MOST_LINE)
+		wrong(s, "Protocol error: too big inline request");
+	if (s->why || !nl)
+		return push_none(L, s, from);
+	if (n > 0 && from[n - 1] == '\r')
+		n--;
+	to = luaL_buffinitsize(L, &b, n);
+	memcpy(to, from, n);
+	capitals(to, n);
+	luaL_pushresultsize(&b, n);
+	lua_pushinteger(L, pos + (nl + 1 - from));
+	return 2;
+}
+
+static int
+command(lua_State *L)
+{
+	size_t len;
+	const char *buf = luaL_checklstring(L, 1, &len);
+	lua_Integer pos = luaL_checkinteger(L, 2);
+	struct scan s = {.end = buf + len};
+
+	luaL_argcheck(L, pos >= 1 && (size_t)pos - 1 <= len, 2, "it is outside");
+	s.at = buf + pos - 1; /* at the end is a NUL */
+	return *s.at == '*' ? array(L, &s, pos) : inline_command(L, &s, pos);
+}
+
+int
+open_resp_scan(lua_State *L)
+{
+	static const luaL_Reg functions[] = {{"command", command}, {NULL, NULL}};
+
+	luaL_newlib(L, functions);
+	return 1;
+}

@@ -1,0 +1,61 @@
+local frame = require("moonport.frame")
+local resp = require("moonport.resp")
+
+-- The commands in these pieces, and why there are no more.
+local function commands(...)
+  local pieces, i = { ... }, 0
+  local reader = frame.reader(function()
+    i = i + 1
+    if pieces[i] then return pieces[i] end
+    return nil, "closed"
+  end)
+  local framing, out = resp.framing { max = 1000 }, {}
+  while true do
+    local text, why = reader:read(framing)
+    if not text then return out, why end
+    out[#out + 1] = text
+  end
+end
+
+local function each_byte(s)
+  local out = {}
+  for i = 1, #s do out[i] = s:sub(i, i) end
+  return table.unpack(out)
+end
+
+local ALL = "*2\r\n$3\r\ngEt\r\n$8\r\ngreeTing\r\n" .. "ping\r\n" .. "Set a  b\n" .. "\r\n" .. "*0\r\n"
+  .. "*1\r\n$0\r\n\r\n"
+  .. "*3\r\n$3\r\nSET\r\n$4\r\n\0\r\n\255\r\n$12\r\nwith a space\r\n" .. "*1\r\n$4\r\nPING\r\n"
+local WORDS = { "GET greeTing", "PING", "SET a  b", "", "", "", "SET \0\r\n\255 with a space", "PING" }
+
+describe("resp.framing", function()
+  it("gives commands as people write them, however they were cut", function()
+    assert.are.same({ WORDS, "closed" }, { commands(ALL) })
+    assert.are.same({ WORDS, "closed" }, { commands(each_byte(ALL)) })
+    for i = 1, #ALL - 1 do assert.are.same(WORDS, (commands(ALL:sub(1, i), ALL:sub(i + 1)))) end
+  end)
+
+  it("knows how much has to come", function()
+    local scan = require("moonport.resp.scan")
+    assert.are.same({ nil, 31 }, { scan.command("xx*2\r\n$3\r\nGET\r\n$11\r\nab", 3) })
+    assert.are.same({ n = 1 }, table.pack(scan.command("*2\r\n$3\r\nGET\r\n$1", 1)))
+    assert.are.same({ "GET", 5 }, { scan.command("get\n*", 1) })
+    assert.are.same({ n = 1 }, table.pack(scan.command("get\n", 5)))
+    assert.has_error(function() scan.command("get\n", 6) end)
+    assert.has_error(function() scan.command("get\n", 0) end)
+  end)
+
+  it("says what is wrong", function()
+    local BULK, COUNT = "a bulk string begins with '$' and its length", "invalid multibulk length"
+    for text, why in pairs {
+      ["*x\r\n"] = COUNT, ["*-1\r\n"] = COUNT, ["*1048577\r\n"] = COUNT, ["*1\n\n"] = COUNT, ["*1\rx"] = COUNT,
+      ["*99999999999999999999999\r\n"] = COUNT, ["*1\r\nPING\r\n"] = BULK, ["*1\r\n$-1\r\n"] = BULK,
+      ["*1\r\n$536870913\r\n"] = BULK, ["*1\r\n$1\r\nabc"] = "bulk string longer than its length",
+      [("x"):rep(65537)] = "too big inline request",
+    } do
+      local out, said = commands("ping\n" .. text)
+      assert.are.same({ { "PING" }, "Protocol error: " .. why }, { out, said }, text:sub(1, 40))
+    end
+    assert.are.equal("frame too long: more than 1000 bytes (custom)", select(2, commands "*1\r\n$2000\r\n"))
+  end)
+end)
