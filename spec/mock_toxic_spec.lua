@@ -88,6 +88,46 @@ describe("toxics of a connection", function()
     m:await("s", "closed [closed]")
   end)
 
+  describe("that slice", function()
+    local SIZE = 200000
+
+    -- Each client sends a line of SIZE bytes at a time and is told how many have come.
+    local function lost(clients, rounds)
+      local out, all = {}, {}
+      for i = 1, clients do all[i] = m:connect("count") end
+      for _ = 1, rounds do
+        for at = 1, SIZE, 20000 do
+          for _, c in ipairs(all) do c:send(("x"):rep(20000) .. (at + 20000 > SIZE and "\n" or "")) end
+        end
+        for _, c in ipairs(all) do
+          local came = tonumber((c:receive(#tostring(SIZE))))
+          if came ~= SIZE then out[#out + 1] = SIZE - (came or 0) end
+        end
+      end
+      for _, c in ipairs(all) do c:close() end
+      return out
+    end
+
+    local COUNT = [[
+      local count = mock.server { "tcp://127.0.0.1:0", name = "count", frame = { line = "\n", max = 8 << 20 } }
+      count:otherwise(function(_, frame) return ("%06d"):format(#frame) end)
+      count:toxic { type = "slicer", stream = "upstream", average_size = 16 }]]
+
+    it("lose nothing though slices of computing are short", function()
+      start(COUNT, { args = { "-o", "time_slice=0.001" } })
+      assert.are.same({}, lost(4, 4))
+    end)
+
+    it("let four million bytes through", function()
+      start([[
+        s:on("^huge$", function(c) c:send(("x"):rep(4000000)) c:close() end)
+        s:toxic { type = "slicer", average_size = 64 }]], { args = { "-o", "cpu_limit=2" } })
+      local c <close> = m:connect("s", { timeout = 60 })
+      c:send("huge\n")
+      assert.are.equal(4000000, #c:all())
+    end)
+  end)
+
   for name, spec in pairs {
     latency = "{ type = 'latency', latency = 60000 }", bandwidth = "{ type = 'bandwidth', rate = 0 }",
     ["slow_close"] = "{ type = 'slow_close', delay = 60000 }",

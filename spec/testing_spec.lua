@@ -230,6 +230,25 @@ describe("moonport.testing.open", function()
     assert.are.same({ true, 2, "returned" }, { t.server.closed, t.time, t.outcome })
   end)
 
+  it("calls functions atomically, in which they cannot wait", function()
+    local t <close> = testing.open [[
+      local moonport = require("moonport")
+      function handle(self)
+        local a, n = moonport.atomically(function(...) return ..., select("#", ...) end, 1)
+        local _, no = pcall(moonport.atomically, error, "no", 0)
+        local _, wait = pcall(moonport.atomically, moonport.sleep, 1)
+        moonport.sleep(2)
+        local _, bad = pcall(moonport.atomically, 1)
+        self.wfile:write(a, n, no, "\n", wait, "\n", bad)
+      end
+    ]]
+    local got = t:connect():all()
+    assert.are.equal("11no", got:match("^[^\n]*"))
+    assert.truthy(got:find("cannot wait inside moonport.atomically", 1, true), got)
+    assert.truthy(got:find("function expected, got number", 1, true), got)
+    assert.are.equal(2, t.time)
+  end)
+
   it("connects handlers to scripted servers", function()
     local script = [[
       local moonport = require("moonport")

@@ -1,5 +1,6 @@
 --- /servers: make, list, switch off and on, take away; scripts; state.
 
+local moonport = require("moonport")
 local control = require("moonport.control")
 local json = require("moonport.json")
 
@@ -42,11 +43,18 @@ local EINVAL = 22
 -- Names that are being made or taken away.
 local busy = {}
 
+local function claim(name)
+  if busy[name] then return false end
+  busy[name] = true
+  return true
+end
+
 ---Nobody else makes or takes away a server of this name while the value lives.
 ---@param name string
 local function hold(name)
-  if busy[name] then refuse(409, ("the server %q is just being made or taken away"):format(name)) end
-  busy[name] = true
+  if not moonport.atomically(claim, name) then
+    refuse(409, ("the server %q is just being made or taken away"):format(name))
+  end
   return setmetatable({}, { __close = function() busy[name] = nil end })
 end
 

@@ -1,5 +1,6 @@
 --- What the control API asks of the mocks of a script: plain data in, plain data out.
 
+local moonport = require("moonport")
 local made = require("moonport.mock.made")
 local plain = require("moonport.mock.plain")
 local registry = require("moonport.mock.registry")
@@ -249,7 +250,8 @@ function M.control(op, data)
   local f = ops[op]
   if not f then refuse(404, "there is no operation %s", tostring(op)) end
   if data ~= nil and type(data) ~= "table" then bad("data must be a table") end
-  return f(data or {})
+  if f == ops.match then return f(data or {}) end -- asks the script's functions, which may wait
+  return moonport.atomically(f, data or {})
 end
 
 return M

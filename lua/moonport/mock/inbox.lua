@@ -3,6 +3,8 @@
 
 local moonport = require("moonport")
 
+local atomically = moonport.atomically
+
 local MOST = 256 * 1024 -- bytes that wait; more stay in the kernel
 
 ---@class mock.Inbox
@@ -23,6 +25,20 @@ local inbox_mt = { __name = "mock.Inbox", __index = Inbox }
 
 local M = {}
 
+-- Of these two none comes while the other is at work: a slice may end anywhere.
+---@param self mock.Inbox
+local function add(self, bytes)
+  self.pieces[#self.pieces + 1] = bytes
+  self.size = self.size + #bytes
+end
+
+---@param self mock.Inbox
+local function empty(self)
+  local pieces = self.pieces
+  self.pieces, self.size = {}, 0
+  return pieces
+end
+
 ---@param receive fun(): string?, string?, integer?
 ---@param reason fun(why: string, errno: integer?): string
 ---@return mock.Inbox
@@ -32,8 +48,7 @@ function M.new(receive, reason)
     came = moonport.event(), room = moonport.event(),
   }, inbox_mt)
   function self.deliver(bytes)
-    self.pieces[#self.pieces + 1] = bytes
-    self.size = self.size + #bytes
+    atomically(add, self, bytes)
     self.came:set()
   end
   return self
@@ -101,10 +116,9 @@ function Inbox:take(seconds)
     local _, why = self.came:wait(seconds)
     if why and self.size == 0 then return nil, why end
   end
-  local bytes = table.concat(self.pieces)
-  self.pieces, self.size = {}, 0
+  local pieces = atomically(empty, self)
   self.room:set()
-  return bytes
+  return table.concat(pieces)
 end
 
 return M

@@ -1,10 +1,12 @@
 --- What a stub answers with: bytes, a function, a sequence, a fault, or one of these sent in a faulty way.
 
+local moonport = require("moonport")
 local bits = require("moonport.mock.bits")
 
 local M = {}
 
 local sub = string.sub
+local atomically = moonport.atomically
 local getinfo = debug and debug.getinfo -- not in a sandbox
 
 ---@class mock.Fault
@@ -249,10 +251,13 @@ M.returned = returned
 
 function PLAY.call(reply, c, ...) return returned(c, reply.f, reply.f(c, ...)) end
 
-function PLAY.sequence(reply, c, ...)
+-- The next of a sequence: two conversations do not get the same.
+local function next_of(reply)
   reply.at = math.min(reply.at + 1, #reply.replies)
-  return play(reply.replies[reply.at], c, ...)
+  return reply.replies[reply.at]
 end
+
+function PLAY.sequence(reply, c, ...) return play(atomically(next_of, reply), c, ...) end
 
 function PLAY.delay(reply, c, ...)
   c:sleep(reply.seconds)

@@ -12,6 +12,7 @@ local toxics = require("moonport.toxics")
 local M = {}
 
 local byte = string.byte
+local atomically = moonport.atomically -- what follows is shared by tasks, whose slices may end anywhere
 
 ---@class mock.Stub
 ---@field id string
@@ -133,7 +134,7 @@ end
 ---@param server mock.Server
 ---@param prefix string
 ---@return string
-local function new_id(server, prefix)
+local function next_id(server, prefix)
   local id, n
   repeat
     n = server.ids[prefix] or 1
@@ -141,6 +142,8 @@ local function new_id(server, prefix)
   until not server:find(id)
   return id
 end
+
+local function new_id(...) return atomically(next_id, ...) end
 
 ---@param pattern any
 ---@param answer any
@@ -221,20 +224,21 @@ function Server:session(f)
   return self
 end
 
----Those that a frame with this first byte may match, spent ones among them, in the order in which they are asked.
----@param first integer|false
----@return mock.Stub[]
-function Server:candidates(first)
-  local list = self.index[first]
-  if list then return list end
-  list = {}
-  for _, stub in ipairs(self.stubs) do
+---@param server mock.Server
+local function gather(server, first)
+  local list = {}
+  for _, stub in ipairs(server.stubs) do
     local wants = stub.match.first
     if not wants or wants == first then list[#list + 1] = stub end
   end
-  self.index[first] = list
+  server.index[first] = list
   return list
 end
+
+---Those that a frame with this first byte may match, spent ones among them, in the order in which they are asked.
+---@param first integer|false
+---@return mock.Stub[]
+function Server:candidates(first) return self.index[first] or atomically(gather, self, first) end
 
 ---The stub that would answer.
 ---@param frame string
@@ -286,14 +290,17 @@ function Server:add_toxic(spec, at)
   self:set_toxics(list)
 end
 
+---@param server mock.Server
+local function change_toxics(server, list)
+  server.toxics = list
+  server.toxic_version = server.toxic_version + 1
+  for _, one in pairs(server.links) do one:update(list) end
+  for wire in pairs(server.wires) do wire:toxics_changed() end
+end
+
 ---Live connections and datagrams under way take them over.
 ---@param list table[]
-function Server:set_toxics(list)
-  self.toxics = list
-  self.toxic_version = self.toxic_version + 1
-  for _, one in pairs(self.links) do one:update(list) end
-  for wire in pairs(self.wires) do wire:toxics_changed() end
-end
+function Server:set_toxics(list) atomically(change_toxics, self, list) end
 
 ---@param stream string
 ---@return boolean
@@ -330,23 +337,27 @@ function Server:lots()
   return table.concat(lines)
 end
 
+---@param server mock.Server
+local function new_link(server, stream, id)
+  local there = server.links[stream]
+  if there then return there end
+  there = link.new {
+    toxics = server.toxics, stream = stream, lazy = stream == "upstream", note = function(toxic, text, sender)
+      if toxic then text = ("%s %s"):format(toxic.name, text) end
+      journal.add("toxic", server.name, sender and sender.id or id, text)
+    end,
+  }
+  server.links[stream] = there
+  return there
+end
+
 ---Where datagrams go through the toxics; nil if there are none, and nothing waits there.
 ---@param stream "downstream"|"upstream"
 ---@param id integer the connection that asks
 ---@return toxics.Link?
 function Server:link(stream, id)
   local there = self.links[stream]
-  if self:has_toxics(stream) then
-    if there then return there end
-    there = link.new {
-      toxics = self.toxics, stream = stream, lazy = stream == "upstream", note = function(toxic, text, sender)
-        if toxic then text = ("%s %s"):format(toxic.name, text) end
-        journal.add("toxic", self.name, sender and sender.id or id, text)
-      end,
-    }
-    self.links[stream] = there
-    return there
-  end
+  if self:has_toxics(stream) then return there or atomically(new_link, self, stream, id) end
   return there and not there:idle() and there or nil
 end
 
@@ -360,11 +371,8 @@ end
 
 local MAX_PEERS = 1024
 
----A sender of datagrams is a connection in the journal, from its first datagram on. Of the last 1024 none is forgotten.
----@param client string
----@return integer id of the sender
----@return integer nth datagram of the server
-function Server:count_datagram(client)
+---@param self mock.Server
+local function count(self, client)
   self.datagrams = self.datagrams + 1
   local id = self.peers[client]
   if not id then
@@ -374,6 +382,12 @@ function Server:count_datagram(client)
   end
   return id, self.datagrams
 end
+
+---A sender of datagrams is a connection in the journal, from its first datagram on. Of the last 1024 none is forgotten.
+---@param client string
+---@return integer id of the sender
+---@return integer nth datagram of the server
+function Server:count_datagram(client) return atomically(count, self, client) end
 
 ---For the next generation of the script, and from the one before: senders and their connections in the journal.
 ---@return table<string, integer>

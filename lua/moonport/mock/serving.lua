@@ -1,5 +1,6 @@
 --- Answers frames by stubs, one after the other: what most mocks do all the time.
 
+local moonport = require("moonport")
 local journal = require("moonport.journal")
 local match = require("moonport.mock.match")
 local reply = require("moonport.mock.reply")
@@ -8,13 +9,27 @@ local M = {}
 
 local byte, find, text_match = string.byte, string.find, string.match
 local play, returned, run, type = reply.play, reply.returned, match.run, type
+local atomically = moonport.atomically
+
+-- Takes one of the times that a stub may be used; false: meanwhile others have taken all.
+local function take(stub)
+  local uses = stub.uses + 1
+  if uses > stub.times then return false end
+  stub.uses = uses
+  return uses
+end
 
 -- Its pattern, or whatever it has, gave first and the others; nil: it has not matched.
 local function used(c, stub, first, ...)
   if first == nil then return false end
-  local uses, call = stub.uses + 1, stub.call
-  stub.uses = uses
-  if stub.mark or uses == stub.times then c.server:noted_use(stub) end
+  local uses, times, call = stub.uses + 1, stub.times, stub.call
+  if times then
+    uses = atomically(take, stub)
+    if not uses then return false end
+  else
+    stub.uses = uses -- only told: one that is lost at the end of a slice does no harm
+  end
+  if stub.mark or uses == times then c.server:noted_use(stub) end
   local bytes = stub.bytes
   if call then
     bytes = call(c, first, ...)
@@ -47,8 +62,7 @@ local function answered(c, frame)
       local m = stub.match
       local equals, pattern = m.equals, m.pattern
       if equals then
-        if equals == frame then
-          used(c, stub, frame)
+        if equals == frame and used(c, stub, frame) then
           if exact and stub.bytes and not stub.times and not stub.mark then exact[frame] = stub end
           return true
         end
@@ -57,8 +71,8 @@ local function answered(c, frame)
         if used_if(c, stub, run(m, frame, c)) then return true end
       elseif m.captures then
         if used(c, stub, text_match(frame, pattern)) then return true end
-      elseif find(frame, pattern) then
-        return used(c, stub, frame)
+      elseif find(frame, pattern) and used(c, stub, frame) then
+        return true
       end
     end
   end

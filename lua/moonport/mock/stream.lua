@@ -94,9 +94,8 @@ end
 ---It is of no more use.
 function Stream:finish() self.server.wires[self] = nil end
 
----Gives new toxics to a connection that lives.
----@private
-function Stream:refresh()
+---@param self mock.Stream
+local function renew(self)
   local server = self.server
   self.version = server.toxic_version
   if self.down then
@@ -111,6 +110,10 @@ function Stream:refresh()
     self.up:start(server:pipe(self, "upstream", self.id, self.nth, self.up.deliver))
   end
 end
+
+---Gives new toxics to a connection that lives: to one task of it that sends, not to each.
+---@private
+function Stream:refresh() moonport.atomically(renew, self) end
 
 ---Waits, for slow peers and slow toxics; raises when the peer is gone.
 ---@param bytes string

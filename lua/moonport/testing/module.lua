@@ -70,6 +70,21 @@ local function spawn(world, f, ...)
   end
 end
 
+-- ---------------------------------------------------------------- nobody in between
+
+local barrier_mt = {
+  __close = function(old) old.world.barrier, old.world.barrier_name = old.barrier, old.name end,
+}
+
+-- Nobody comes in between anyway, unless f waits.
+---@param world testing.World
+local function atomically(world, n, f, ...)
+  if type(f) ~= "function" then args.bad_type(1, "function", n, f) end
+  local old <close> = setmetatable({ world = world, barrier = world.barrier, name = world.barrier_name }, barrier_mt)
+  if not old.barrier then world.barrier, world.barrier_name = coroutine.running(), "moonport.atomically" end
+  return f(...)
+end
+
 -- ---------------------------------------------------------------- the module
 
 ---@class testing.Host what the module needs of the test
@@ -114,6 +129,7 @@ function M.new(host)
     args.number(1, select("#", ...), (...))
     world:park(seconds and world.now + seconds, nil, ("its sleep of %g s"):format(seconds or math.huge))
   end)
+  lib.atomically = args.method(function(...) return atomically(world, select("#", ...), ...) end)
   function lib.monotonic() return world.now + 0.0 end
   function lib.time() return host.time() end
   lib.log = args.method(function(...)

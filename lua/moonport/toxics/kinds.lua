@@ -10,7 +10,7 @@
 ---   `gone(stage, at)`       it is taken away from a connection that goes on
 --- Times are seconds of the world's clock here; attributes are in Toxiproxy's units.
 
-local floor, huge = math.floor, math.huge
+local floor, huge, remove = math.floor, math.huge, table.remove
 
 ---@class toxics.Field
 ---@field unit string what a message calls the right value
@@ -64,7 +64,7 @@ kinds.latency = {
 
 -- Bytes of the chunk that go at a time. Rate 0 lets nothing by, which Toxiproxy's users take to cut a connection.
 local function share(stage, item)
-  local size = #item.data
+  local size = stage:size(item)
   if stage.pipe.datagram then return size end
   return math.min(size, math.max(1, floor(stage.attributes.rate * 1000 * INTERVAL)))
 end
@@ -82,20 +82,20 @@ kinds.bandwidth = {
 
 -- ---------------------------------------------------------------- slicer
 
--- Halves what is too long, with the middle moved at random, as Toxiproxy does; never to where a half is empty.
--- Appends the sizes of the slices in order.
-local function slice(sizes, size, a, random)
-  if size <= 1 or size - a.average_size <= a.size_variation then
-    sizes[#sizes + 1] = size
-    return sizes
+-- The size of the next slice; `sizes` has those of the parts not yet sliced, the next last. Halves what is too long,
+-- with the middle moved at random, as Toxiproxy does; never to where a half is empty.
+local function slice(sizes, a, random)
+  local size = remove(sizes)
+  while size > 1 and size - a.average_size > a.size_variation do
+    local middle = size // 2
+    if a.size_variation > 0 then
+      middle = middle + floor(random() * 2 * a.size_variation) - a.size_variation + floor(random() * 2)
+      middle = math.max(1, math.min(size - 1, middle))
+    end
+    sizes[#sizes + 1] = size - middle
+    size = middle
   end
-  local middle = size // 2
-  if a.size_variation > 0 then
-    middle = middle + floor(random() * 2 * a.size_variation) - a.size_variation + floor(random() * 2)
-    middle = math.max(1, math.min(size - 1, middle))
-  end
-  slice(sizes, middle, a, random)
-  return slice(sizes, size - middle, a, random)
+  return size
 end
 
 kinds.slicer = {
@@ -113,11 +113,8 @@ kinds.slicer = {
     end
   end,
   pass = function(stage, item, at)
-    if not item.sizes then
-      item.sizes, item.slice = slice({}, #item.data, stage.attributes, stage.random), 1
-    end
-    local size = item.sizes[item.slice]
-    item.slice = item.slice + 1
+    item.sizes = item.sizes or { stage:size(item) }
+    local size = slice(item.sizes, stage.attributes, stage.random)
     stage.free = at + stage.attributes.delay / 1000000
     if stage:cut_off(item, size, at) then return true end
     item.sizes = nil

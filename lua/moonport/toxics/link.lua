@@ -16,6 +16,7 @@ local MOST <const> = 1000 -- datagrams under way; more are lost, as in a router
 ---@field private keeper toxics.Sender?
 ---@field private waiting table<toxics.Sender, boolean>
 ---@field private dropped boolean
+---@field private atomically fun(f: function, ...): ...
 local Link = {}
 local link_mt = { __name = "toxics.Link", __index = Link }
 
@@ -35,6 +36,8 @@ function Sender:left()
 end
 
 local M = {}
+
+local function call(f, ...) return f(...) end
 
 ---@param bytes string
 ---@param sender toxics.Sender
@@ -61,6 +64,7 @@ function M.new(options)
     waiting = setmetatable({}, { __mode = "k" }), dropped = false, note = options.note,
     world = options.world or require("moonport"),
   }, link_mt)
+  self.atomically = self.world.atomically or call
   self.pipe = pipe.new({
     toxics = options.toxics, stream = options.stream, datagram = true, shared = true, world = self.world,
     note = options.note, deliver = deliver, lazy = options.lazy,
@@ -75,14 +79,20 @@ function M.sender(nth, take)
   return setmetatable({ nth = nth, under_way = 0, deliver = take, event = require("moonport").event() }, sender_mt)
 end
 
+-- Nobody may begin or cease to wait meanwhile.
+local function wake_all(link)
+  for sender in pairs(link.waiting) do sender.event:set() end
+end
+
+local function resign(link)
+  local keeper = link.keeper
+  link.keeper = nil
+  if keeper then keeper.event:set() end
+  wake_all(link)
+end
+
 local keeping_mt = {
-  __close = function(keeping)
-    local link = keeping.link
-    local keeper = link.keeper
-    link.keeper = nil
-    if keeper then keeper.event:set() end
-    for sender in pairs(link.waiting) do sender.event:set() end
-  end,
+  __close = function(keeping) keeping.link.atomically(resign, keeping.link) end,
 }
 
 ---@param link toxics.Link
@@ -91,11 +101,15 @@ local function keep(link)
   link.pipe:pump()
 end
 
+local function attend(link, sender)
+  if link.keeper or link.dropped or link.pipe.count == 0 then return end
+  link.keeper = sender
+  link.world.spawn(keep, link)
+end
+
 ---@private
 function Link:attend(sender)
-  if self.keeper or self.dropped or self.pipe.count == 0 then return end
-  self.keeper = sender
-  self.world.spawn(keep, self)
+  if not self.keeper then self.atomically(attend, self, sender) end
 end
 
 ---@return boolean nothing is under way
@@ -117,8 +131,8 @@ end
 ---Waits until something of the sender has come out or is lost, or has been since it was last asked.
 ---@private
 function Link:park(sender)
+  self.waiting[sender] = true -- first: if the keeper goes now, this one is told
   self:attend(sender)
-  self.waiting[sender] = true
   sender.event:wait()
   self.waiting[sender] = nil
 end
@@ -145,7 +159,7 @@ function Link:update(list) self.pipe:update(list) end
 ---Gives up what is under way.
 function Link:drop()
   self.dropped = true
-  for sender in pairs(self.waiting) do sender.event:set() end
+  self.atomically(wake_all, self)
 end
 
 return M

@@ -4,6 +4,9 @@
 --- Whoever makes a pipe owns it, and makes it in the task of the connection: the pipe has one task beside that
 --- one, which ends with it. `write` delivers what is due at once in the writer's own task; the pipe's task does what
 --- is due later. `write`, `update` and `finish` may be called from any task of the same Lua state.
+---
+--- A task's slice may end anywhere. So what changes the pipe and its stages runs by the world's `atomically`, in which
+--- nothing waits; waiting and delivering are outside of it.
 
 local stages = require("moonport.toxics.stage")
 
@@ -12,11 +15,14 @@ local M = {}
 local huge = math.huge
 
 local MOST <const> = 1024 * 1024 -- bytes that may be under way before a writer waits
+local AT_ONCE <const> = 64 -- chunks delivered before others have their turn
 
 ---@class toxics.World what a pipe needs of the world; moonport itself by default
 ---@field spawn fun(f: function, ...)
 ---@field event fun(): moonport.Event
 ---@field monotonic fun(): number
+---@field sleep? fun(seconds: number) lets others go on
+---@field atomically? fun(f: function, ...): ... calls f with no other task in between; not needed where none comes
 
 ---@class toxics.PipeOptions
 ---@field toxics (toxics.Toxic|table)[]? those of the other direction and of other connections are passed over
@@ -47,25 +53,38 @@ local MOST <const> = 1024 * 1024 -- bytes that may be under way before a writer 
 ---@field private dead? "finished"|"closed"|"failed"
 ---@field private cut boolean? a toxic has ended the connection, what it let by may still be under way
 ---@field private failure any what deliver raised
----@field private running boolean? a task is in turn()
+---@field private running table|false the guard of the task that is in turn()
+---@field private more boolean something has changed since it last looked
 ---@field private wake number when the next thing is due
 ---@field private armed number when the pipe's task will look; -huge while it does
 local Pipe = {}
 local pipe_mt = { __name = "toxics.Pipe", __index = Pipe }
 
 local function ignore() end
+local function call(f, ...) return f(...) end
 
--- Whatever ends a turn, an error or the end of the writer's task.
+-- The turn's end, unless there is more to do.
+---@return boolean ended
+local function release(pipe)
+  if pipe.more then return false end
+  pipe.running = false
+  if pipe.wake < pipe.armed then pipe.changed:set() end
+  return true
+end
+
+-- An error, or the end of the task, in a turn.
+local function break_off(pipe, guard, err)
+  if pipe.running ~= guard then return end
+  pipe.running = false
+  if err ~= nil and not pipe.shared then
+    pipe:die("failed", err)
+  elseif pipe.more or pipe.wake < pipe.armed then
+    pipe.changed:set()
+  end
+end
+
 local guard_mt = {
-  __close = function(guard, err)
-    local pipe = guard.pipe
-    pipe.running = false
-    if err ~= nil and not pipe.shared then
-      pipe:die("failed", err)
-    elseif pipe.wake < pipe.armed then
-      pipe.changed:set()
-    end
-  end,
+  __close = function(guard, err) guard.pipe.atomically(break_off, guard.pipe, guard, err) end,
 }
 
 ---@private
@@ -96,14 +115,12 @@ function Pipe:leave(item)
   end
 end
 
-local leaving_mt = { __close = function(leaving) leaving.pipe:leave(leaving.item) end }
-
--- It has left whatever becomes of the task that delivers it.
----@private
-function Pipe:hand_over(item)
-  local leaving <close> = setmetatable({ pipe = self, item = item }, leaving_mt) -- luacheck: ignore 211
-  self.deliver(item.data, item.ticket)
-end
+local leaving_mt = {
+  __close = function(leaving)
+    local pipe, item = leaving.pipe, leaving.item
+    if item then pipe.atomically(pipe.leave, pipe, item) end
+  end,
+}
 
 ---@private
 function Pipe:link()
@@ -141,39 +158,72 @@ function Pipe:advance(now)
   return wake
 end
 
+-- The next that is due. It has left whatever becomes of the task that delivers it.
+---@param leaving table? which tells so when it is closed
+local function take(pipe, leaving)
+  local item = not pipe.dead and pipe.out:take()
+  if not item then return nil end
+  if item.eof then
+    pipe:die(item.how and "closed" or "finished")
+  elseif leaving then
+    leaving.item = item
+  else
+    pipe:leave(item)
+  end
+  return item
+end
+
+---@private
+---@return boolean some whether there was anything
+function Pipe:hand_over()
+  local leaving <close> = self.shared and setmetatable({ pipe = self }, leaving_mt) or nil
+  local item = self.atomically(take, self, leaving)
+  if not item then return false end
+  if item.eof then
+    if item.how then self.close(item.how) end
+    return false
+  end
+  self.deliver(item.data, item.ticket)
+  return true
+end
+
 ---@private
 ---@return boolean some whether there was anything: time may have passed
 function Pipe:drain()
-  local out, some = self.out, false
-  local item = out:take()
-  while item and not self.dead do
-    some = true
-    if item.eof then
-      self:die(item.how and "closed" or "finished")
-      if item.how then self.close(item.how) end
-      return false
-    end
-    if self.shared then
-      self:hand_over(item)
-    else
-      self:leave(item)
-      self.deliver(item.data)
-    end
+  local n, sleep = 0, self.world.sleep
+  while self:hand_over() do
     if self.waiting then self.room:set() end
-    item = out:take()
+    n = n + 1
+    if n % AT_ONCE == 0 and sleep then sleep(0) end
   end
-  return some
+  return n > 0
+end
+
+-- One task at a time has the turn; it looks again when others have come in vain.
+local function claim(pipe, guard)
+  pipe.more = true
+  if pipe.running then return false end
+  pipe.running = guard
+  return true
+end
+
+local function look(pipe)
+  pipe.more = false
+  pipe.wake = pipe:advance(pipe.world.monotonic())
 end
 
 ---@private
 function Pipe:turn()
-  local guard <close> = self.guard -- luacheck: ignore 211
-  self.running = true
+  local atomically = self.atomically
+  local guard <close> = setmetatable({ pipe = self }, guard_mt)
+  if not atomically(claim, self, guard) then return end
   repeat
-    self.wake = self:advance(self.world.monotonic())
-  until not self:drain()
-  if self.dead then self.wake = huge end
+    repeat atomically(look, self) until not self:drain()
+    if self.dead then self.wake, self.more = huge, false end
+  until atomically(release, self)
 end
+
+local function arm(pipe) pipe.armed = pipe.running and huge or pipe.wake end
 
 ---The pipe's task; of a shared one it ends when nothing waits.
 function Pipe:pump()
@@ -181,7 +231,7 @@ function Pipe:pump()
     self.armed = -huge
     if not self.running and not pcall(self.turn, self) and self.shared then return end -- else the next write tells
     if self.dead or self.shared and self.count == 0 then return end
-    self.armed = self.running and huge or self.wake
+    self.atomically(arm, self)
     local left = self.armed - self.world.monotonic()
     self.changed:wait(left < huge and math.max(left, 0) or nil)
   end
@@ -193,16 +243,27 @@ function Pipe:check()
   return not (self.dead or self.cut)
 end
 
----@private
-function Pipe:put(item)
-  local first = self.stages[1]
-  local queue = first and first.queue or self.out
+---@return boolean taken
+local function put(pipe, item)
+  if not pipe:check() then return false end
+  local first = pipe.stages[1]
+  local queue = first and first.queue or pipe.out
+  if item.data then pipe:enter(item) end
   queue:put(item)
+  pipe.more = true
+  return true
+end
+
+---@private
+---@return boolean taken
+function Pipe:take_in(item)
+  if not self.atomically(put, self, item) then return false end
   if self.lazy then
     self.changed:set()
   elseif not self.running then
     self:turn()
   end
+  return true
 end
 
 ---@return boolean
@@ -221,12 +282,13 @@ function Pipe:write(bytes, ticket)
   if bytes == "" and not self.datagram then return true end
   local now = self.world.monotonic()
   local item = { data = bytes, stamp = now, at = now, ticket = ticket }
-  self:enter(item)
-  self:put(item)
+  if not self:take_in(item) then return false end
+  local waited = false
   while not self.shared and not self.dead and not self.cut and self:full() do
-    self.waiting = true
+    self.waiting, waited = true, true
     self.room:wait()
   end
+  if waited then self.room:set() end -- for one who was just about to wait
   return self:check()
 end
 
@@ -236,9 +298,10 @@ end
 function Pipe:finish()
   if not self.finished then
     self.finished = true
-    if self:check() then self:put({ eof = true, at = self.world.monotonic() }) end
+    self:take_in({ eof = true, at = self.world.monotonic() })
   end
   while not self.dead do self.done:wait() end
+  self.done:set() -- as above
   self:check()
   return self.dead == "finished"
 end
@@ -338,12 +401,10 @@ function Pipe:flush_unless_in_order(wanted, now)
   end
 end
 
----Adds, changes and takes away toxics, with effect at once. What a removed toxic held goes on at once, and so does
----the chunk that a changed one was holding; none is lost and, with streams, none overtakes another.
----@param list (toxics.Toxic|table)[]
-function Pipe:update(list)
-  list = self.accept(list, self.datagram)
+---@private
+function Pipe:rearrange(list)
   if self.dead then return end
+  self.more = true
   local now = self.world.monotonic()
   local wanted, kept = self:select(list, now)
   self:remove(kept, now)
@@ -367,6 +428,11 @@ function Pipe:update(list)
   self.changed:set()
 end
 
+---Adds, changes and takes away toxics, with effect at once. What a removed toxic held goes on at once, and so does
+---the chunk that a changed one was holding; none is lost and, with streams, none overtakes another.
+---@param list (toxics.Toxic|table)[]
+function Pipe:update(list) self.atomically(self.rearrange, self, self.accept(list, self.datagram)) end
+
 ---@param options toxics.PipeOptions
 ---@param accept fun(list: table?, datagram: boolean): toxics.Toxic[] checks a list
 ---@return toxics.Pipe
@@ -379,9 +445,9 @@ function M.new(options, accept)
     lazy = options.lazy,
     deliver = options.deliver, close = options.close or ignore, note = options.note or ignore,
     stages = {}, out = stages.queue(), queued = 0, count = 0, seeds = {}, told = {}, wake = huge, armed = -huge,
-    changed = world.event(), room = world.event(), done = world.event(),
+    changed = world.event(), room = world.event(), done = world.event(), running = false, more = false,
+    atomically = world.atomically or call,
   }, pipe_mt)
-  self.guard = setmetatable({ pipe = self }, guard_mt)
   self:update(options.toxics)
   if not self.shared then world.spawn(self.pump, self) end
   return self

@@ -1,14 +1,15 @@
 --- One toxic at work on one direction of one connection: what waits before it, and when it may go on.
 ---
---- A stage belongs to its pipe (moonport.toxics.pipe), which calls it and never waits in between.
---- An item is a chunk `{data, stamp, at, ticket}`, or `{eof = true, how}`, the end of the input, with how to close
---- if it was a toxic that ended it. `stamp`: when it came into the pipe, latencies added; `at`: when it came here.
+--- A stage belongs to its pipe (moonport.toxics.pipe), which calls it with no other task in between.
+--- An item is a chunk `{data, from, stamp, at, ticket}`, of which the first `from` bytes have gone on, or
+--- `{eof = true, how}`, the end of the input, with how to close if it was a toxic that ended it.
+--- `stamp`: when it came into the pipe, latencies added; `at`: when it came here.
 
 local random = require("moonport.toxics.random")
 
 local M = {}
 
-local huge, remove, insert = math.huge, table.remove, table.insert
+local huge, remove, insert, sub = math.huge, table.remove, table.insert, string.sub
 
 local BIT <const> = 1e-9 -- seconds: what adding fractions may be off by
 local LAG <const> = 0.1 -- seconds that a late wake-up is caught up on; after more the clock starts anew
@@ -100,20 +101,31 @@ function Stage:spares(item)
   return self.sparing
 end
 
+-- Forgets the bytes that have gone on.
+local function trim(item)
+  if item.from then item.data, item.from = sub(item.data, item.from + 1), nil end
+end
+
+---Bytes of the chunk that are still here.
+---@return integer
+function Stage:size(item) return #item.data - (item.from or 0) end -- luacheck: ignore 212
+
 ---Sends the item on as it is.
 function Stage:send(item, at)
+  trim(item)
   item.at = at
   self.next:put(item)
 end
 
 ---Sends the first `size` bytes on. True if some are left.
 function Stage:cut_off(item, size, at)
-  if size >= #item.data then
+  if size >= self:size(item) then
     self:send(item, at)
     return false
   end
-  self.next:put({ data = item.data:sub(1, size), stamp = item.stamp, at = at })
-  item.data = item.data:sub(size + 1)
+  local from = item.from or 0
+  self.next:put({ data = sub(item.data, from + 1, from + size), stamp = item.stamp, at = at })
+  item.from = from + size -- not the rest anew for each piece
   return true
 end
 
@@ -124,7 +136,9 @@ function Stage:copy(item, at)
 end
 
 function Stage:drop(item)
-  if item.data then self.pipe:leave(item) end
+  if not item.data then return end
+  trim(item)
+  self.pipe:leave(item)
 end
 
 ---Ends the connection behind what has been sent on.
@@ -150,7 +164,9 @@ function Stage:let_by(item, at)
   end
   local size = self.pipe.datagram and #item.data or self.left
   self.left = self.left - math.min(size, #item.data)
-  return self:cut_off(item, size, at)
+  local some = self:cut_off(item, size, at)
+  trim(item) -- what is left is the toxic's
+  return some
 end
 
 ---@private
