@@ -24,7 +24,9 @@ describe("request", function()
       assert.are.same({ nil, "timeout", n = 2 }, case.run(p, "return request:waitend(0.01)", nil, true))
       case.run(p, "require('moonport').spawn(request.close, request) "
         .. "kept.waited = select(2, pcall(request.waitend, request))", nil, true)
-      local why = case.run(p, "return tostring(kept.waited)")[1]
+      local why = host.eventually("the wait to be over", function()
+        return case.run(p, "return kept.waited and tostring(kept.waited)")[1]
+      end)
       assert.truthy(why:find("the connection was closed during a waitend", 1, true), why)
     end)
   end)
