@@ -8,6 +8,7 @@
 ---     pipe:finish()
 
 local kinds = require("moonport.toxics.kinds")
+local nearest = require("moonport.nearest")
 local pipe = require("moonport.toxics.pipe")
 local random = require("moonport.toxics.random")
 
@@ -36,28 +37,10 @@ local toxic_mt = { __name = "toxics.Toxic", __index = Toxic }
 
 -- ---------------------------------------------------------------- errors
 
-local function distance(a, b)
-  local row = {}
-  for j = 0, #b do row[j] = j end
-  for i = 1, #a do
-    local corner = row[0]
-    row[0] = i
-    for j = 1, #b do
-      local change = corner + (a:byte(i) == b:byte(j) and 0 or 1)
-      corner, row[j] = row[j], math.min(row[j] + 1, row[j - 1] + 1, change)
-    end
-  end
-  return row[#b]
-end
-
 -- "; did you mean latency?", or the names there are.
 local function hint(word, names)
-  local best, least
-  for _, name in ipairs(names) do
-    local d = distance(word, name)
-    if not least or d < least then best, least = name, d end
-  end
-  if least and least <= math.max(1, #word // 2) then return "; did you mean " .. best .. "?" end
+  local best, likely = nearest(word, names)
+  if likely then return "; did you mean " .. best .. "?" end
   return "; there are " .. table.concat(names, ", ")
 end
 

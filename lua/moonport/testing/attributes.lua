@@ -1,6 +1,6 @@
 --- The attributes of servers and handlers: names, defaults, what is allowed. As of the host.
 
-local nearest = require("moonport.testing.nearest")
+local nearest = require("moonport.nearest")
 
 local M = {}
 

@@ -1,7 +1,7 @@
 --- Socket options: known by the host's names, remembered, and without effect but for so_linger.
 
 local args = require("moonport.testing.args")
-local nearest = require("moonport.testing.nearest")
+local nearest = require("moonport.nearest")
 
 ---@type table<string, "bool"|"int"|"string"|"linger"|"cred">
 local KINDS = { so_linger = "linger", so_peercred = "cred", tcp_congestion = "string" }
