@@ -142,7 +142,7 @@ describe("the control API of moonport mock", function()
     end
     local t = host.sys.now()
     assert.are.equal(0, (finish()))
-    assert.is_true(host.sys.now() - t < 1.5, "lingering takes 2 seconds")
+    assert.is_true(host.sys.now() - t < 1.9, "lingering takes 2 seconds")
     for _, c in ipairs(clients) do c:close() end
   end)
 

@@ -114,7 +114,7 @@ local function watcher(p)
     for _, child in ipairs(children) do
       if child.state == "Z" then
         still[child.pid] = w.zombies[child.pid] or now
-        assert(now - still[child.pid] < 1, "a zombie of more than a second")
+        assert(now - still[child.pid] < host.SOON, "a zombie that stays")
       end
     end
     w.zombies = still
@@ -168,7 +168,7 @@ describe("a forked request", function()
     for i = 1, 10 do
       local began = sys.now()
       assert.are.equal("here " .. i, ask(p, "here " .. i))
-      assert(sys.now() - began < 2, "it had to wait")
+      assert(sys.now() - began < host.SOON, "it had to wait")
     end
     for _, c in ipairs(blocked) do assert.is_false(has_answer(c)) end
     gate:pass(8)
@@ -195,7 +195,7 @@ describe("a forked request", function()
     repeat local reply = busy:ask("here") until reply ~= "here"
     assert.are.equal("", (idle:all()))
     local took = sys.now() - began
-    assert(took >= 0.25 and took < 3, took .. " s")
+    assert(took >= 0.25 and took < host.SOON, took .. " s")
     busy:close()
     idle:close()
     assert.are.equal(2, #p:find("cancelled"))
@@ -684,7 +684,7 @@ describe("stopping with children", function()
     end
     assert_ends(p)
     local took = sys.now() - began
-    assert(took >= 0.25 and took < 4, took .. " s")
+    assert(took >= 0.25 and took < host.SOON, took .. " s")
     assert.are.equal(40, #p:find("cancelled"))
     assert.are.equal(40, #p:find("script")) -- finish
     assert.are.equal(40, #p:find("still running"))
@@ -715,7 +715,7 @@ describe("stopping with children", function()
     p:kill("TERM")
     assert_ends(p)
     local took = sys.now() - began
-    assert(took >= 0.35 and took < 4, took .. " s")
+    assert(took >= 0.35 and took < host.SOON, took .. " s")
     assert.are.equal(10, #p:find("cancelled"))
     assert.are.equal(10, #p:find("child died"))
     close_all(blocked)
@@ -733,7 +733,7 @@ describe("stopping with children", function()
     local began = sys.now()
     p:kill("TERM")
     assert_ends(p)
-    assert(sys.now() - began < 2, "it took too long")
+    assert(sys.now() - began < host.SOON, "it took too long")
     close_all(blocked)
     close_all(waiting)
   end)
@@ -764,7 +764,7 @@ describe("stopping with children", function()
     local began = sys.now()
     p:kill("TERM")
     assert_ends(p)
-    assert(sys.now() - began < 3, "it took too long")
+    assert(sys.now() - began < host.SOON, "it took too long")
     assert.are.equal(10, #p:find("cancelled"))
     assert.are.equal(10, #p:find("script")) -- finish
     close_all(clients)
@@ -848,7 +848,7 @@ describe("max_requests_per_child", function()
     assert.are.same({ nil, "timeout", 0, n = 3 }, table.pack(c:some(0.5)))
     local after = 0
     for _, pid in ipairs(pids) do after = after + sys.cpu(pid) end
-    assert(after - before <= 0.02, "busy")
+    assert(after - before <= 0.05, "busy")
     c:close()
     stop(p)
   end)

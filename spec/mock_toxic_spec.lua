@@ -145,7 +145,7 @@ describe("toxics of a connection", function()
       d:finish()
       local t = host.sys.now()
       m:stop()
-      assert.is_true(host.sys.now() - t < 1.5)
+      assert.is_true(host.sys.now() - t < 1.9)
       start()
     end)
   end

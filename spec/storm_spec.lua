@@ -24,7 +24,7 @@ local function storm(p, ...)
     local sent = tonumber(sys.read(out, 100))
     sys.close(out)
     -- a part of it where others need the processors
-    assert.is_true(sent > seconds * 300, ("only %d signals in %.2f s"):format(sent, seconds))
+    assert.is_true(sent > seconds * 100, ("only %d signals in %.2f s"):format(sent, seconds))
   end
 end
 
@@ -115,7 +115,7 @@ describe("a storm of signals", function()
       for _, child in ipairs(p:children()) do
         if child.state == "Z" then
           still[child.pid] = since[child.pid] or sys.now()
-          assert.is_true(sys.now() - still[child.pid] < 1, "a zombie of more than a second")
+          assert.is_true(sys.now() - still[child.pid] < host.SOON, "a zombie that stays")
         end
       end
       since = still

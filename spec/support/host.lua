@@ -12,6 +12,10 @@ local M = { sys = sys }
 local LIMIT = 10 -- seconds that any one wait may take
 M.LIMIT = LIMIT
 
+-- Seconds that may pass before what is to happen at once: others need the machine as well, now and then for
+-- seconds.  What is not done by then waits for something else.  How fast it is, benchmarks say.
+M.SOON = 5
+
 local build = os.getenv("MOONPORT_BUILD") or "build"
 M.build = build
 M.program = build .. "/moonport"
@@ -193,6 +197,19 @@ function Program:processes()
     if tonumber(group) == self.pid and state ~= "Z" then out[#out + 1] = tonumber(name) end
   end
   return out
+end
+
+---The part of a processor that it takes in a second in which nobody asks for anything: the least of three, for
+---what the machine does for others can make its few wakings dear.
+---@return number share
+function Program:idle_share()
+  local least = math.huge
+  for _ = 1, 3 do
+    local cpu, began = sys.cpu(self.pid), sys.now()
+    sys.poll(-1, "r", 1) -- nothing to wait for: that is the point
+    least = math.min(least, (sys.cpu(self.pid) - cpu) / (sys.now() - began))
+  end
+  return least
 end
 
 ---Waits until none of them is left.
