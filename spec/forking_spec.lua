@@ -614,11 +614,12 @@ describe("what a child inherits", function()
       local c <close> = host.connect(p:url("script"))
       assert.are.equal("0 1 2 ", c:ask("sh ls /proc/$$/fd; true"))
       -- signals reach them as they reach what the spec runs; SIGINT and SIGQUIT, which a shell has its
-      -- background jobs ignore, are the children's to answer, and default again in what they run
+      -- background jobs ignore, and SIGHUP, as nohup does, are the children's to answer, and default again in
+      -- what they run
       local masks = "cat /proc/self/status | grep -E '^Sig(Blk|Ign|Cgt)'"
       local function answered(text)
         return (text:gsub("(SigIgn:%s+)(%x+)", function(name, mask)
-          return name .. ("%016x"):format(tonumber(mask, 16) & ~6)
+          return name .. ("%016x"):format(tonumber(mask, 16) & ~7)
         end))
       end
       local mine <close> = io.popen(masks)
