@@ -70,6 +70,56 @@ describe("moonport.mock", function()
       m:stop()
     end)
 
+    it("are asked again with what they captured, however often a frame comes", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        local n = 0
+        local function count(c, ...)
+          n = n + 1
+          local given = table.concat({ ... }, ",")
+          if given == "none" then return end
+          if given == "sequence" then return { delay = 1, reply = "later\n" } end
+          return n .. " " .. given .. "\n"
+        end
+        s:on("^one (%w+)$", count)
+        s:on("^two (%w+) (%w+)$", count)
+        s:on("^at ()", count)
+        s:on("^all", count)
+        s:on({ equals = "same" }, count)
+        s:on("^(long) ", count)
+        s:on("^(once)", count, { times = 2 })
+        s:on("^(needed)", count, { required = true })
+        s:on("^end", function(c) c:close() return "never\n" end)
+        s:otherwise "?\n"]]
+      local long = "long " .. ("x"):rep(100)
+      local rounds = {}
+      for _, line in ipairs { "one a", "one b", "two a b", "at ", "all of it", "same", long, "once", "needed",
+        "one sequence", "one none" } do
+        rounds[#rounds + 1] = (line .. "\n"):rep(4)
+      end
+      assert.are.equal("1 a\n2 a\n3 a\n4 a\n5 b\n6 b\n7 b\n8 b\n9 a,b\n10 a,b\n11 a,b\n12 a,b\n"
+        .. "13 4\n14 4\n15 4\n16 4\n17 all of it\n18 all of it\n19 all of it\n20 all of it\n"
+        .. "21 same\n22 same\n23 same\n24 same\n25 long\n26 long\n27 long\n28 long\n29 once\n30 once\n?\n?\n"
+        .. "31 needed\n32 needed\n33 needed\n34 needed\nlater\nlater\nlater\nlater\n",
+        talk("s", table.concat(rounds) .. "end\nend\nend\n"))
+      for i = 1, 3 do assert.are.equal("?\n", talk("s", "x\nend\n"), i) end
+      local uses = {}
+      for _, stub in ipairs(m:ask("return mock.control('describe', { server = 's' }).stubs")) do uses[#uses + 1] = stub.uses end
+      assert.are.same({ 16, 4, 4, 4, 4, 4, 2, 4, 4 }, uses)
+      m:stop()
+    end)
+
+    it("are found for more different frames than are remembered", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:on("^(%d+)$", function(_, n) return n .. "\n" end)]]
+      local lines = {}
+      for i = 1, 1500 do lines[i] = (i .. "\n"):rep(3) end
+      local all = table.concat(lines)
+      for _ = 1, 2 do assert.are.equal(all, talk("s", all)) end
+      m:stop()
+    end)
+
     it("may be put before others", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }

@@ -11,7 +11,7 @@ local byte, find, sub = string.byte, string.find, string.sub
 ---@field text string for people: pattern "^PING$"
 ---@field spec any as plain data, to be listed; {["function"]=true} stands for functions
 ---@field pattern string? a Lua pattern
----@field captures boolean? the pattern has captures: those are the arguments, else the frame is
+---@field captures integer? of the pattern: those are the arguments, else the frame is
 ---@field equals string? the only frame that matches
 ---@field first integer? the byte that each matching frame begins with
 ---@field literal string? how each matching frame begins

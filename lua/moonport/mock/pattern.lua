@@ -109,7 +109,7 @@ function M.items(p)
 end
 
 ---@class mock.PatternFacts
----@field captures boolean
+---@field captures integer? how many, if any
 ---@field literal string what each match begins with, as far as that is known; "" unless it is anchored
 ---@field exact boolean it is the whole of what matches
 
@@ -119,11 +119,11 @@ end
 function M.facts(p)
   local items, why = M.items(p)
   if not items then return nil, why end
-  local literal, exact, captures = {}, false, false
+  local literal, exact, captures = {}, false, 0
   local reading = sub(p, 1, 1) == "^"
   for _, it in ipairs(items) do
     if it.kind == "(" then
-      captures = true
+      captures = captures + 1
     elseif it.kind == "end" then
       exact = reading
     elseif it.kind == "literal" and reading then
@@ -132,7 +132,7 @@ function M.facts(p)
       reading = false
     end
   end
-  return { captures = captures, literal = table.concat(literal), exact = exact }
+  return { captures = captures > 0 and captures or nil, literal = table.concat(literal), exact = exact }
 end
 
 ---How far a frame goes along with an anchored pattern that does not match it.

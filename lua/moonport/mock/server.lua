@@ -3,6 +3,7 @@
 local moonport = require("moonport")
 local frames = require("moonport.frame")
 local journal = require("moonport.journal")
+local known = require("moonport.mock.known")
 local link = require("moonport.toxics.link")
 local match = require("moonport.mock.match")
 local plain = require("moonport.mock.plain")
@@ -25,6 +26,7 @@ local atomically = moonport.atomically -- what follows is shared by tasks, whose
 ---@field required boolean
 ---@field api boolean it came by the control API
 ---@field where string the line of the script, "smtp.lua:12"
+---@field last string? frame that it answered
 ---@field mark string? key of the journal's flag that it was used; outlives the script's generation
 
 ---@class mock.Server
@@ -43,7 +45,7 @@ local atomically = moonport.atomically -- what follows is shared by tasks, whose
 ---@field made table? from this
 ---@field index table<integer|false, mock.Stub[]> by a frame's first byte; a new table when the stubs have changed
 ---@field private links table<string, toxics.Link> of datagrams, by direction
----@field exact table<string, mock.Stub> what answers a frame, plainly and always; found by the way
+---@field known mock.Known which stub answers a frame, whatever happens; a new one when the stubs have changed
 ---@field private talk fun(c: mock.Conversation)?
 ---@field private ids table<string, integer>
 ---@field private datagrams integer
@@ -97,7 +99,7 @@ function M.new(spec)
   return setmetatable({
     name = spec.name, url = url, datagram = of_datagrams,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
-    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, exact = {}, ids = {}, api = false,
+    state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, known = known.new(), ids = {}, api = false,
     links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0, older_peers = {},
   }, server_mt)
 end
@@ -173,7 +175,7 @@ end
 
 -- To be called when the list has changed.
 function Server:reindex()
-  self.index, self.exact = {}, {}
+  self.index, self.known = {}, known.new()
 end
 
 ---@param stub mock.Stub

@@ -2,6 +2,7 @@
 
 local moonport = require("moonport")
 local journal = require("moonport.journal")
+local known = require("moonport.mock.known")
 local match = require("moonport.mock.match")
 local reply = require("moonport.mock.reply")
 
@@ -9,7 +10,7 @@ local M = {}
 
 local byte, find, text_match = string.byte, string.find, string.match
 local play, returned, run, type = reply.play, reply.returned, match.run, type
-local atomically = moonport.atomically
+local atomically, note = moonport.atomically, known.note
 
 -- Takes one of the times that a stub may be used; false: meanwhile others have taken all.
 local function take(stub)
@@ -54,25 +55,29 @@ local function used_if(c, stub, ok, ...) return ok and used(c, stub, ...) end
 -- Plays the first stub that matches, and says whether there was one.
 local function answered(c, frame)
   local server = c.server
-  local first, exact = byte(frame) or false, server.exact -- a new table if the stubs change meanwhile
+  local first, always = byte(frame) or false, server.known -- a new one if the stubs change meanwhile
   local list = server.index[first] or server:candidates(first)
   for i = 1, #list do
     local stub = list[i]
     if not stub.spent then
       local m = stub.match
-      local equals, pattern = m.equals, m.pattern
-      if equals then
-        if equals == frame and used(c, stub, frame) then
-          if exact and stub.bytes and not stub.times and not stub.mark then exact[frame] = stub end
+      local equals, pattern, captures = m.equals, m.pattern, m.captures
+      if not equals and not pattern then
+        always = nil -- a function may decide otherwise the next time
+        if used_if(c, stub, run(m, frame, c)) then return true end
+      elseif captures and captures > 1 then
+        if used(c, stub, text_match(frame, pattern)) then return true end
+      else
+        local capture
+        if captures then
+          capture = text_match(frame, pattern)
+        elseif equals == frame or not equals and find(frame, pattern) then
+          capture = frame
+        end
+        if used(c, stub, capture) then
+          if always then note(always, stub, frame, capture) end
           return true
         end
-      elseif not pattern then
-        exact = nil -- a function may decide otherwise the next time
-        if used_if(c, stub, run(m, frame, c)) then return true end
-      elseif m.captures then
-        if used(c, stub, text_match(frame, pattern)) then return true end
-      elseif find(frame, pattern) and used(c, stub, frame) then
-        return true
       end
     end
   end
@@ -103,10 +108,21 @@ function M.run(c, reader, framing)
     local frame, why = next_frame(reader, framing)
     if not frame then return tostring(why) end
     received(frame)
-    local stub = server.exact[frame]
+    local always = server.known
+    local stub = always.stubs[frame]
     if stub and not c.silent and not c.over then
       stub.uses = stub.uses + 1
-      put(wire, stub.bytes)
+      local call = stub.call
+      if not call then
+        put(wire, stub.bytes)
+      else
+        local bytes = call(c, always.captures[frame])
+        if type(bytes) == "string" and not c.over then
+          put(wire, bytes)
+        else
+          returned(c, call, bytes)
+        end
+      end
     elseif not c.silent and not answered(c, frame) then
       unanswered(c, frame)
     end
