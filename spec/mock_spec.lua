@@ -104,7 +104,9 @@ describe("moonport.mock", function()
         talk("s", table.concat(rounds) .. "end\nend\nend\n"))
       for i = 1, 3 do assert.are.equal("?\n", talk("s", "x\nend\n"), i) end
       local uses = {}
-      for _, stub in ipairs(m:ask("return mock.control('describe', { server = 's' }).stubs")) do uses[#uses + 1] = stub.uses end
+      for _, stub in ipairs(m:ask("return mock.control('describe', { server = 's' }).stubs")) do
+        uses[#uses + 1] = stub.uses
+      end
       assert.are.same({ 16, 4, 4, 4, 4, 4, 2, 4, 4 }, uses)
       m:stop()
     end)

@@ -13,8 +13,8 @@ local LONG = 40 -- bytes: Lua finds shorter ones by their address
 ---@return mock.Known
 function M.new() return { stubs = {}, captures = {}, n = 0 } end
 
----To be called when a stub has answered a frame that it, of those that there are, will always answer: the second time in
----a row it is kept.
+---To be called when a stub has answered a frame that it, of those that there are, will always answer: the second time
+---in a row it is kept.
 ---@param known mock.Known
 ---@param stub mock.Stub
 ---@param frame string
