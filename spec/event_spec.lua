@@ -127,6 +127,23 @@ describe("moonport.event", function()
     q:stop()
   end)
 
+  it("refuses to be waited for by what closes a task that was about to run", function()
+    local q = case.start()
+    local piece = [[
+      local e = moonport.event()
+      for _ = 1, 3 do
+        moonport.spawn(function()
+          local _ <close> = setmetatable({}, { __close = function() kept.why = select(2, pcall(e.wait, e)) end })
+          e:wait()
+        end)
+      end
+      moonport.sleep(0)
+      e:set()]]
+    for _ = 1, 20 do assert.are.same({ n = 0 }, case.run(q, piece)) end
+    assert.matches("cannot", case.run(q, "return kept.why")[1])
+    q:stop()
+  end)
+
   it("cannot be waited for while a script is loaded, but be set", function()
     local script = host.write [[
       local moonport = require("moonport")

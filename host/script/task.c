@@ -577,6 +577,7 @@ task_kill(struct task *t)
 	if (!t->main)
 		task_dismiss(t);
 	take_back(t);
+	list_remove(&t->ready); /* __close may try to wait, which takes that link */
 	if (!t->overrun)
 		t->overrun = 2; /* what is left of it gets that much CPU time */
 	t->cpu = m && t->sched->current ? -meter_used(m) : 0;
