@@ -509,6 +509,34 @@ describe("a slice", function()
     end)
   end
 
+  -- Each hog counts itself when it begins; how many have begun when somebody who waits for time has a turn again.
+  for what, rouse in pairs {
+    ["are spawned together"] = [[for _ = 1, 40 do moonport.spawn(hog) end]],
+    ["are woken together"] = [[
+      local e = moonport.event()
+      for _ = 1, 40 do moonport.spawn(function() e:wait() hog() end) end
+      moonport.sleep(0)
+      e:set()]],
+  } do
+    it("is had by one of those that " .. what .. " before others have their turn", function()
+      local p = fixture()
+      local c <close> = begin(p, [[
+        begun = 0
+        self.wfile:write("!")
+        while begun == 0 do moonport.sleep(0) end
+        self.wfile:write(begun, "\n") ]])
+      assert.are.equal("!", c:receive(1))
+      local hogs <close> = begin(p, [[
+        local function hog() begun = begun + 1 while true do end end ]] .. rouse .. [[
+        self.rfile:read("a")]])
+      local first = tonumber(c:line())
+      assert.is_true(first > 0 and first <= 4, first)
+      hogs:close()
+      p:kill("KILL") -- the hogs would go on for long
+      p:wait()
+    end)
+  end
+
   it("leaves who computes to be seen: SIGUSR1 tells of it, with its place", function()
     local p = fixture { "-o", "cpu_limit=3" }
     local c <close> = begin(p, "\nself.wfile:write('x') self.wfile:flush()\nwhile true do end")

@@ -38,6 +38,26 @@ run_slow(struct sched *s)
 		want_turn(s);
 }
 
+/* Resumes those in the batch until one has used up its slice; the rest is for the next
+ * turn: a crowd that computes is not to hold up others for a slice each. */
+static void
+run_batch(struct sched *s, struct list *batch)
+{
+	while (!list_empty(batch)) {
+		struct task *t = LIST_ENTRY(batch->next, struct task, ready);
+		const struct list *slowest = s->slow.prev;
+		list_remove(&t->ready);
+		resume(t);
+		if (s->slow.prev != slowest)
+			break;
+	}
+	while (!list_empty(batch)) {
+		struct list *last = batch->prev;
+		list_remove(last);
+		list_prepend(&s->ready, last);
+	}
+}
+
 static void
 run_ready(struct loop_task *turn)
 {
@@ -46,11 +66,9 @@ run_ready(struct loop_task *turn)
 
 	s->turn_due = false;
 	list_take(&batch, &s->ready);
-	while (!list_empty(&batch)) {
-		struct task *t = LIST_ENTRY(batch.next, struct task, ready);
-		list_remove(&t->ready);
-		resume(t);
-	}
+	run_batch(s, &batch);
+	if (!list_empty(&s->ready))
+		want_turn(s);
 	run_slow(s);
 }
 
