@@ -270,6 +270,25 @@ describe("computing without end", function()
     q:stop()
   end)
 
+  for what, object in pairs {
+    ["of the handler's instances"] = "return self",
+    ["of addresses"] = "return self.client_address",
+    ["of errors"] = "self.request:settimeout(0) return select(2, pcall(self.rfile:lines()))",
+    ["of the server"] = "return self.server",
+  } do
+    it("reaches a __gc that is put into the metatable " .. what, function()
+      local q = fixture()
+      local code = "local function get() " .. object .. " end "
+      assert.are.equal("ended\nfinish\n", run(q, code .. [[
+        local meta = getmetatable(get())
+        if meta then meta.__gc = function() while true do end end end]]))
+      for _ = 1, 2 do
+        assert.are.equal("ended\nfinish\n", run(q, code .. "pcall(get) self.handle = nil collectgarbage()"))
+      end
+      q:stop()
+    end)
+  end
+
   it("bounds what C would search and format for long, and asks no searchpath of the script's own", function()
     assert.are.equal("path too long, format too long, module 'zz' not found\nended\nfinish\n", run(p, [[
       local _, path = pcall(package.searchpath, "x", ("/?;"):rep(100000))

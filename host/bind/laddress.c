@@ -42,6 +42,8 @@ open_address(lua_State *L)
 	lua_setfield(L, -2, "__index");
 	lua_pushcfunction(L, address_tostring);
 	lua_setfield(L, -2, "__tostring");
+	lua_pushboolean(L, 0); /* all requests of the state share it */
+	lua_setfield(L, -2, "__metatable");
 	lua_pop(L, 1);
 }
 

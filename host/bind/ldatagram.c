@@ -177,6 +177,8 @@ open_datagram(lua_State *L)
 	lua_setfield(L, -2, "__tostring");
 	lua_pushcfunction(L, datagram_gc);
 	lua_setfield(L, -2, "__gc");
+	lua_pushboolean(L, 0); /* all requests of the state share it */
+	lua_setfield(L, -2, "__metatable");
 	lua_pop(L, 1);
 }
 

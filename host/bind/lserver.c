@@ -139,6 +139,8 @@ open_server(lua_State *L)
 	luaL_setfuncs(L, meta, 0);
 	luaL_newlib(L, methods);
 	lua_setfield(L, -2, "methods");
+	lua_pushboolean(L, 0); /* all requests of the state share it */
+	lua_setfield(L, -2, "__metatable");
 	lua_pop(L, 1);
 }
 

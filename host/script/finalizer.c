@@ -251,6 +251,25 @@ debug_set_metatable(lua_State *L)
 	return set_guarded(L);
 }
 
+void
+finalizer_set_metatable(lua_State *L)
+{
+	int meta = lua_gettop(L);
+	bool guarded;
+
+	lua_pushliteral(L, "__gc");
+	guarded = lua_rawget(L, meta) != LUA_TNIL &&
+		  lua_rawgetp(L, LUA_REGISTRYINDEX, &COMPANIONS) == LUA_TTABLE;
+	lua_settop(L, meta);
+	if (!guarded) {
+		lua_setmetatable(L, meta - 1);
+		return;
+	}
+	lua_pushcfunction(L, set_guarded);
+	lua_insert(L, meta - 1);
+	lua_call(L, 2, 1);
+}
+
 /* What getmetatable() gives for a file: a copy, since a __gc put into the metatable itself
  * would run for every file, out of reach. */
 static void

@@ -17,4 +17,7 @@
  * files.  May raise for want of memory. */
 void finalizer_guard(lua_State *L);
 
+/* As lua_setmetatable(L, -2), for a metatable that scripts can change. */
+void finalizer_set_metatable(lua_State *L);
+
 #endif

@@ -17,6 +17,16 @@ error_tostring(lua_State *L)
 	return 1;
 }
 
+static void
+push_metatable(lua_State *L)
+{
+	lua_createtable(L, 0, 3);
+	lua_pushstring(L, META);
+	lua_setfield(L, -2, "__name");
+	lua_pushcfunction(L, error_tostring);
+	lua_setfield(L, -2, "__tostring");
+}
+
 void
 lerror_push(lua_State *L, const char *code, const char *message, int err)
 {
@@ -30,11 +40,9 @@ lerror_push(lua_State *L, const char *code, const char *message, int err)
 		lua_setfield(L, -2, "errno");
 	}
 	if (luaL_getmetatable(L, META) == LUA_TNIL) {
-		lua_createtable(L, 0, 2);
-		lua_pushstring(L, META);
-		lua_setfield(L, -2, "__name");
-		lua_pushcfunction(L, error_tostring);
-		lua_setfield(L, -2, "__tostring");
+		push_metatable(L);
+		push_metatable(L); /* for getmetatable(): nobody else's changes with it */
+		lua_setfield(L, -2, "__metatable");
 		lua_pushvalue(L, -1);
 		lua_setfield(L, LUA_REGISTRYINDEX, META); /* only what is whole */
 		lua_replace(L, -2);

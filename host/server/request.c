@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "bind/lhandle.h"
 #include "bind/stream.h"
+#include "script/finalizer.h"
 #include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
@@ -87,7 +88,7 @@ build_instance(lua_State *L, struct request *r)
 		lua_setfield(L, SELF, "truncated");
 	}
 	lua_rawgeti(L, LUA_REGISTRYINDEX, r->script->meta_ref);
-	lua_setmetatable(L, SELF);
+	finalizer_set_metatable(L);
 }
 
 void

@@ -6,6 +6,7 @@ local TRANSPORTS = { tcp = "stream", udp = "datagram", unix = "stream", unixgram
 
 local address_mt = {
   __name = "moonport.address",
+  __metatable = false,
   __index = function(self, key)
     if key == "host" then return rawget(self, 1) end
     if key == "port" then return rawget(self, 2) end

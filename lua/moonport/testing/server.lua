@@ -65,7 +65,6 @@ end
 
 local server_mt = args.class("moonport.server", methods)
 local found = server_mt.__index
-server_mt.__metatable = nil
 function server_mt.__index(self, key)
   local own = check(self).own[key]
   if own ~= nil then return own end
