@@ -311,8 +311,8 @@ describe("the mock of a PostgreSQL", function()
     local p, port = mock("postgres")
     local pem = host.write(api(p, "GET", "/servers/postgres").tls.certificate)
     for _, mode in ipairs { "disable", "require", "verify-full" } do
-      assert.are.equal("1\n", (run("psql 'host=localhost port=%d user=moon sslmode=%s sslrootcert=%s' -At -c 'select 1'",
-        port, mode, pem)))
+      assert.are.equal("1\n", (run("psql 'host=localhost port=%d user=moon sslmode=%s sslrootcert=%s' "
+        .. "-At -c 'select 1'", port, mode, pem)))
     end
     local notes = journal(p, "note")
     assert.are.equal(2, #notes)
