@@ -8,8 +8,10 @@
 #include "server/children.h"
 #include "server/crew.h"
 #include "server/forking.h"
+#include "server/listening.h"
 #include "server/policy.h"
 #include "server/server.h"
+#include "server/stats.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -200,7 +202,7 @@ core_bind(lua_State *L)
 	if (c->server->listener.fd >= 0)
 		return luaL_error(L, "the server is bound already");
 	read_url(L, c, &url);
-	if (server_bind(c->server, &url, false, why, sizeof(why)) < 0)
+	if (listening_bind(c->server, &url, false, why, sizeof(why)) < 0)
 		return luaL_error(L, "%s", why);
 	c->server->site.view.name = c->server->class_name;
 	c->port.fd = c->server->site.port.fd;
@@ -312,7 +314,8 @@ enter(lua_State *L, struct core *c, int hooks)
 		if (server_begin(c->server, why, sizeof(why)) < 0)
 			luaL_error(L, "%s", why);
 		c->begun = true;
-	} else if (!c->server->elsewhere && server_watch(c->server, why, sizeof(why)) < 0)
+	} else if (!c->server->elsewhere &&
+		   listening_watch(c->server, why, sizeof(why)) < 0)
 		luaL_error(L, "%s", why);
 }
 
@@ -322,7 +325,7 @@ leave(lua_State *L, struct core *c, struct sched *outer)
 {
 	struct site *site = &c->server->site;
 
-	server_rest(c->server);
+	listening_rest(c->server);
 	site_kill(site);
 	if (site->script)
 		site_leave(site);
@@ -414,7 +417,7 @@ serve(lua_State *L)
 			lua_call(L, 0, 0);
 		}
 	}
-	server_rest(c->server);
+	listening_rest(c->server);
 	let_end(c);
 	return 0;
 }
@@ -436,7 +439,7 @@ handle_one(lua_State *L)
 		let_interrupt(L);
 	} while (c->server->budget > 0 && clock_now() < until);
 	here = c->server->budget == 0;
-	server_rest(c->server);
+	listening_rest(c->server);
 	while (c->server->site.nrequests > 0 || c->host.child)
 		turn(c, CLOCK_NEVER);
 	lua_pushstring(L, here ? "handled" : "timeout");
@@ -529,7 +532,7 @@ core_close(lua_State *L)
 		stop_serving(c->server);
 		return 0;
 	}
-	server_stop_listening(c->server);
+	listening_stop(c->server);
 	c->port.fd = -1;
 	c->closing = true;
 	if (c->begun)
@@ -543,10 +546,10 @@ static int
 core_stats(lua_State *L)
 {
 	struct core *c = core_check(L);
-	struct server_stats stats;
+	struct stats stats;
 
-	server_stats(c->server, &stats);
-	server_push_stats(L, &stats);
+	stats_read(c->server, &stats);
+	stats_push(L, &stats);
 	engine_push_stats(&c->host.engine, L);
 	return 1;
 }

@@ -7,6 +7,7 @@
 #include "script/lerror.h"
 #include "script/state.h"
 #include "script/task.h"
+#include "server/accepting.h"
 #include "server/crew.h"
 #include "server/forking.h"
 #include "server/policy.h"
@@ -44,7 +45,7 @@ core_accept(lua_State *L)
 
 	if (r->open)
 		return luaL_error(L, "this request has been accepted already");
-	rc = server_pull(c->server, &a, &client, &d);
+	rc = accepting_pull(c->server, &a, &client, &d);
 	if (rc == 0)
 		rc = request_open(r, &a);
 	if (rc < 0)

@@ -6,6 +6,7 @@
 #include "script/state.h"
 #include "server/policy.h"
 #include "server/server.h"
+#include "server/stats.h"
 #include "server/unit.h"
 
 #include <errno.h>
@@ -55,14 +56,14 @@ static int
 started_stats(lua_State *L)
 {
 	struct started *st = check(L);
-	struct server_stats sum = {0}, one;
+	struct stats sum = {0}, one;
 	const struct io *io = &st->host.engine.io;
 	uint64_t n = 0;
 
 	if (!st->runs)
 		return luaL_error(L, "the server is stopped");
 	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next) {
-		server_stats(LIST_ENTRY(l, struct server, link), &one);
+		stats_read(LIST_ENTRY(l, struct server, link), &one);
 		counters_add(&sum.counters, &one.counters);
 		n++;
 		sum.active += one.active;
@@ -76,7 +77,7 @@ started_stats(lua_State *L)
 		  count_get(&sum.counters.bytes_in) - (n - 1) * count_get(&io->bytes_in));
 	count_set(&sum.counters.bytes_out,
 		  count_get(&sum.counters.bytes_out) - (n - 1) * count_get(&io->bytes_out));
-	server_push_stats(L, &sum);
+	stats_push(L, &sum);
 	return 1;
 }
 
