@@ -10,6 +10,7 @@
 #include "server/accepting.h"
 #include "server/crew.h"
 #include "server/forking.h"
+#include "server/instance.h"
 #include "server/policy.h"
 #include "server/report.h"
 #include "server/request.h"
@@ -50,7 +51,7 @@ core_accept(lua_State *L)
 		rc = request_open(r, &a);
 	if (rc < 0)
 		return lerror_raise_errno(L, "accept", -rc);
-	request_push(L, r);
+	instance_push_request(L, r);
 	push_address(L, &r->client);
 	return 2;
 }
