@@ -15,7 +15,8 @@ local reply = require("moonport.mock.reply")
 local M = {}
 
 ---A server that the script has. The first field is its URL; port 0 is a free one.
----@param spec { [1]: string, name?: string, frame?: any, tls?: any } the frame: lines that end in "\n", or whole datagrams
+---@param spec { [1]: string, name?: string, frame?: any, tls?: any } the frame: lines that end in "\n", or whole
+---datagrams; tls: true, "starttls" or a table, see docs/mocks.md
 ---@return mock.Server
 function M.server(spec)
   local made, why = registry.declare(spec)

@@ -172,7 +172,10 @@ function OF_DATA.corrupt(value)
   return fault("corrupt", { at = spec.at, seed = spec.seed, bytes = spec.bytes, reply = value.reply })
 end
 
-function OF_DATA.starttls(value) return fault("starttls", { reply = value.starttls }) end
+function OF_DATA.starttls(value)
+  if value.starttls ~= true then return nil, "starttls: true, and the reply before it" end
+  return fault("starttls", { reply = value.reply })
+end
 
 function OF_DATA.replies(value)
   if type(value.replies) ~= "table" or #value.replies == 0 then return nil, "replies needs a list" end
@@ -207,7 +210,7 @@ function TO_DATA.corrupt(reply)
     reply = M.data(reply.reply) }
 end
 
-function TO_DATA.starttls(reply) return { starttls = M.data(reply.reply) } end
+function TO_DATA.starttls(reply) return { starttls = true, reply = M.data(reply.reply) } end
 
 function TO_DATA.sequence(reply)
   local replies = {}
