@@ -2,6 +2,7 @@
 
 #include "bind/lhandle.h"
 #include "bind/stream.h"
+#include "script/finalizer.h"
 #include "script/script.h"
 #include "server/request.h"
 
@@ -57,7 +58,7 @@ instance_build(lua_State *L, struct request *r)
 		lua_setfield(L, -2, "truncated");
 	}
 	lua_rawgeti(L, LUA_REGISTRYINDEX, r->script->meta_ref);
-	lua_setmetatable(L, -2);
+	finalizer_set_metatable(L);
 }
 
 void
