@@ -20,6 +20,8 @@ local BOMBS = {
   closures = "local t = {} while true do t[#t + 1] = function() return t end end",
   coroutines = "local t = {} while true do t[#t + 1] = coroutine.create(print) end",
   ["a running coroutine"] = "coroutine.wrap(function() local t = {} while true do t[#t + 1] = { #t } end end)()",
+  ["things with a __gc"] = "local t, meta = {}, { __gc = function() end } while true do t[#t + 1] = "
+    .. "setmetatable({ ('x'):rep(1000) .. #t }, meta) end",
   ["many running"] = "local t = {} while true do t[#t + 1] = coroutine.wrap(function() local a, b = {}, {} "
     .. "coroutine.yield(a, b) end) t[#t]() end",
   load = "return load('return ' .. ('{'):rep(150) .. ('1,'):rep(1 << 24) .. ('}'):rep(150))",

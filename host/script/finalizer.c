@@ -145,6 +145,8 @@ finalize(lua_State *L)
 	lua_getiuservalue(L, 1, 1);
 	lua_replace(L, OBJECT);
 	part(L, OBJECT);
+	if (s)
+		s->final.some = true;
 	push_finalizer(L, OBJECT);
 	if (!s || lua_isnil(L, FINALIZER) || is_banned(L, FINALIZER))
 		return 0;

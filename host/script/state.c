@@ -291,14 +291,17 @@ state_tune(struct state *st)
 void
 state_relieve(struct state *st)
 {
+	struct sched *s = sched_of(st->L);
 	size_t before;
 
 	/* Each collection makes the table of all strings smaller by half, and runs
 	 * finalizers, which may make more garbage. */
 	for (int i = 0; i < ROUNDS; i++) {
 		before = st->alloc.used;
-		st->alloc.refused = false;
+		st->alloc.refused = s->final.some = false;
 		lua_gc(st->L, LUA_GCCOLLECT);
+		if (s->final.some) /* what they were called for goes with the next one */
+			continue;
 		if (!st->alloc.refused && st->alloc.used >= before - before / 4)
 			break;
 	}

@@ -91,6 +91,7 @@ struct sched {
 	struct meter *meter;        /* of the thread that runs it; NULL: none */
 	struct {
 		bool runs_now;
+		bool some;    /* there were some */
 		uint64_t run; /* of no task, in which the others were */
 		int64_t used, began;
 	} final; /* finalizers */
