@@ -229,6 +229,32 @@ say(line(c) + line(c) + line(c), end=""); say(repr(c.recv(100)))]]))
     m:stop()
   end)
 
+  it("takes what a hasty client sends along with its word", function()
+    start(SMTP)
+    assert.are.equal("220 mock ESMTP\r\n220 go\r\n250 sealed\r\n", python("s", [[
+c = connect()
+inn, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+o = context().wrap_bio(inn, out, server_hostname="localhost")
+def step(f):
+    while True:
+        try:
+            got = f()
+            c.sendall(out.read())
+            return got
+        except ssl.SSLWantReadError:
+            if out.pending: c.sendall(out.read())
+            inn.write(c.recv(65536))
+try: o.do_handshake()
+except ssl.SSLWantReadError: pass
+c.sendall(b"STARTTLS\r\n" + out.read())
+say(line(c) + line(c), end="")
+step(o.do_handshake)
+step(lambda: o.write(b"noop\r\n"))
+say(step(lambda: o.read(100)).decode(), end="")]]))
+    assert.are.same({ "received STARTTLS", "received noop" }, m:journal("s", "received"))
+    m:stop()
+  end)
+
   it("waits for a slow greeting, and for what toxics hold", function()
     start(SMTP .. [[ s:toxic { type = "latency", stream = "downstream", latency = 50 } ]])
     assert.are.equal("220 mock ESMTP\r\n220 go\r\n250 sealed\r\n", python("s", [[

@@ -102,8 +102,7 @@ end
 ---@param framing frame.Framing
 ---@return string? why there are no more frames; nil: the conversation is over
 function M.run(c, reader, framing)
-  local server, wire, next_frame, received = c.server, c.wire, reader.frame, c.received
-  local put = wire.send
+  local server, next_frame, received, send = c.server, reader.frame, c.received, c.wire:sender()
   while not c.over do
     local frame, why = next_frame(reader, framing)
     if not frame then return tostring(why) end
@@ -114,11 +113,11 @@ function M.run(c, reader, framing)
       stub.uses = stub.uses + 1
       local call = stub.call
       if not call then
-        put(wire, stub.bytes)
+        send(stub.bytes)
       else
         local bytes = call(c, always.captures[frame])
         if type(bytes) == "string" and not c.over then
-          put(wire, bytes)
+          send(bytes)
         else
           returned(c, call, bytes)
         end
