@@ -142,6 +142,15 @@ c = secure(); c.sendall(b"well\n"); say(line(c), end="")]]))
     assert.are.equal(0, (m:finish()))
   end)
 
+  it("gives up a client that says nothing, after 10 seconds", function()
+    start(ECHO)
+    local c <close> = m:connect("s")
+    assert.is_true(host.sys.poll(c.fd, "r", 10 + host.SOON))
+    assert.are.equal("", (c:all()))
+    assert.are.same({ "error TLS: no handshake within 10 s" }, m:journal("s", "error"))
+    assert.are.equal(0, (m:finish()))
+  end)
+
   it("lets toxics at the sealed bytes", function()
     start(ECHO .. [[ s:toxic { type = "limit_data", stream = "downstream", bytes = 3000, nth = 1 } ]])
     assert.are.equal("SSLEOFError\n<x>\n", python("s", [[
