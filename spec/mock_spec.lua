@@ -122,6 +122,13 @@ describe("moonport.mock", function()
       m:stop()
     end)
 
+    it("are remembered once for each frame, though sessions that read by themselves ask each time", function()
+      local known = require("moonport.mock.known")
+      local kept, stub = known.new(), { bytes = "x" }
+      for _ = 1, 5 do known.note(kept, stub, "again", "again") end
+      assert.are.same({ 1, { again = stub } }, { kept.n, kept.stubs })
+    end)
+
     it("may be put before others", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
