@@ -302,6 +302,20 @@ describe("moonport.mock", function()
       m:stop()
     end)
 
+    it("gets them whole; one that no buffer holds is noted", function()
+      start((([[
+        local s = mock.server { "URL", name = "s" }
+        s:otherwise(function(_, frame) return tostring(#frame) end)]]):gsub("URL", "unixgram://@mock-spec-"
+        .. host.sys.now())))
+      local c <close> = m:connect("s", { bind = "unixgram://@mock-spec-client-" .. host.sys.now() })
+      for _, size in ipairs { 8193, 65507, 65536, 65537 } do
+        c:send(("x"):rep(size))
+        assert.are.equal(tostring(math.min(size, 65536)), c:some())
+      end
+      assert.are.same({ "note a datagram longer than max_packet_size was cut to 65536 bytes" }, m:journal("s", "note"))
+      m:stop()
+    end)
+
     it("answers by stubs", function()
       start((([[
         local s = mock.server { "URL", name = "s" }
