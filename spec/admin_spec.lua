@@ -344,10 +344,22 @@ describe("the control API", function()
         { match = "x", times = { atleast = 1 } }, { match = "x", times = { exactly = -1 } },
         { match = "x", times = { exactly = 1.5 } }, { match = "x", times = { atLeast = 2, atMost = 1 } },
         { match = "x", within = "2s" }, { match = "x", within = -1 }, { match = "x", kind = "recieved" },
-        { order = json.array {} }, { order = "x" }, { match = "x", wihtin = 5 } } do
+        { order = json.array {} }, { order = "x" }, { match = "x", wihtin = 5 },
+        { match = "x", kind = json.array {} }, { match = "x", kind = json.array { "received", 5 } },
+        { match = "x", kind = { a = "received" } }, { match = "x", conn = false }, { match = "x", since = false },
+        { order = json.array { "x" }, strict = "no" }, { order = json.array { "x" }, strict = 0 },
+        { match = "x", strict = true },
+        { order = json.array { { match = "x", sever = "redis" } } },
+        { order = json.array { { match = "x", server = 5 } } },
+      } do
         assert.are.equal(400, (verify(spec)), json.encode(spec))
       end
       assert.are.equal(404, (verify { match = "x", server = "redsi" }))
+      assert.are.equal(404, (verify { order = json.array { { match = "x", server = "redsi" } } }))
+      assert.are.equal(406, (verify { order = json.array { { match = "none", server = json.null } } }))
+      for _, kind in ipairs { "", ",", "recieved" } do
+        assert.are.equal(400, ask("GET", "/journal?kind=" .. kind).status)
+      end
     end)
   end)
 

@@ -22,10 +22,12 @@ local KNOWN = {}
 for _, kind in ipairs(M.kinds) do KNOWN[kind] = true end
 local ALWAYS_DATA = { received = true, unmatched = true, sent = true, partial = true, push = true }
 
----@param list string[]
+---@param list any[]
 ---@return any mask for journal.next
 function M.mask(list)
+  if #list == 0 then refuse(400, "kind needs a kind" .. near("", M.kinds)) end
   for _, kind in ipairs(list) do
+    kind = type(kind) == "string" and kind or "a " .. type(kind)
     if not KNOWN[kind] then refuse(400, ("there is no kind %q%s"):format(kind, near(kind, M.kinds))) end
   end
   return journal.mask(list)
