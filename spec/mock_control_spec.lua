@@ -113,6 +113,14 @@ describe("mock.control", function()
         { 400, "the pattern \"(\" is malformed: a '(' has no ')'" },
       ["'stub_add', { server = 's', stub = { match = 'P%0', reply = 'y' } }"] =
         { 400, "the pattern \"P%0\" is malformed: '%0' has no capture that ends before it" },
+      ["'stub_add', { server = 's', stub = { match = 'x', reply = { delay = 1, truncate = 1, reply = 'ab' } } }"] =
+        { 400, "a reply has delay or truncate, not both: put one into the other's reply" },
+      ["'stub_add', { server = 's', stub = { match = 'x', reply = { delay = 1, how = 'reset', reply = 'ab' } } }"] =
+        { 400, 'a reply with delay has no field "how"' },
+      ["'stub_add', { server = 's', stub = { match = 'x', reply = { drip = { sise = 2 }, reply = 'ab' } } }"] =
+        { 400, 'drip has no field "sise"' },
+      ["'stub_add', { server = 's', stub = { match = 'x', reply = { corrupt = 3, reply = 'ab' } } }"] =
+        { 400, "corrupt needs an object" },
       ["'stub_add', { server = 's', stub = { match = 'x', reply = { fault = 'no' } } }"] =
         { 400, 'there is no fault "no"; there are close, none, reset, shutdown, silence and stall' },
       ["'stub_add', { server = 's', stub = { match = 'x', replies = 1 } }"] =
