@@ -174,7 +174,8 @@ describe("the control API", function()
       assert.are.same({ 404, 'redis has no stub "pnig"; did you mean "ping"?' }, { r.status, r.json.error })
       for _, bad in ipairs { {}, { match = "x" }, { match = 5, reply = "x" }, { match = "x", reply = { hex = "0" } },
         { match = "x", reply = { base64 = "AA" } }, { match = "x", reply = "y", rqeuired = true },
-        { match = { equals = 5 }, reply = "x" }, { match = "x", reply = "y", required = "yes" } } do
+        { match = { equals = 5 }, reply = "x" }, { match = { text = "a", equals = "b" }, reply = "x" },
+        { match = "x", reply = "y", required = "yes" } } do
         assert.are.equal(400, ask("POST", path, bad).status, json.encode(bad))
       end
     end)
@@ -188,6 +189,9 @@ describe("the control API", function()
       for _, method in ipairs { "POST", "PATCH" } do
         r = ask(method, path .. "/latency_downstream", { attributes = { latency = 20 } })
         assert.are.same({ latency = 20, jitter = 0 }, r.json.attributes)
+      end
+      for _, list in ipairs { { type = "latency" }, json.array { json.null }, json.array { "latency" }, "latency" } do
+        assert.are.equal(400, ask("POST", "/servers", { name = "t", toxics = list }).status, json.encode(list))
       end
       r = ask("POST", path, { type = "latecny" })
       assert.are.same({ 400, 'toxic: there is no type "latecny"' }, { r.status, r.json.error })

@@ -88,7 +88,7 @@ local function create(call)
   -- Nobody listens by that name: if there is a mock of it, its maker went away half-way.
   mocks.call(unit, "create", {
     anew = true, name = name, url = url, frame = data.frame(spec.frame), stubs = data.stubs(spec.stubs),
-    otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.plain(spec.toxics, "toxics"),
+    otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.toxics(spec.toxics),
     state = data.state(spec.state),
   })
   local ok, why, errno = control.open(unit, name, url)
