@@ -102,6 +102,7 @@ describe("mock.control", function()
   end)
 
   it("refuses what cannot be, and changes nothing", function()
+    control("toxic_add", "{ server = 's', toxic = { type = 'noop', stream = 'upstream' } }")
     for call, want in pairs {
       ["'stubs', { server = 'no' }"] = { 404, "there is no mock named no" },
       ["'nothing'"] = { 404, "there is no operation nothing" },
@@ -128,6 +129,8 @@ describe("mock.control", function()
       ["'toxic_delete', { server = 's', name = 'x' }"] = { 404, "mock s has no toxic x" },
       ["'toxic_add', { server = 's', toxic = { name = 'own', type = 'timeout' } }"] =
         { 409, "mock s has a toxic own already" },
+      ["'toxic_add', { server = 's', toxic = { type = 'noop', stream = 'upstream' } }"] =
+        { 409, "mock s has a toxic noop_upstream already" },
       ["'create', { name = 's', url = 'tcp://127.0.0.1:0' }"] = { 409, "there is a mock named s already" },
       ["'state_put', { server = 's', state = 1 }"] = { 400, "a state is an object" },
     } do

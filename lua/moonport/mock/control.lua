@@ -180,9 +180,9 @@ end
 function ops.toxic_add(data)
   local one = server_of(data.server)
   local spec = data.toxic
-  if type(spec) == "table" and spec.name ~= nil and one:find_toxic(spec.name) then
-    refuse(409, "mock %s has a toxic %s already", one.name, tostring(spec.name))
-  end
+  local name = type(spec) == "table"
+    and (spec.name or ("%s_%s"):format(tostring(spec.type), spec.stream or "downstream"))
+  if name and one:find_toxic(name) then refuse(409, "mock %s has a toxic %s already", one.name, tostring(name)) end
   local why = one:add_toxic(spec)
   if why then bad(why) end
   return one.toxics[#one.toxics]:data()
