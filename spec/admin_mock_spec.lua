@@ -191,6 +191,17 @@ describe("the control API of moonport mock", function()
       assert.are.equal(1, made)
       assert.are.equal(204, (clients[1]:ask("DELETE", "/servers/one")))
     end
+    for _ = 1, 20 do -- to put a stub is no conflict: one adds it, the others replace it
+      local added = 0
+      for _, c in ipairs(clients) do c:send("PUT", "/servers/redis/stubs/x", { match = "^x$", reply = "y" }) end
+      for _, c in ipairs(clients) do
+        local status = c:receive()
+        assert.is_true(status == 200 or status == 201, status)
+        if status == 201 then added = added + 1 end
+      end
+      assert.are.equal(1, added)
+      assert.are.equal(204, (clients[1]:ask("DELETE", "/servers/redis/stubs/x")))
+    end
     for _, c in ipairs(clients) do c:send("POST", "/servers") end -- each gets a name that is free
     for _, c in ipairs(clients) do assert.are.equal(201, (c:receive())) end
     for _, c in ipairs(clients) do c:close() end
