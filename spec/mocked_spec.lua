@@ -212,6 +212,9 @@ describe("moonport.mock", function()
       fails("unknown option port", arg[2], { port = 1 })
       fails("log_level must be", arg[2], { log_level = "loud" })
       fails("needs a token: token =", arg[2], { admin = "0.0.0.0:0" })
+      for _, token in ipairs { "", "two words", "line\n", "\xff" } do
+        fails("token must be one word", arg[2], { token = token })
+      end
       fails("unknown option tiemout", arg[2], { options = { tiemout = 1 } })
       fails("given twice", { arg[2], arg[2] })
       assert(not os.rename(arg[3], arg[3]))
