@@ -46,6 +46,21 @@ describe("an error in a mock's script is the script's fault", function()
   end
 end)
 
+describe("an error of the system's that ends no connection", function()
+  after_each(host.cleanup)
+
+  it("tells whose it is", function()
+    m = mocks.start [[
+      local s = mock.server { "udp://127.0.0.1:0", name = "s" }
+      s:on("", ("x"):rep(65508))]]
+    local c <close> = m:connect("s")
+    c:send("x")
+    host.eventually("the failure", function() return m:journal("s", "failed")[1] end)
+    assert.matches("mock s, datagram 1 from 127%.0%.0%.1:%d+: sendto: Message too long$", m:journal("s", "failed")[1])
+    assert.are.equal(1, (m:finish()))
+  end)
+end)
+
 describe("an error in a task that a mock's script has spawned", function()
   after_each(host.cleanup)
 

@@ -18,7 +18,7 @@ local M = {}
 local function failed(c, err)
   if blame.is_over(err) then return c:finish() end
   local ended, quiet = blame.ending(err, c:is_closed())
-  if not ended then registry.fail(c.server.name, c.id, tostring(err)) end
+  if not ended then registry.fail(c.server.name, c.id, blame.complaint(c, err)) end
   c:finish(ended or c.wire:is_closed() and "cancelled" or "closed")
   if not quiet then error(err, 0) end
 end
