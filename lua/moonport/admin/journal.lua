@@ -83,7 +83,7 @@ local function collect(out, after, filter)
   local size = 0
   while #out < filter.limit and size < MAX_BYTES do
     local seq, kind, server, conn, time, data, detail, length = journal.next(after, filter.kinds, filter.server)
-    if not seq then return math.max(after, journal.last()) end
+    if not seq then return math.max(after, kind) end -- the newest that was looked at: not one that came since
     after = seq
     if not filter.conn or conn == filter.conn then
       out[#out + 1] = M.shown(seq, kind, server, conn, time, data, detail, length)
