@@ -264,17 +264,17 @@ describe("the control API", function()
     end)
 
     it("goes on behind what it has looked at, whatever comes before it answers", function()
-      local last = 3
+      local newest = 3
       local fake = { mask = function() return 1 end, info = function() return { dropped = 0 } end }
-      function fake.next() return nil, last end
-      function fake.last() return last + 1 end -- as after the end of a slice, in which another has added one
+      function fake.next() return nil, newest end
+      function fake.last() return newest + 1 end -- as after the end of a slice, in which another has added one
       local real, get = package.loaded["moonport.journal"], nil
       package.loaded["moonport.journal"], package.loaded["moonport.admin.journal"] = fake, nil
       require("moonport.admin.journal").routes { add = function(_, method, _, _, run)
         get = method == "GET" and run or get
       end }
       package.loaded["moonport.journal"], package.loaded["moonport.admin.journal"] = real, nil
-      assert.are.equal(last, get({ req = {} }).next)
+      assert.are.equal(newest, get({ req = {} }).next)
     end)
 
     it("waits for the first that fits, and no longer than it was told", function()
