@@ -53,7 +53,8 @@ end
 
 -- The words of the journal: how the connection has ended.
 local GONE = {
-  EPIPE = "rst", ECONNRESET = "rst", ENOTCONN = "rst", ETIMEDOUT = "rst", ECONNREFUSED = "rst", timeout = "closed",
+  EPIPE = "rst", ECONNRESET = "rst", ENOTCONN = "rst", ETIMEDOUT = "rst", ECONNREFUSED = "rst",
+  ENOENT = "rst", timeout = "closed", -- ENOENT: the path of a client of datagrams
 }
 local HANGUP = "the peer is gone"
 local CLOSED = { "the connection was closed during a ", "the connection is closed: " } -- what the host says
