@@ -116,6 +116,8 @@ describe("the control API of moonport mock", function()
       local id = select(2, api:ask("GET", "/connections")).connections[1].id
       assert.are.equal(200, (api:ask("POST", "/connections/" .. id .. "/send", { hex = "00ff0a" })))
       assert.are.equal("\0\255", c:line())
+      local told = select(2, api:ask("GET", "/journal?kind=push&conn=" .. id)).records
+      assert.are.same({ 1, "redis", "00ff0a" }, { #told, told[1] and told[1].server, told[1] and told[1].data.hex })
       assert.are.equal(204, (api:ask("DELETE", "/connections/" .. id .. "?how=" .. how)))
       local _, _, errno = c:all()
       assert.are.equal(ends, errno or 0, how)
