@@ -26,7 +26,7 @@ UNITS := $(wildcard spec/unit/*.c)
 LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers threading forking generation handover)
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
 SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
-PACKAGES = gcc make pkg-config liblua5.4-dev lua5.4 lua-cjson lua-busted lua-check \
+PACKAGES = gcc make pkg-config liblua5.4-dev libssl-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
   swaks bind9-dnsutils postgresql-client libmemcached-tools
 

@@ -1,11 +1,12 @@
 local apis = require("support.api")
 local host = require("support.host")
 local mocks = require("support.mocks")
+local tls = require("support.tls")
 local sys = host.sys
 
 -- What users of mock servers have complained of, by number: mountebank (mb), WireMock (wm), MockServer (ms), Toxiproxy
 -- (tp) and others. Each spec fails on the behaviour complained of. Those said to be observed are what mountebank
--- really did when it was tried. Number 8, TLS on raw TCP, is not here: moonport has no TLS.
+-- really did when it was tried.
 
 local m
 
@@ -254,6 +255,32 @@ describe("complaint 7, no UDP, or one answer and no more (mb#60, tp#39, ms#2156,
     end
     assert.are.equal(2, #m:journal("dns", "open"))
     assert.are.equal(60, #m:journal("dns", "sent"))
+    m:stop()
+  end)
+end)
+
+describe("complaint 8, no TLS on raw TCP (mb#149, mb#549, tp#270):", function()
+  after_each(host.cleanup)
+
+  it("a protocol that is none of the web's speaks it, greets first, and is reset for real", function()
+    start [[
+      local s = mock.server { "tcp://127.0.0.1:0", name = "s", frame = ">s2", tls = true }
+      s:session(function(c)
+        c:send "\0\3hi\255"
+        c:expect(mock.hex "80 81")
+        c:send "\0\1\129"
+        c:expect "^reset$"
+        c:reset()
+      end)]]
+    assert.are.equal("b'\\x00\\x03hi\\xff' b'\\x00\\x01\\x81' ConnectionResetError\n",
+      tls.python(m.program:url("s"), tls.certificate(m, "s"), [[
+c = secure()
+greeting = whole(c, 5)
+c.sendall(b"\0\2\x80\x81")
+answer = whole(c, 3)
+c.sendall(b"\0\5reset")
+say(greeting, answer, end(raw(c)))]]))
+    assert.are.same({ "received \x80\x81", "received reset" }, m:journal("s", "received"))
     m:stop()
   end)
 end)

@@ -224,7 +224,7 @@ describe("a mistake in a mock's script", function()
       'mock.server: it needs a URL such as "tcp://127.0.0.1:0" (or udp://, unix://, unixgram://), '
       .. 'not "127.0.0.1:6379"' },
     ["a field"] = { 'mock.server { "tcp://127.0.0.1:0", nmae = "x" }',
-      "mock.server: it has no field nmae; there are the URL, name and frame" },
+      "mock.server: it has no field nmae; there are the URL, name, frame and tls" },
     ["a framing"] = { 'mock.server { "tcp://127.0.0.1:0", frame = ">s0" }',
       'mock.server: bad pack format ">s0": the size after \'s\' must be 1 to 16, not 0' },
     ["a framing's argument"] = { "mock.fixed(0)", "mock.fixed: the size must be a number of bytes, 1 or more, not 0" },

@@ -166,6 +166,29 @@ with smtplib.SMTP("127.0.0.1", int(sys.argv[1]), timeout=10) as s:
     p:stop()
   end)
 
+  it("talks TLS to Python's smtplib, and to a curl that demands it", function()
+    local p, port = mock("smtp")
+    local pem = host.write(api(p, "GET", "/servers/smtp").tls.certificate)
+    local script = host.write([[
+import smtplib, ssl, sys
+s = smtplib.SMTP("localhost", int(sys.argv[1]), timeout=10)
+s.starttls(context=ssl.create_default_context(cafile=sys.argv[2]))
+s.ehlo()
+print(s.has_extn("starttls"))
+s.login("ann", "secret")
+s.sendmail("a@example.test", ["b@example.test"], "Subject: sealed\r\n\r\nhello\r\n")
+s.quit()
+]])
+    assert.are.equal("False\n", (run("python3 %s %d %s", script, port, pem)))
+    local mail = host.write("Subject: by curl\r\n\r\nhello\r\n")
+    local out, code = run("curl -sS --ssl-reqd --cacert %s smtp://localhost:%d --mail-from c@example.test "
+      .. "--mail-rcpt d@example.test -T %s", pem, port, mail)
+    assert.are.same({ "", 0 }, { out, code })
+    local mails = api(p, "GET", "/servers/smtp/state").mails
+    assert.are.same({ "a@example.test", "c@example.test" }, { mails[1].from, mails[2].from })
+    p:stop()
+  end)
+
   it("can refuse at any stage", function()
     local p, port = mock("smtp")
     local function send()
@@ -283,6 +306,19 @@ end)
 
 describe("the mock of a PostgreSQL", function()
   after_each(host.cleanup)
+
+  it("speaks TLS to a psql that wants it, and to one that checks the certificate", function()
+    local p, port = mock("postgres")
+    local pem = host.write(api(p, "GET", "/servers/postgres").tls.certificate)
+    for _, mode in ipairs { "disable", "require", "verify-full" } do
+      assert.are.equal("1\n", (run("psql 'host=localhost port=%d user=moon sslmode=%s sslrootcert=%s' "
+        .. "-At -c 'select 1'", port, mode, pem)))
+    end
+    local notes = journal(p, "note")
+    assert.are.equal(2, #notes)
+    contains(notes[1], "TLSv1.3, ")
+    p:stop()
+  end)
 
   it("talks to psql: start-up, a SELECT, an error, a password", function()
     local p, port = mock("postgres")

@@ -7,6 +7,7 @@
 #include "bind/ljournal.h"
 #include "bind/lresp.h"
 #include "bind/lspawn.h"
+#include "bind/ltls.h"
 #include "bind/stream.h"
 #include "net/addr.h"
 #include "script/coro.h"
@@ -260,5 +261,7 @@ preload_moonport(lua_State *L)
 	lua_setfield(L, -2, "moonport.journal");
 	lua_pushcfunction(L, open_resp_scan);
 	lua_setfield(L, -2, "moonport.resp.scan");
+	lua_pushcfunction(L, open_tls);
+	lua_setfield(L, -2, "moonport.tls");
 	return 0;
 }

@@ -15,7 +15,8 @@ local reply = require("moonport.mock.reply")
 local M = {}
 
 ---A server that the script has. The first field is its URL; port 0 is a free one.
----@param spec { [1]: string, name?: string, frame?: any } the frame: lines that end in "\n", or whole datagrams
+---@param spec { [1]: string, name?: string, frame?: any, tls?: any } the frame: lines that end in "\n", or whole
+---datagrams; tls: true, "starttls" or a table, see docs/mocks.md
 ---@return mock.Server
 function M.server(spec)
   local made, why = registry.declare(spec)
@@ -34,8 +35,8 @@ end
 
 for name, fault in pairs(reply.faults) do M[name] = fault end
 
--- Replies that are sent in a faulty way, checked where they are written.
-for _, name in ipairs { "delay", "drip", "truncate", "corrupt" } do
+-- Replies that are sent in another way, checked where they are written.
+for _, name in ipairs { "delay", "drip", "truncate", "corrupt", "starttls" } do
   M[name] = function(...)
     local fault = reply[name](...)
     local ok, why = reply.compile(fault, true)

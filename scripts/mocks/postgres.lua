@@ -1,4 +1,5 @@
--- A PostgreSQL up to the first SELECT: start-up without TLS, a password if one is set, canned queries, errors.
+-- A PostgreSQL up to the first SELECT: start-up, TLS if the client asks for it, a password if one is set, canned
+-- queries, errors.
 --
 --   moonport mock scripts/mocks/postgres.lua
 --   psql "host=127.0.0.1 port=PORT user=moon" -c 'SELECT * FROM planets'
@@ -13,7 +14,7 @@ local STARTUP = mock.length { format = ">I4", adjust = -4 } -- the first message
 local MESSAGE = mock.length { format = ">I4", offset = 1, adjust = -4 }
 local PROTOCOL, CANCEL, SSL, GSS = 196608, 80877102, 80877103, 80877104
 
-local postgres = mock.server { "tcp://127.0.0.1:0", name = "postgres", frame = MESSAGE }
+local postgres = mock.server { "tcp://127.0.0.1:0", name = "postgres", frame = MESSAGE, tls = "starttls" }
 
 local function message(kind, ...)
   local body = table.concat { ... }
@@ -60,7 +61,11 @@ postgres:session(function(c)
     local start = c:recv(STARTUP)
     if not start then return end
     version = string.unpack(">I4", start, 5)
-    if version == SSL or version == GSS then c:send "N" end
+    if version == GSS then c:send "N" end
+    if version == SSL then
+      c:send "S"
+      c:starttls()
+    end
   until version ~= SSL and version ~= GSS
   if version == CANCEL then return end
   if version ~= PROTOCOL then return c:send(failure("0A000", "unsupported frontend protocol", "FATAL")) end

@@ -1,16 +1,17 @@
--- A mail server: EHLO, AUTH PLAIN and LOGIN, many recipients, DATA. It keeps the mails that it gets, and accepts any
--- user and password.
+-- A mail server: EHLO, STARTTLS, AUTH PLAIN and LOGIN, many recipients, DATA. It keeps the mails that it gets, and
+-- accepts any user and password.
 --
 --   moonport mock scripts/mocks/smtp.lua
 --   swaks --server 127.0.0.1:PORT --to ann@example.test --from bob@example.test
 --   curl smtp://127.0.0.1:PORT --mail-from bob@example.test --mail-rcpt ann@example.test -T mail.txt
 --
 -- Its state: `mails`, a list of { from=, to={...}, auth= in base64 as it was sent, data= }; `refuse`, what to answer
--- instead at a stage: connect, EHLO, AUTH, MAIL, RCPT, DATA, or "." for the end of the data. A full disk, from a test:
+-- instead at a stage: connect, EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, or "." for the end of the data. A full disk,
+-- from a test:
 --   PUT /servers/smtp/state {"mails": [], "refuse": {".": "452 4.3.1 Insufficient system storage"}}
 local mock = require("moonport.mock")
 
-local smtp = mock.server { "tcp://127.0.0.1:0", name = "smtp", frame = mock.line "\r\n" }
+local smtp = mock.server { "tcp://127.0.0.1:0", name = "smtp", frame = mock.line "\r\n", tls = "starttls" }
 
 smtp.state.mails = {}
 smtp.state.refuse = {}
@@ -35,8 +36,18 @@ smtp:session(function(c)
   return c:serve()
 end)
 
-on("EHLO", " ", function(c) answer(c, "EHLO", "250-mock\r\n250-8BITMIME\r\n250 AUTH PLAIN LOGIN") end)
+on("EHLO", " ", function(c)
+  answer(c, "EHLO", "250-mock\r\n250-8BITMIME\r\n" .. (c.tls and "" or "250-STARTTLS\r\n") .. "250 AUTH PLAIN LOGIN")
+end)
 on("HELO", " ", function(c) answer(c, "EHLO", "250 mock") end)
+
+on("STARTTLS", "$", function(c)
+  if c.tls then return "503 5.5.1 TLS is active\r\n" end
+  if not answer(c, "STARTTLS", "220 2.0.0 Ready to start TLS") then return end
+  c:starttls()
+  forget(c)
+  c.state.auth = nil
+end)
 
 on("AUTH PLAIN", "%s*(.*)$", function(c, secret)
   if secret == "" then

@@ -4,6 +4,7 @@ local control = require("moonport.control")
 
 local bytes = require("moonport.admin.bytes")
 local json = require("moonport.json")
+local mocks = require("moonport.admin.mocks")
 local refuse = require("moonport.admin.refuse")
 local router = require("moonport.admin.router")
 
@@ -21,12 +22,13 @@ local function list()
 end
 
 ---@param text string
----@return integer
+---@return integer id
+---@return string server
 local function find(text)
   local id = text:find("^%d+$") and #text < 19 and math.tointeger(tonumber(text))
   if not id then refuse(400, "a connection's id is a number") end
   for _, c in ipairs(control.connections()) do
-    if c.id == id then return id end
+    if c.id == id then return id, c.server end
   end
   refuse(404, ("there is no connection %d (any more)"):format(id))
 end
@@ -34,7 +36,11 @@ end
 local function push(call)
   local spec = call:object({ data = true, text = true, hex = true, base64 = true })
   local what = bytes.decode(spec.data == nil and spec or spec.data, "the body")
-  local ok, why = control.push(find(call.names.id), what)
+  local id, server = find(call.names.id)
+  if mocks.lookup(server) and mocks.ask(server, "sealed", { id = id }) then
+    refuse(409, ("connection %d speaks TLS, which bytes cannot be pushed into; let the script send them"):format(id))
+  end
+  local ok, why = control.push(id, what)
   if not ok then refuse(409, tostring(why)) end
   return { sent = #what }
 end

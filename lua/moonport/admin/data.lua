@@ -23,6 +23,13 @@ end
 -- ---------------------------------------------------------------- in
 
 ---@param value any
+---@return any
+function M.plain(value)
+  if value == json.null then return nil end
+  return json.plain(value)
+end
+
+---@param value any
 ---@param where string
 ---@return table
 function M.toxic(value, where)

@@ -75,7 +75,9 @@ local function new_name(name)
   return name
 end
 
-local CREATE = { name = true, url = true, frame = true, stubs = true, otherwise = true, toxics = true, state = true }
+local CREATE = {
+  name = true, url = true, frame = true, tls = true, stubs = true, otherwise = true, toxics = true, state = true,
+}
 
 local function create(call)
   local spec = call:object(CREATE)
@@ -89,7 +91,7 @@ local function create(call)
   mocks.call(unit, "create", {
     anew = true, name = name, url = url, frame = data.frame(spec.frame), stubs = data.stubs(spec.stubs),
     otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.toxics(spec.toxics),
-    state = data.state(spec.state),
+    state = data.state(spec.state), tls = data.plain(spec.tls),
   })
   local ok, why, errno = control.open(unit, name, url)
   if not ok then
@@ -161,7 +163,7 @@ end
 
 return function(routes)
   routes:add("GET", "/servers", "all servers", list)
-  routes:add("POST", "/servers", "make one: name, url, frame, stubs, otherwise, toxics, state", create)
+  routes:add("POST", "/servers", "make one: name, url, frame, tls, stubs, otherwise, toxics, state", create)
   routes:add("GET", "/servers/{s}", "one, with its stubs and toxics", get)
   routes:add("PATCH", "/servers/{s}", "enabled: false refuses connections, and keeps the port", patch)
   routes:add("DELETE", "/servers/{s}", "takes away one that was made here", delete)

@@ -5,6 +5,7 @@ local made = require("moonport.mock.made")
 local plain = require("moonport.mock.plain")
 local registry = require("moonport.mock.registry")
 local reply = require("moonport.mock.reply")
+local secure = require("moonport.mock.secure")
 local stubs = require("moonport.mock.stubs")
 local verdict = require("moonport.mock.verdict")
 
@@ -63,6 +64,7 @@ local function describe(one)
   return {
     name = one.name, url = one.url, frame = one.framing.name, stubs = list, toxics = toxics,
     otherwise = one.fallback and reply.data(one.fallback) or nil, session = one.talk ~= nil, api = one.api,
+    tls = one.tls and secure.data(one.tls) or nil,
   }
 end
 
@@ -94,6 +96,16 @@ function ops.reset(data)
   for _, one in ipairs(list) do
     verdict.settle(one)
     one:reset()
+  end
+  return true
+end
+
+-- Whether a connection speaks TLS, or may: of an earlier generation that is not known.
+function ops.sealed(data)
+  local one = server_of(data.server)
+  if not one.tls or not one.tls.starttls then return one.tls ~= nil end
+  for wire in pairs(one.wires) do
+    if wire.id == data.id then return wire.tls and true or false end
   end
   return true
 end

@@ -28,11 +28,17 @@ local M = {}
 ---@field wire mock.Stream|mock.Datagram
 ---@field finished boolean?
 ---@field received fun(frame: string) the journal's
+---@field tls { version: string, cipher: string, server_name: string? }? once it speaks TLS
 ---@field private reader frame.Reader
 ---@field private framing frame.Framing
 ---@field silent boolean it answers no more
 local Conversation = {}
 local conversation_mt = { __name = "mock.Conversation", __index = Conversation }
+
+---@param wire mock.Stream|mock.Datagram
+local function new_reader(wire)
+  return frames.reader(function() return wire:recv() end)
+end
 
 ---@param self mock.Conversation
 local function begin(self, wire)
@@ -41,7 +47,7 @@ local function begin(self, wire)
   self.received = journal.writer("received", self.server.name, self.id)
   self.state = {}
   self.over, self.filter, self.silent = false, false, false -- a field that is nil costs a look into the class
-  self.reader = frames.reader(function() return wire:recv() end)
+  self.reader = new_reader(wire)
   function wire.on_cut(how) self:cut(how) end
   return setmetatable(self, conversation_mt)
 end
@@ -205,8 +211,9 @@ end
 ---@param why string
 local function input_over(self, why)
   if why == "timeout" or self.peer then return end
-  if why == "closed" or why == "reset" then
-    self.peer = why == "closed" and "fin" or "rst"
+  if why == "truncated" then add("note", self.server.name, self.id, "TLS was cut off: no close_notify") end
+  if why == "closed" or why == "reset" or why == "truncated" then
+    self.peer = why == "reset" and "rst" or "fin"
     local rest = self.reader:rest()
     if rest ~= "" then add("partial", self.server.name, self.id, rest) end
   end
@@ -244,7 +251,7 @@ end
 ---@param framing? any for this frame only
 ---@param seconds? number for the whole frame
 ---@return string? frame
----@return any ... values; or why: "closed", "reset", "timeout", what is wrong with the frame
+---@return any ... values; or why: "closed", "reset", "timeout", "truncated" (TLS was), what is wrong with the frame
 function Conversation:recv(framing, seconds)
   check(self, "recv")
   check_limit("recv", seconds)
@@ -283,6 +290,38 @@ function Conversation:expect(what, options)
   local results = table.pack(match.run(m, frame, self))
   if not results[1] then return fail(self, diff.mismatch(position(), m, frame)) end
   return table.unpack(results, 2, results.n)
+end
+
+-- ---------------------------------------------------------------- TLS
+
+local HANDSHAKE = 10 -- seconds that it may take
+
+-- That the peer does not want the certificate is an end like others, and may be what a test is about.
+---@param self mock.Conversation
+---@param why string
+local function no_tls(self, why)
+  input_over(self, why)
+  if not self.peer then add("error", self.server.name, self.id, why) end
+  self:close()
+  self.over = "the end of the TLS handshake: " .. why
+  check(self, "starttls")
+end
+
+---Has the peer begin TLS, after whatever the protocol says before that, and waits until it has. If it does not come to
+---that the conversation is over.
+function Conversation:starttls()
+  needs_connection(self, "starttls")
+  local tls = self.server.tls
+  if not tls then error('c:starttls needs a certificate: mock.server { ..., tls = "starttls" }', 2) end
+  if self.tls then error("c:starttls: the conversation speaks TLS already", 2) end
+  self.wire.deadline = moonport.monotonic() + HANDSHAKE
+  local channel, why = self.wire:secure(tls, self.reader:rest())
+  self.wire.deadline = nil
+  self.reader = new_reader(self.wire)
+  if not channel then return no_tls(self, why) end
+  self.tls = channel:info()
+  self:note(("%s, %s%s"):format(self.tls.version, self.tls.cipher,
+    self.tls.server_name and ", for " .. self.tls.server_name or ""))
 end
 
 -- ---------------------------------------------------------------- stubs

@@ -5,6 +5,7 @@ local made = require("moonport.mock.made")
 local plain = require("moonport.mock.plain")
 local registry = require("moonport.mock.registry")
 local reply = require("moonport.mock.reply")
+local secure = require("moonport.mock.secure")
 local stubs = require("moonport.mock.stubs")
 
 local M = {}
@@ -41,7 +42,7 @@ local function data_of(one)
   end
   return {
     stubs = stubs_of(one), toxics = toxics, state = plain.copy(one.state), datagrams = one.datagrams,
-    senders = one:senders(), made = one.made,
+    senders = one:senders(), made = one.made, tls = one.tls and secure.save(one.tls),
   }
 end
 
@@ -94,6 +95,7 @@ local function restore(one, data)
     for _, toxic in ipairs(data.toxics) do one:add_toxic(toxic) end
   end
   for key, value in pairs(data.state) do one.state[key] = value end
+  if one.tls and data.tls then secure.restore(one.tls, data.tls) end
   one.datagrams = data.datagrams
   one:know(data.senders)
 end

@@ -30,11 +30,11 @@ local function add_toxics(one, list)
   end
 end
 
----@param data table {name=, url=, frame=, stubs=, otherwise=, toxics=, state=}
+---@param data table {name=, url=, frame=, tls=, stubs=, otherwise=, toxics=, state=}
 ---@return mock.Server? server
 ---@return string? why
 function M.new(data)
-  local one, why = server.new { data.url, name = data.name, frame = data.frame }
+  local one, why = server.new { data.url, name = data.name, frame = data.frame, tls = data.tls }
   if not one then return nil, "a server: " .. why end
   if not one.name then return nil, "a server needs a name" end
   why = add_stubs(one, data.stubs) or add_toxics(one, data.toxics)

@@ -76,6 +76,12 @@ function FAULTS.truncate(value, datagram)
   return reply and { kind = "truncate", n = value.n, how = how.kind, reply = reply }, why
 end
 
+function FAULTS.starttls(value, datagram)
+  if datagram then return nil, "mock.starttls needs a connection, and datagrams have none" end
+  local reply, why = M.compile(value.reply, datagram)
+  return reply and { kind = "starttls", reply = reply }, why
+end
+
 local function check_places(places)
   if type(places) ~= "table" or #places == 0 then
     return "mock.corrupt: at needs a list of places, 1 is the first byte"
@@ -165,6 +171,11 @@ function OF_DATA.corrupt(value)
   return fault("corrupt", { at = spec.at, seed = spec.seed, bytes = spec.bytes, reply = value.reply })
 end
 
+function OF_DATA.starttls(value)
+  if value.starttls ~= true then return nil, "starttls: true, and the reply before it" end
+  return fault("starttls", { reply = value.reply })
+end
+
 function OF_DATA.replies(value)
   if type(value.replies) ~= "table" or #value.replies == 0 then return nil, "replies needs a list" end
   return value.replies
@@ -173,7 +184,7 @@ end
 -- What may stand beside the name, and in the object that is its value.
 local BESIDE = {
   fault = {}, delay = { reply = true }, drip = { reply = true }, truncate = { reply = true, how = true },
-  corrupt = { reply = true }, replies = {},
+  corrupt = { reply = true }, starttls = { reply = true }, replies = {},
 }
 local INSIDE = { drip = { size = true, delay = true }, corrupt = { at = true, seed = true, bytes = true } }
 
@@ -185,7 +196,9 @@ local function name_of(value)
   for one in pairs(OF_DATA) do
     if value[one] ~= nil then name, other = one, name end
   end
-  if not name then return nil, "a reply is bytes, or has one of fault, delay, drip, truncate, corrupt or replies" end
+  if not name then
+    return nil, "a reply is bytes, or has one of fault, delay, drip, truncate, corrupt, starttls or replies"
+  end
   if not other then return name end
   if other < name then name, other = other, name end
   return nil, ("a reply has %s or %s, not both: put one into the other's reply"):format(name, other)
@@ -234,6 +247,8 @@ function TO_DATA.corrupt(reply)
   return { corrupt = { at = reply.at, seed = reply.seed, bytes = reply.seed and reply.n },
     reply = M.data(reply.reply) }
 end
+
+function TO_DATA.starttls(reply) return { starttls = true, reply = M.data(reply.reply) } end
 
 function TO_DATA.sequence(reply)
   local replies = {}
@@ -298,6 +313,11 @@ function PLAY.sequence(reply, c, ...) return play(atomically(next_of, reply), c,
 function PLAY.delay(reply, c, ...)
   c:sleep(reply.seconds)
   return play(reply.reply, c, ...)
+end
+
+function PLAY.starttls(reply, c, ...)
+  play(reply.reply, c, ...)
+  c:starttls()
 end
 
 -- Has all that the inner reply sends pass through `through(bytes, detail, emit)`.
@@ -393,6 +413,9 @@ end
 ---@param n integer bytes that are sent
 ---@param how? mock.Fault mock.close unless given
 function M.truncate(reply, n, how) return fault("truncate", { reply = reply, n = n, how = how }) end
+
+---@param reply any the last that is sent without TLS
+function M.starttls(reply) return fault("starttls", { reply = reply }) end
 
 ---@param reply any
 ---@param options? { at?: integer[], seed?: integer, bytes?: integer }

@@ -8,6 +8,7 @@ local link = require("moonport.toxics.link")
 local match = require("moonport.mock.match")
 local plain = require("moonport.mock.plain")
 local reply = require("moonport.mock.reply")
+local secure = require("moonport.mock.secure")
 local toxics = require("moonport.toxics")
 
 local M = {}
@@ -35,6 +36,7 @@ local atomically = moonport.atomically -- what follows is shared by tasks, whose
 ---@field datagram boolean
 ---@field framing frame.Framing
 ---@field frame_spec any as it was given
+---@field tls mock.TLS?
 ---@field state table shared by all conversations; plain data
 ---@field stubs mock.Stub[] in the order in which they are asked
 ---@field fallback mock.Reply? what `otherwise` was given
@@ -59,7 +61,7 @@ local server_mt = { __name = "mock.Server", __index = Server }
 M.metatable = server_mt
 
 local WEAK = { __mode = "k" }
-local FIELDS = { [1] = true, name = true, url = true, frame = true }
+local FIELDS = { [1] = true, name = true, url = true, frame = true, tls = true }
 local TRANSPORTS = { tcp = false, unix = false, udp = true, unixgram = true } -- whether of datagrams
 
 ---@param spec table
@@ -68,7 +70,7 @@ local function check_spec(spec)
   if type(spec) ~= "table" then return "it needs a table such as { \"tcp://127.0.0.1:0\", name = \"redis\" }" end
   for field in pairs(spec) do
     if not FIELDS[field] then
-      return ("it has no field %s; there are the URL, name and frame"):format(tostring(field))
+      return ("it has no field %s; there are the URL, name, frame and tls"):format(tostring(field))
     end
   end
   local url = spec[1] or spec.url
@@ -96,8 +98,14 @@ function M.new(spec)
     ok, framing = pcall(frames.of, spec.frame)
     if not ok then return nil, tostring(framing) end
   end
+  local tls
+  if spec.tls then
+    if of_datagrams then return nil, "tls needs connections, and datagrams have none" end
+    tls, wrong = secure.of(spec.tls)
+    if not tls then return nil, wrong end
+  end
   return setmetatable({
-    name = spec.name, url = url, datagram = of_datagrams,
+    name = spec.name, url = url, datagram = of_datagrams, tls = tls,
     framing = framing or (of_datagrams and frames.datagram() or frames.line()), frame_spec = spec.frame,
     state = {}, stubs = {}, toxics = {}, toxic_version = 0, index = {}, known = known.new(), ids = {}, api = false,
     links = {}, wires = setmetatable({}, WEAK), datagrams = 0, peers = {}, n_peers = 0, older_peers = {},
@@ -407,6 +415,7 @@ function Server:know(all) self.older_peers = all end
 
 ---@param c mock.Conversation
 function Server:converse(c)
+  if self.tls and not self.tls.starttls and not c.datagram then c:starttls() end
   if self.talk then return self.talk(c) end
   return c:serve()
 end

@@ -1,9 +1,10 @@
---- The two ends of a mock's connection: bytes out, bytes in, and the ways to end it. The toxics of its server lie in
---- between, from the first that it gets.
+--- The two ends of a mock's connection: bytes out, bytes in, and the ways to end it. TLS, where there is some, and then
+--- the toxics of its server, from the first that it gets, lie in between.
 
 local moonport = require("moonport")
 local journal = require("moonport.journal")
 local inbox = require("moonport.mock.inbox")
+local secure = require("moonport.mock.secure")
 
 local add = journal.add
 
@@ -18,6 +19,7 @@ local add = journal.add
 ---@field private version integer of the server's toxics
 ---@field private down table|false the toxics' pipe, as `up`
 ---@field private up mock.Inbox|false
+---@field tls mock.Channel|false
 ---@field deadline number? of reads
 ---@field on_cut fun(how: string) a toxic has ended the connection
 local Stream = {}
@@ -33,7 +35,7 @@ local M = {}
 function M.new(server, handler, id, nth)
   local self = setmetatable({
     request = handler.request, wfile = handler.wfile, server = server, id = id, nth = nth, version = 0,
-    put = handler.wfile.write, down = false, up = false,
+    put = handler.wfile.write, down = false, up = false, tls = false,
     sent = journal.writer("sent", server.name, id),
   }, stream_mt)
   server.wires[self] = true
@@ -66,6 +68,13 @@ function Stream:write(bytes, detail)
     self.put(self.wfile, bytes)
   end
   self.sent(bytes, detail)
+end
+
+---What toxics let through: sealed bytes are in the journal already, as they were before.
+---@private
+function Stream:deliver(bytes)
+  if self.tls then return self.put(self.wfile, bytes) end
+  self:write(bytes)
 end
 
 ---For the inbox, which ends quietly when the connection is closed here meanwhile.
@@ -101,7 +110,7 @@ local function renew(self)
   if self.down then
     self.down:update(server.toxics)
   elseif server:has_toxics("downstream") then
-    self.down = server:pipe(self, "downstream", self.id, self.nth, function(bytes) self:write(bytes) end)
+    self.down = server:pipe(self, "downstream", self.id, self.nth, function(bytes) self:deliver(bytes) end)
   end
   if self.up then
     self.up.pipe:update(server.toxics)
@@ -121,6 +130,10 @@ function Stream:refresh() moonport.atomically(renew, self) end
 function Stream:send(bytes, detail)
   if self.version ~= self.server.toxic_version then self:refresh() end
   if bytes == "" then return end
+  if self.tls then
+    self.tls:send(bytes)
+    return self.sent(bytes, detail)
+  end
   local down = self.down
   if not down then
     if #bytes > LARGE then return self:write(bytes, detail) end
@@ -131,9 +144,9 @@ function Stream:send(bytes, detail)
   down:write(bytes)
 end
 
----@return string? bytes
----@return string? why "closed", "reset", "timeout", or the system's message
-function Stream:recv()
+-- Bytes as they come, or nil and why.
+---@param self mock.Stream
+local function take(self)
   if self.version ~= self.server.toxic_version then self:refresh() end
   local deadline, request = self.deadline, self.request
   local left = deadline and math.max(deadline - moonport.monotonic(), 0)
@@ -147,12 +160,54 @@ function Stream:recv()
     if left then request:settimeout(usual) end
   end
   if bytes then return bytes end
-  if why == "interrupted" then return self:recv() end
+  if why == "interrupted" then return take(self) end
   return nil, reason(why, errno)
+end
+
+---@return string? bytes
+---@return string? why "closed", "reset", "timeout", or the system's message; of TLS also "truncated": it was not closed
+---as it should be
+function Stream:recv()
+  local tls = self.tls
+  if not tls then return take(self) end
+  while true do
+    local bytes, why = tls:read()
+    if bytes or why == "closed" then return bytes, why end
+    if why ~= "wait" then return nil, "TLS: " .. why end
+    bytes, why = take(self)
+    if not bytes then return nil, why == "closed" and "truncated" or why end
+    tls:give(bytes)
+  end
+end
+
+---Begins TLS; waits for the peer's part of it.
+---@param tls mock.TLS
+---@param rest string bytes of the peer that were received already
+---@return mock.Channel? channel
+---@return string? why it did not come to that: as recv()
+function Stream:secure(tls, rest)
+  local channel
+  channel = secure.channel(tls, function(bytes)
+    if self.version ~= self.server.toxic_version then self:refresh() end
+    self.tls = channel -- what was sent before is on its way by now: the peer has answered it
+    if self.down then return self.down:write(bytes) end
+    self.put(self.wfile, bytes)
+  end)
+  channel:give(rest)
+  while true do
+    local done, why = channel:handshake()
+    if done then return channel end
+    if why ~= "wait" then return nil, "TLS: " .. why end
+    local bytes
+    bytes, why = take(self)
+    if not bytes then return nil, why end
+    channel:give(bytes)
+  end
 end
 
 ---Lets toxics deliver what they hold.
 function Stream:drain()
+  if self.tls then self.tls:finish() end
   if self.down then self.down:finish() end
 end
 
