@@ -29,7 +29,7 @@ local M = {}
 ---@field finished boolean?
 ---@field received fun(frame: string) the journal's
 ---@field tls { version: string, cipher: string, server_name: string? }? once it speaks TLS
----@field private reader frame.Reader
+---@field reader frame.Reader
 ---@field private framing frame.Framing
 ---@field silent boolean it answers no more
 local Conversation = {}
@@ -331,7 +331,7 @@ end
 function Conversation:serve(framing)
   check(self, "serve")
   self.framing = framing_of(self, framing)
-  local why = serving.run(self, self.reader, self.framing)
+  local why = serving.run(self, self.framing)
   if not why then return end
   input_over(self, why)
   if not self.peer then add("error", self.server.name, self.id, why) end

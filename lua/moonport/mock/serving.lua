@@ -98,14 +98,13 @@ function M.answer(c, frame)
 end
 
 ---@param c mock.Conversation
----@param reader frame.Reader
 ---@param framing frame.Framing
 ---@return string? why there are no more frames; nil: the conversation is over
-function M.run(c, reader, framing)
-  local server, wire, next_frame, received = c.server, c.wire, reader.frame, c.received
+function M.run(c, framing)
+  local server, wire, next_frame, received = c.server, c.wire, c.reader.frame, c.received
   local put = wire.send
   while not c.over do
-    local frame, why = next_frame(reader, framing)
+    local frame, why = next_frame(c.reader, framing) -- another one behind c:starttls()
     if not frame then return tostring(why) end
     received(frame)
     local always = server.known
