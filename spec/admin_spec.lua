@@ -268,12 +268,15 @@ describe("the control API", function()
       local fake = { mask = function() return 1 end, info = function() return { dropped = 0 } end }
       function fake.next() return nil, newest end
       function fake.last() return newest + 1 end -- as after the end of a slice, in which another has added one
-      local real, get = package.loaded["moonport.journal"], nil
-      package.loaded["moonport.journal"], package.loaded["moonport.admin.journal"] = fake, nil
+      local fakes, get = { ["moonport.journal"] = fake, moonport = { monotonic = function() return 0 end } }, nil
+      local real = {}
+      for name, one in pairs(fakes) do real[name], package.loaded[name] = package.loaded[name] or false, one end
+      package.loaded["moonport.admin.journal"] = nil
       require("moonport.admin.journal").routes { add = function(_, method, _, _, run)
         get = method == "GET" and run or get
       end }
-      package.loaded["moonport.journal"], package.loaded["moonport.admin.journal"] = real, nil
+      for name, one in pairs(real) do package.loaded[name] = one or nil end
+      package.loaded["moonport.admin.journal"] = nil
       assert.are.equal(newest, get({ req = {} }).next)
     end)
 
