@@ -70,6 +70,18 @@ describe("the control API of moonport mock", function()
     p:stop()
   end)
 
+  it("says that of a long frame not all is there to be compared", function()
+    local api <close> = client()
+    local c <close> = host.connect(p:url("redis"))
+    local frame = ("x"):rep(70000)
+    assert(c:send(frame .. "\r\n"))
+    assert.are.equal("-ERR\r", c:line())
+    local status, told = api:ask("POST", "/verify", { match = { equals = frame } })
+    assert.are.same({ 406, 70000 }, { status, told.near[1].length })
+    assert.matches("of its 70000 bytes only the first 65536 are kept$", told.near[1].why)
+    p:stop()
+  end)
+
   it("wakes each of 100 that wait for a frame of their own", function()
     local waiting = {}
     for i = 1, 100 do

@@ -156,7 +156,8 @@ function Question:look()
           self.found[#self.found + 1] = records.shown(seq, kind, server, conn, time, frame, detail, length)
         end
       else
-        self.others[seq % KEPT] = { seq = seq, kind = kind, server = server, conn = conn, frame = frame }
+        self.others[seq % KEPT] = { seq = seq, kind = kind, server = server, conn = conn, frame = frame,
+          length = length }
       end
       if self:done() == false then return end
     end
@@ -251,7 +252,8 @@ local function shown_near(q)
   local list = json.array {}
   for i, miss in ipairs(nearness.rank(q.matcher, q.others)) do
     list[i] = { seq = miss.seq, kind = miss.kind, server = miss.server, conn = miss.conn,
-      data = bytes.encode(miss.frame), why = miss.why, diff = diff.explain(q.matcher, miss.frame) }
+      data = bytes.encode(miss.frame), length = miss.length, why = miss.why,
+      diff = diff.explain(q.matcher, miss.frame) }
   end
   return list
 end
