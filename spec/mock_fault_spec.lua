@@ -38,7 +38,16 @@ describe("a fault", function()
       s:on("^bad seed$", mock.corrupt(("A"):rep(32), { seed = 42, bytes = 3 }))
       s:on("^bad any$", mock.corrupt(("A"):rep(32)))
       s:on("^all bad$", mock.corrupt(function(c) c:serve() end, { at = { 1, 6 } }))
-      s:on("^bye$", mock.close)]]
+      s:on("^bye$", mock.close)
+      local own = mock.server { "tcp://127.0.0.1:0", name = "own" }
+      own:on("^failing$", mock.corrupt(function() error "no" end, { at = { 1 } }))
+      own:on("^plain$", "plain\n")
+      own:on("^bye$", mock.close)
+      own:session(function(c)
+        for frame in c:frames() do
+          if not pcall(c.answer, c, frame) then c:send "tried\n" end
+        end
+      end)]]
   end)
   teardown(function()
     m:stop()
@@ -156,6 +165,10 @@ describe("a fault", function()
   it("holds for all that its function serves, also for frames that came often before", function()
     assert.are.equal("abcdabcdabcdabcd", (ask(("echo abcd\n"):rep(4) .. "bye\n")))
     assert.are.equal("`bcdaccd", (ask("all bad\necho abcd\necho abcd\nbye\n")))
+  end)
+
+  it("ends with the reply that has failed, though the session goes on", function()
+    assert.are.equal("tried\nplain\n", (ask("failing\nplain\nbye\n", "own")))
   end)
 
   it("truncate says in the journal which piece it has cut", function()

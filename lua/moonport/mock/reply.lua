@@ -320,6 +320,8 @@ function PLAY.starttls(reply, c, ...)
   c:starttls()
 end
 
+local restore_mt = { __close = function(was) was.c.filter = was.filter end }
+
 -- Has all that the inner reply sends pass through `through(bytes, detail, emit)`.
 local function filtered(reply, c, through, ...)
   local outer = c.filter
@@ -327,9 +329,9 @@ local function filtered(reply, c, through, ...)
     if outer then return outer(bytes, detail) end
     return c:emit(bytes, detail)
   end
+  local was <close> = setmetatable({ c = c, filter = outer }, restore_mt) -- luacheck: ignore 211
   c.filter = function(bytes, detail) return through(bytes, detail, emit) end
   play(reply.reply, c, ...)
-  c.filter = outer
 end
 
 function PLAY.drip(reply, c, ...)
