@@ -362,26 +362,6 @@ c = secure(); c.sendall(b"new\n"); say(line(c), end="")]]):format(pid, m.program
       assert.is_truthy(said:find(path .. ":2: mock.server: " .. case[2], 1, true), said)
     end)
   end
-
-  it("has to fit its key, which must not be encrypted", function()
-    local path = host.write [[
-      local tls = require("moonport.tls")
-      local a, key = tls.certificate { names = { "a" } }
-      local b, other = tls.certificate { names = { "b" } }
-      print(a ~= b and key ~= other, tls.context { certificate = a, key = other })
-      print(select(2, tls.context { certificate = a, key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n"
-        .. "-----END ENCRYPTED PRIVATE KEY-----\n" }))
-      print(tls.context { certificate = a .. b, key = key } ~= nil)
-      print(pcall(tls.context, { certificate = a }))
-      print(pcall(tls.certificate, {}))
-      return { handle = print }]]
-    local _, out = host.run { "check", path }
-    assert.is_truthy(out:find("true\tnil\tthe key is not the certificate's\n"
-      .. "the key is no private key in PEM, or an encrypted one\ntrue\n"
-      .. "false\tbad argument #1 to 'moonport.tls.context' (certificate and key are texts in PEM)\n"
-      .. "false\tbad argument #1 to 'moonport.tls.certificate' (names: a list of host names or addresses)", 1, true),
-      out)
-  end)
 end)
 
 describe("the control API and TLS:", function()

@@ -183,11 +183,67 @@ add_script(struct options *o, const char *path, char *why, size_t size)
 	return 0;
 }
 
+/* Options that cannot be wrong.  False: it is not one of them. */
+static bool
+take_plain(struct options *o, int c)
+{
+	switch (c) {
+	case 'w':
+		o->watch = true;
+		return true;
+	case READY_FILE:
+		o->ready_file = optarg;
+		return true;
+	case EXIT_WITH_PARENT:
+		o->exit_with_parent = true;
+		return true;
+	case SANDBOX:
+		o->sandbox = true;
+		return true;
+	case STRICT:
+		o->strict = true;
+		return true;
+	case ADMIN_TOKEN_FILE:
+		o->admin.token_file = optarg;
+		return true;
+	case ALLOW_SCRIPT_UPLOAD:
+		o->admin.allow_script_upload = true;
+		return true;
+	case 'V':
+	case 'h':
+		o->command = c == 'V' ? COMMAND_VERSION : COMMAND_HELP;
+		o->asked = true;
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* What getopt_long() did not take; word: it stands there. */
+static int
+refuse_option(int c, const char *word, char *why, size_t size)
+{
+	if (c == ':') {
+		snprintf(why, size, "%s needs a value; see moonport --help", word);
+		return -EINVAL;
+	}
+	for (const struct option *p = long_options; p->name && optopt; p++)
+		if (p->val == optopt && strncmp(word, "--", 2) == 0) {
+			snprintf(why, size, "--%s takes no value", p->name);
+			return -EINVAL;
+		}
+	if (optopt && optopt < 256) /* one letter of several, perhaps */
+		return unknown_option((char[]){'-', (char)optopt, 0}, why, size);
+	return unknown_option(word, why, size);
+}
+
 static int
 take_option(struct options *o, int c, char **argv, char *why, size_t size)
 {
 	struct entry *e = o->nentries ? &o->entries[o->nentries - 1] : &o->common;
 
+	if (take_plain(o, c))
+		return 0;
 	switch (c) {
 	case 1:
 		return add_script(o, optarg, why, size);
@@ -197,62 +253,21 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return set_mixin(e, optarg, why, size);
 	case 'o':
 		return set_attribute(&e->attrs, optarg, why, size);
-	case 'w':
-		o->watch = true;
-		return 0;
 	case DRAIN_TIMEOUT:
 		return attrs_set_text(&e->attrs, "drain_timeout", optarg, why, size);
-	case READY_FILE:
-		o->ready_file = optarg;
-		return 0;
-	case EXIT_WITH_PARENT:
-		o->exit_with_parent = true;
-		return 0;
-	case SANDBOX:
-		o->sandbox = true;
-		return 0;
-	case STRICT:
-		o->strict = true;
-		return 0;
 	case WORKERS:
 		return set_workers(o, optarg, why, size);
 	case ADMIN:
 		return admin_choose(&o->admin, optarg, why, size);
-	case ADMIN_TOKEN_FILE:
-		o->admin.token_file = optarg;
-		return 0;
 	case ADMIN_HOST:
 		return admin_add_host(&o->admin, optarg, why, size);
-	case ALLOW_SCRIPT_UPLOAD:
-		o->admin.allow_script_upload = true;
-		return 0;
 	case JOURNAL:
 		return admin_journal(&o->journal, optarg, why, size);
 	case LOG_FORMAT:
 	case LOG_LEVEL:
 		return set_log(o, c, optarg, why, size);
-	case 'V':
-		o->command = COMMAND_VERSION;
-		o->asked = true;
-		return 0;
-	case 'h':
-		o->command = COMMAND_HELP;
-		o->asked = true;
-		return 0;
-	case ':':
-		snprintf(why, size, "%s needs a value; see moonport --help",
-			 argv[optind - 1]);
-		return -EINVAL;
 	default:
-		for (const struct option *p = long_options; p->name && optopt; p++)
-			if (p->val == optopt && strncmp(argv[optind - 1], "--", 2) == 0) {
-				snprintf(why, size, "--%s takes no value", p->name);
-				return -EINVAL;
-			}
-		return unknown_option(optopt && optopt < 256
-					  ? (char[]){'-', (char)optopt, 0}
-					  : argv[optind - 1],
-				      why, size);
+		return refuse_option(c, argv[optind - 1], why, size);
 	}
 }
 

@@ -12,6 +12,7 @@
 #include "server/host.h"
 #include "server/master.h"
 #include "server/server.h"
+#include "server/stats.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -135,7 +136,7 @@ log_stopped(struct serving *sv)
 	struct counters all = {0}, one;
 
 	for (struct list *l = h->servers.next; l != &h->servers; l = l->next) {
-		server_count(LIST_ENTRY(l, struct server, link), &one);
+		stats_count(LIST_ENTRY(l, struct server, link), &one);
 		counters_add(&all, &one);
 	}
 	struct log_field f[] = {

@@ -3,14 +3,11 @@
 #include "base/buf.h"
 #include "module/started.h"
 #include "script/script.h"
-#include "script/state.h"
 #include "server/admin.h"
 #include "server/control.h"
 #include "server/mocking.h"
-#include "server/policy.h"
 #include "server/server.h"
 
-#include <errno.h>
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,12 +78,10 @@ mocked_gc(lua_State *L)
 	if (!m)
 		return 0;
 	*p = NULL;
-	started_finish(&m->started);
-	if (m->started.runs || m->started.host.left_behind)
-		return 0; /* threads may still use it */
+	if (!started_free(&m->started))
+		return 0;
 	buf_free(&m->failures);
 	free(m->token);
-	free(m->started.lua_path);
 	free(m);
 	return 0;
 }
@@ -216,70 +211,24 @@ set_up(lua_State *L)
 }
 
 /* mocks.admin, mocks.servers, mocks:stop() */
-static int
-mocked_index(lua_State *L)
-{
-	luaL_checkudata(L, 1, META);
-	lua_getmetatable(L, 1);
-	lua_getfield(L, -1, "methods");
-	lua_pushvalue(L, 2);
-	if (lua_rawget(L, -2) != LUA_TNIL)
-		return 1;
-	lua_getiuservalue(L, 1, PLACES);
-	lua_pushvalue(L, 2);
-	lua_rawget(L, -2);
-	return 1;
-}
-
-static void
-push_class(lua_State *L)
-{
-	static const luaL_Reg methods[] = {{"stop", mocked_stop}, {NULL, NULL}};
-	static const luaL_Reg meta[] = {{"__index", mocked_index},
-					{"__close", mocked_stop},
-					{"__gc", mocked_gc},
-					{NULL, NULL}};
-
-	if (luaL_getmetatable(L, META) == LUA_TTABLE)
-		return;
-	lua_newtable(L);
-	lua_pushstring(L, META);
-	lua_setfield(L, -2, "__name");
-	luaL_setfuncs(L, meta, 0);
-	luaL_newlib(L, methods);
-	lua_setfield(L, -2, "methods");
-	lua_pushvalue(L, -1);
-	lua_setfield(L, LUA_REGISTRYINDEX, META); /* only what is whole */
-	lua_replace(L, -2);
-}
-
 static struct mocked *
 new_mocked(lua_State *L)
 {
+	static const luaL_Reg methods[] = {{"stop", mocked_stop}, {NULL, NULL}};
+	static const luaL_Reg meta[] = {
+	    {"__close", mocked_stop}, {"__gc", mocked_gc}, {NULL, NULL}};
 	struct mocked **object = lua_newuserdatauv(L, sizeof(*object), 1), *m;
 
 	*object = NULL;
-	push_class(L);
-	lua_setmetatable(L, -2); /* from here on its finalizer frees */
+	started_set_class(L, META, methods, meta); /* from here on its finalizer frees */
 	*object = m = calloc(1, sizeof(*m));
 	if (!m)
 		luaL_error(L, "not enough memory");
-	m->started.log.level = LOG_WARN;
-	m->started.policy = policy_find("async");
+	started_init(&m->started);
 	m->started.ended = judge;
-	attrs_init(&m->started.attrs);
 	m->started.attrs.drain_timeout = 0; /* as `moonport mock` has it */
 	m->started.attrs.retire_timeout = 0;
 	return m;
-}
-
-static int
-set_up_protected(lua_State *L)
-{
-	lua_pushcfunction(L, set_up);
-	for (int i = 1; i <= 3; i++)
-		lua_pushvalue(L, i);
-	return state_try(L, 3, 0);
 }
 
 /* Arguments: a list of scripts; a table of options. */
@@ -287,7 +236,6 @@ int
 module_mocking(lua_State *L)
 {
 	struct mocked *m;
-	int rc;
 
 	luaL_checktype(L, 1, LUA_TTABLE);
 	luaL_checktype(L, 2, LUA_TTABLE);
@@ -296,18 +244,7 @@ module_mocking(lua_State *L)
 	for (lua_pushnil(L); lua_next(L, 2);)
 		read_option(L, m,
 			    lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?");
-	rc = started_init(&m->started, L);
-	if (rc < 0)
-		return luaL_error(L, "%s: %s", WHO, strerror(-rc));
-	if (set_up_protected(L) != LUA_OK) {
-		host_free(&m->started.host);
-		return lua_error(L);
-	}
-	rc = started_run(&m->started);
-	if (rc < 0) {
-		host_free(&m->started.host);
-		return luaL_error(L, "%s: cannot start a thread: %s", WHO, strerror(-rc));
-	}
+	started_run(L, &m->started, set_up, WHO);
 	lua_settop(L, 3);
 	return 1;
 }

@@ -14,8 +14,10 @@
 struct policy;
 struct server;
 
-/* A userdata; closed by core:close(), or when it is collected.  User values: the handler,
- * and the Lua object that handlers see as self.server. */
+/* User values: the handler, and the Lua object that handlers see as self.server. */
+enum { CORE_HANDLER = 1, CORE_OBJECT = 2 };
+
+/* A userdata; closed by core:close(), or when it is collected. */
 struct core {
 	struct host host; /* of one server */
 	struct server *server;
@@ -40,13 +42,23 @@ struct core {
 
 extern const char core_class[];
 
-/* Argument 1, which must be open. */
+/* Argument 1; core_check(): which must be open. */
+struct core *core_any(lua_State *L);
 struct core *core_check(lua_State *L);
+
+/* Closes it.  Harmless when repeated. */
+void core_release(lua_State *L, struct core *c);
+
+/* Errors of threads' handlers are told no more. */
+void core_drop_error_hook(lua_State *L, struct core *c);
 
 /* moonport.serving */
 int open_serving(lua_State *L);
 
-/* The methods that only a request's task may call, in serving_task.c. */
+/* The methods of the files beside serving.c: serving_socket.c, serving_turns.c; those that
+ * only a request's task may call, in serving_task.c. */
+extern const luaL_Reg core_socket_methods[];
+extern const luaL_Reg core_turn_methods[];
 extern const luaL_Reg core_task_methods[];
 
 #endif

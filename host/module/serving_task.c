@@ -7,8 +7,10 @@
 #include "script/lerror.h"
 #include "script/state.h"
 #include "script/task.h"
+#include "server/accepting.h"
 #include "server/crew.h"
 #include "server/forking.h"
+#include "server/instance.h"
 #include "server/policy.h"
 #include "server/report.h"
 #include "server/request.h"
@@ -44,12 +46,12 @@ core_accept(lua_State *L)
 
 	if (r->open)
 		return luaL_error(L, "this request has been accepted already");
-	rc = server_pull(c->server, &a, &client, &d);
+	rc = accepting_pull(c->server, &a, &client, &d);
 	if (rc == 0)
 		rc = request_open(r, &a);
 	if (rc < 0)
 		return lerror_raise_errno(L, "accept", -rc);
-	request_push(L, r);
+	instance_push_request(L, r);
 	push_address(L, &r->client);
 	return 2;
 }

@@ -3,18 +3,16 @@
 #include "base/clock.h"
 #include "module/started.h"
 #include "script/script.h"
-#include "script/state.h"
 #include "server/policy.h"
 #include "server/server.h"
+#include "server/stats.h"
 #include "server/unit.h"
 
-#include <errno.h>
 #include <lauxlib.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char META[] = "moonport.started", WHO[] = "moonport.start";
 
@@ -46,7 +44,8 @@ started_gc(lua_State *L)
 	if (!st)
 		return 0;
 	*p = NULL;
-	started_free(st);
+	if (started_free(st))
+		free(st);
 	return 0;
 }
 
@@ -55,14 +54,14 @@ static int
 started_stats(lua_State *L)
 {
 	struct started *st = check(L);
-	struct server_stats sum = {0}, one;
+	struct stats sum = {0}, one;
 	const struct io *io = &st->host.engine.io;
 	uint64_t n = 0;
 
 	if (!st->runs)
 		return luaL_error(L, "the server is stopped");
 	for (struct list *l = st->host.servers.next; l != &st->host.servers; l = l->next) {
-		server_stats(LIST_ENTRY(l, struct server, link), &one);
+		stats_read(LIST_ENTRY(l, struct server, link), &one);
 		counters_add(&sum.counters, &one.counters);
 		n++;
 		sum.active += one.active;
@@ -76,7 +75,7 @@ started_stats(lua_State *L)
 		  count_get(&sum.counters.bytes_in) - (n - 1) * count_get(&io->bytes_in));
 	count_set(&sum.counters.bytes_out,
 		  count_get(&sum.counters.bytes_out) - (n - 1) * count_get(&io->bytes_out));
-	server_push_stats(L, &sum);
+	stats_push(L, &sum);
 	return 1;
 }
 
@@ -157,22 +156,6 @@ started_reload(lua_State *L)
 	return 2;
 }
 
-/* Fields that say where it listens are in the object's table. */
-static int
-started_index(lua_State *L)
-{
-	luaL_checkudata(L, 1, META);
-	lua_getmetatable(L, 1);
-	lua_getfield(L, -1, "methods");
-	lua_pushvalue(L, 2);
-	if (lua_rawget(L, -2) != LUA_TNIL)
-		return 1;
-	lua_getiuservalue(L, 1, 1);
-	lua_pushvalue(L, 2);
-	lua_rawget(L, -2);
-	return 1;
-}
-
 static int
 started_tostring(lua_State *L)
 {
@@ -182,32 +165,6 @@ started_tostring(lua_State *L)
 	lua_getfield(L, -2, "url");
 	lua_pushfstring(L, "%s (%s)", luaL_tolstring(L, -2, NULL), lua_tostring(L, -1));
 	return 1;
-}
-
-static void
-push_class(lua_State *L)
-{
-	static const luaL_Reg methods[] = {{"reload", started_reload},
-					   {"shutdown", started_shutdown},
-					   {"stats", started_stats},
-					   {NULL, NULL}};
-	static const luaL_Reg meta[] = {{"__index", started_index},
-					{"__tostring", started_tostring},
-					{"__close", started_shutdown},
-					{"__gc", started_gc},
-					{NULL, NULL}};
-
-	if (luaL_getmetatable(L, META) == LUA_TTABLE)
-		return;
-	lua_newtable(L);
-	lua_pushstring(L, META);
-	lua_setfield(L, -2, "__name");
-	luaL_setfuncs(L, meta, 0);
-	luaL_newlib(L, methods);
-	lua_setfield(L, -2, "methods");
-	lua_pushvalue(L, -1);
-	lua_setfield(L, LUA_REGISTRYINDEX, META); /* only what is whole */
-	lua_replace(L, -2);
 }
 
 /* Keeps the servers' places: those of the first are the object's own fields. */
@@ -314,46 +271,43 @@ set_up(lua_State *L)
 	return 0;
 }
 
+/* server.url and its like, server:reload(), server:shutdown(), server:stats() */
+static struct started *
+new_started(lua_State *L)
+{
+	static const luaL_Reg methods[] = {{"reload", started_reload},
+					   {"shutdown", started_shutdown},
+					   {"stats", started_stats},
+					   {NULL, NULL}};
+	static const luaL_Reg meta[] = {{"__tostring", started_tostring},
+					{"__close", started_shutdown},
+					{"__gc", started_gc},
+					{NULL, NULL}};
+	struct started **object = lua_newuserdatauv(L, sizeof(*object), 1), *st;
+
+	*object = NULL;
+	started_set_class(L, META, methods, meta); /* from here on its finalizer frees */
+	*object = st = calloc(1, sizeof(*st));
+	if (!st)
+		luaL_error(L, "not enough memory");
+	started_init(st);
+	st->attrs.drain_timeout = DRAIN;
+	return st;
+}
+
 int
 module_start(lua_State *L)
 {
-	struct started **object, *st;
-	int rc;
+	struct started *st;
 
 	luaL_checkstring(L, 1);
 	lua_settop(L, 2);
 	if (!lua_isnil(L, 2))
 		luaL_checktype(L, 2, LUA_TTABLE);
-	object = lua_newuserdatauv(L, sizeof(*object), 1);
-	*object = NULL;
-	push_class(L);
-	lua_setmetatable(L, 3); /* from here on its finalizer frees */
-	*object = st = calloc(1, sizeof(*st));
-	if (!st)
-		return luaL_error(L, "not enough memory");
-	st->log.level = LOG_WARN;
-	st->policy = policy_find("async");
-	attrs_init(&st->attrs);
-	st->attrs.drain_timeout = DRAIN;
+	st = new_started(L);
 	if (!lua_isnil(L, 2))
 		read_options(L, st);
-	rc = started_init(st, L);
-	if (rc < 0)
-		return luaL_error(L, "moonport.start: %s", strerror(-rc));
-	lua_pushcfunction(L, set_up);
-	lua_pushvalue(L, 1);
-	lua_pushvalue(L, 2);
-	lua_pushvalue(L, 3);
-	if (state_try(L, 3, 0) != LUA_OK) {
-		host_free(&st->host);
-		return lua_error(L);
-	}
-	rc = started_run(st);
-	if (rc < 0) {
-		host_free(&st->host);
-		return luaL_error(L, "moonport.start: cannot start a thread: %s",
-				  strerror(-rc));
-	}
+	started_run(L, st, set_up, WHO);
 	lua_settop(L, 3);
 	return 1;
 }

@@ -1,6 +1,8 @@
 #include "module/started.h"
 
 #include "base/stack.h"
+#include "script/state.h"
+#include "server/policy.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -78,14 +80,14 @@ started_finish(struct started *st)
 	finish(st, drain);
 }
 
-void
+bool
 started_free(struct started *st)
 {
 	finish(st, drain);
 	if (st->runs || st->host.left_behind)
-		return; /* its threads may still use the log */
+		return false; /* its threads may still use the log */
 	free(st->lua_path);
-	free(st);
+	return true;
 }
 
 /* The process ends: sockets' paths go away, threads end, nobody is waited for. */
@@ -142,16 +144,8 @@ start_thread(struct started *st)
 	return -rc;
 }
 
-int
-started_init(struct started *st, lua_State *L)
-{
-	st->log = (struct log){.fd = STDERR_FILENO, .level = st->log.level};
-	st->lua_path = lua_path(L);
-	return st->lua_path ? host_init(&st->host, &st->log, st->lua_path) : -ENOMEM;
-}
-
-int
-started_run(struct started *st)
+static int
+begin(struct started *st)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	int rc;
@@ -165,6 +159,72 @@ started_run(struct started *st)
 	list_append(&running, &st->link);
 	pthread_mutex_unlock(&running_mutex);
 	return 0;
+}
+
+void
+started_init(struct started *st)
+{
+	st->log = (struct log){.fd = STDERR_FILENO, .level = LOG_WARN};
+	st->policy = policy_find("async");
+	attrs_init(&st->attrs);
+}
+
+void
+started_run(lua_State *L, struct started *st, lua_CFunction set_up, const char *who)
+{
+	int rc;
+
+	st->lua_path = lua_path(L);
+	rc = st->lua_path ? host_init(&st->host, &st->log, st->lua_path) : -ENOMEM;
+	if (rc < 0)
+		luaL_error(L, "%s: %s", who, strerror(-rc));
+	lua_pushcfunction(L, set_up);
+	for (int i = 1; i <= 3; i++)
+		lua_pushvalue(L, i);
+	if (state_try(L, 3, 0) != LUA_OK) {
+		host_free(&st->host);
+		lua_error(L);
+	}
+	rc = begin(st);
+	if (rc < 0) {
+		host_free(&st->host);
+		luaL_error(L, "%s: cannot start a thread: %s", who, strerror(-rc));
+	}
+}
+
+/* A method, or a field of the object's own.  Upvalues: the class, its methods. */
+static int
+index_object(lua_State *L)
+{
+	luaL_checkudata(L, 1, lua_tostring(L, lua_upvalueindex(1)));
+	lua_pushvalue(L, 2);
+	if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL)
+		return 1;
+	lua_getiuservalue(L, 1, 1);
+	lua_pushvalue(L, 2);
+	lua_rawget(L, -2);
+	return 1;
+}
+
+void
+started_set_class(lua_State *L, const char *class, const luaL_Reg *methods,
+		  const luaL_Reg *meta)
+{
+	if (luaL_getmetatable(L, class) != LUA_TTABLE) {
+		lua_newtable(L);
+		lua_pushstring(L, class);
+		lua_pushvalue(L, -1);
+		lua_setfield(L, -3, "__name");
+		lua_newtable(L);
+		luaL_setfuncs(L, methods, 0);
+		lua_pushcclosure(L, index_object, 2);
+		lua_setfield(L, -2, "__index");
+		luaL_setfuncs(L, meta, 0);
+		lua_pushvalue(L, -1);
+		lua_setfield(L, LUA_REGISTRYINDEX, class); /* only what is whole */
+		lua_replace(L, -2);
+	}
+	lua_setmetatable(L, -2);
 }
 
 void

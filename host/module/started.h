@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "server/host.h"
 
+#include <lauxlib.h>
 #include <lua.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -30,17 +31,26 @@ struct started {
 	void (*ended)(struct started *st);
 };
 
-/* A host without scripts, for the modules' places of this Lua state.  -errno. */
-int started_init(struct started *st, lua_State *L);
+/* Makes the userdata on top of the stack, which has one user value, an object of this
+ * class: `meta` is its metamethods but __index, its own fields are in the user value's
+ * table.  Raises for want of memory; the userdata has no finalizer then. */
+void started_set_class(lua_State *L, const char *class, const luaL_Reg *methods,
+		       const luaL_Reg *meta);
 
-/* Runs the host, which has begun.  -errno: it is not freed. */
-int started_run(struct started *st);
+/* What every start begins with, unless its options say otherwise. */
+void started_init(struct started *st);
+
+/* Makes a host for the modules' places of this Lua state, has set_up fill and begin it with
+ * the stack's first three values, and runs it.  What raises leaves no host behind; `who` is
+ * who complains. */
+void started_run(lua_State *L, struct started *st, lua_CFunction set_up, const char *who);
 
 /* Lets requests end, within drain_timeout, and frees the host.  Harmless when repeated. */
 void started_finish(struct started *st);
 
-/* The same, and frees the struct unless something still uses it. */
-void started_free(struct started *st);
+/* The same, and frees what the struct has.  False: something still uses it, so that the
+ * struct must stay. */
+bool started_free(struct started *st);
 
 /* Pushes a new table that says where a server listens: name, class, url, and host and port
  * or path. */

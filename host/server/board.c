@@ -5,6 +5,7 @@
 #include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
+#include "server/stats.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@ publish(struct board *b)
 
 	if (!b->mine || b->mute)
 		return;
-	server_count_here(b->server, &here);
+	stats_count_here(b->server, &here);
 	counters_copy(b->mine, &here);
 }
 

@@ -10,6 +10,7 @@
 #include "server/connection.h"
 #include "server/host.h"
 #include "server/lcall.h"
+#include "server/listening.h"
 #include "server/policy.h"
 #include "server/roster.h"
 #include "server/server.h"
@@ -285,7 +286,7 @@ enable(lua_State *L)
 	luaL_checktype(L, 2, LUA_TBOOLEAN);
 	if (!s)
 		return 2;
-	if (server_enable(s, lua_toboolean(L, 2), why, sizeof(why)) < 0)
+	if (listening_enable(s, lua_toboolean(L, 2), why, sizeof(why)) < 0)
 		return fail(L, why);
 	lua_pushboolean(L, 1);
 	return 1;

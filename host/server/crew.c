@@ -9,6 +9,7 @@
 #include "server/policy.h"
 #include "server/seat.h"
 #include "server/server.h"
+#include "server/stats.h"
 #include "server/worker.h"
 
 #include <errno.h>
@@ -607,14 +608,14 @@ crew_shutdown(struct crew *c)
 }
 
 bool
-crew_stats(struct crew *c, struct server_stats *out)
+crew_stats(struct crew *c, struct stats *out)
 {
 	bool there;
 
 	pthread_mutex_lock(&c->mutex);
 	there = c->server != NULL;
 	if (there)
-		server_stats(c->server, out);
+		stats_read(c->server, out);
 	pthread_mutex_unlock(&c->mutex);
 	return there;
 }

@@ -29,7 +29,7 @@ struct counters;
 struct seat;
 struct sources;
 struct server;
-struct server_stats;
+struct stats;
 struct watchdog;
 
 /* What a seat loads. */
@@ -164,6 +164,6 @@ void crew_log_reload(struct crew *c, const char *why);
 void crew_shutdown(struct crew *c);
 
 /* False: the server is gone. */
-bool crew_stats(struct crew *c, struct server_stats *out);
+bool crew_stats(struct crew *c, struct stats *out);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "script/script.h"
+#include "server/accepting.h"
 #include "server/ask.h"
 #include "server/crew.h"
 #include "server/host.h"
@@ -128,9 +129,9 @@ on_notice(struct loop_op *op)
 	ask_take(s, &questions);
 	if (prepared)
 		reload_prepared(s, *c->why ? c->why : NULL);
-	server_resume(s);
+	accepting_resume(s);
 	if (failed)
-		server_pause(s, -failed);
+		accepting_pause(s, -failed);
 	if (stop)
 		s->shutdown(s);
 }

@@ -4,9 +4,11 @@
 #include "loop/signals.h"
 #include "script/files.h"
 #include "script/script.h"
+#include "server/accepting.h"
 #include "server/ask.h"
 #include "server/children.h"
 #include "server/host.h"
+#include "server/listening.h"
 #include "server/policy.h"
 #include "server/report.h"
 #include "server/server.h"
@@ -208,7 +210,7 @@ serve_many(struct server *s, int listener)
 	s->newest = &self.family->children.shared->newest;
 	s->listener.fd = listener;
 	s->budget = (uint64_t)s->site.attrs.max_requests_per_child;
-	if (server_watch(s, why, sizeof(why)) < 0)
+	if (listening_watch(s, why, sizeof(why)) < 0)
 		fail(s->site.counters);
 	while (!(s->budget == 0 && s->site.nrequests == 0) && !server_is_done(s, false))
 		loop_turn(s->site.engine->loop, CLOCK_NEVER);
@@ -296,7 +298,7 @@ fork_missing(struct loop_task *t)
 			serve_many(s, listener);
 		}
 		if (pid < 0) {
-			server_pause(s, (int)-pid);
+			accepting_pause(s, (int)-pid);
 			loop_timer_set(s->site.engine->loop, &f->retry,
 				       clock_now() + RETRY);
 			return;
@@ -329,7 +331,7 @@ log_failed(struct server *s, struct family *f)
 	    {0}};
 
 	log_gated(s->site.engine->log, &f->gate, LOG_ERROR, "request not begun", l);
-	server_pause(s, EAGAIN);
+	accepting_pause(s, EAGAIN);
 }
 
 static void
@@ -343,7 +345,7 @@ gone(struct children *c, const struct child *child, const struct counters *count
 		c->shared->shutdown = false;
 		s->shutdown(s);
 	}
-	server_resume(s);
+	accepting_resume(s);
 	if (count_get(&counted->accept_errors) > 0)
 		log_failed(s, f);
 	if (!f->prefork || s->draining)

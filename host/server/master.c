@@ -2,7 +2,9 @@
 
 #include "base/clock.h"
 #include "server/host.h"
+#include "server/listening.h"
 #include "server/server.h"
+#include "server/stats.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -227,7 +229,7 @@ begin_end(struct master *m, bool at_once)
 		drain = a->drain_timeout > drain ? a->drain_timeout : drain;
 		grace = a->cancel_grace > grace ? a->cancel_grace : grace;
 		if (!s->draining)
-			server_stop_listening(s);
+			listening_stop(s);
 	}
 	m->draining = true;
 	for (unsigned i = 0; i < m->n; i++) {
@@ -248,7 +250,7 @@ shut_down(struct master *m, int number)
 	s = m->boards.all[number].server;
 	if (s->draining)
 		return;
-	server_stop_listening(s);
+	listening_stop(s);
 	tell_all(m, MESSAGE_SHUTDOWN, number);
 	for (struct list *l = m->host->servers.next; l != &m->host->servers; l = l->next)
 		if (!LIST_ENTRY(l, struct server, link)->draining)
@@ -484,8 +486,8 @@ log_draining(struct master *m)
 	uint64_t active = 0;
 
 	for (struct list *l = m->host->servers.next; l != &m->host->servers; l = l->next) {
-		struct server_stats stats;
-		server_stats(LIST_ENTRY(l, struct server, link), &stats);
+		struct stats stats;
+		stats_read(LIST_ENTRY(l, struct server, link), &stats);
 		active += stats.active;
 	}
 	struct log_field f[] = {log_int("active", (int64_t)active), {0}};

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "script/sources.h"
+#include "server/accepting.h"
 #include "server/calls.h"
 #include "server/host.h"
 #include "server/mocking.h"
@@ -137,7 +138,7 @@ commit(struct unit *u)
 	r->next = NULL;
 	r->record = NULL;
 	while ((s = unit_server(u, s)))
-		server_resume(s); /* the ceiling may be higher now */
+		accepting_resume(s); /* the ceiling may be higher now */
 	finish(u, NULL, NULL);
 }
 

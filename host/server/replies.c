@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "bind/stream.h"
+#include "server/accepting.h"
 #include "server/engine.h"
 #include "server/report.h"
 #include "server/server.h"
@@ -78,7 +79,7 @@ send_on(struct server *s)
 {
 	replies_flush(s);
 	replies_leave_loop(s);
-	server_resume(s);
+	accepting_resume(s);
 }
 
 static void

@@ -1,4 +1,4 @@
-/* request.h - one request: its instance, its task, and its end.
+/* request.h - one request: its stream, its task, and its end; what the task runs: course.h.
  *
  * The site's pool owns the struct; the request frees itself when its task has
  * ended, and tells the site. */
@@ -22,7 +22,7 @@ struct task;
 struct generation {
 	int self_ref;                 /* self.server */
 	int port_ref;                 /* the datagram socket object */
-	int stream_ref, datagram_ref; /* what builds instances: see request_prepare() */
+	int stream_ref, datagram_ref; /* what builds instances: see instance_prepare() */
 	int verify_ref, error_ref;    /* verify_request, handle_error */
 	int drive_ref;                /* a function that runs the whole request */
 	bool bound;                   /* hooks know their server: it is no argument */
@@ -40,7 +40,7 @@ struct request {
 	struct loop_timer idle;
 	unsigned tries; /* to send the reply */
 	bool failed;
-	uint8_t stage;   /* of its course: see request.c */
+	uint8_t stage;   /* of its course: see course.c */
 	int failure_ref; /* in the registry: the error that has ended its course, until it
 			    is told */
 	bool passed_on;  /* a thread or child goes on with it */
@@ -50,19 +50,12 @@ struct request {
 	struct allowance allowance;
 };
 
-/* Makes the functions that build instances, and their registry references.  Raises; for a
- * protected call. */
-void request_prepare(lua_State *L, int *stream_ref, int *datagram_ref);
-
 /* Runs a request that accepts its connection, or receives its datagram, itself; for a site
  * with a drive function.  Errors: as request_start(). */
 int request_pull(struct site *s);
 
 /* Gives such a request what it has accepted, which is taken over even on failure. */
 int request_open(struct request *r, const struct arrival *a);
-
-/* Pushes what hooks get as the request: the socket object, or {data, socket}. */
-void request_push(lua_State *L, struct request *r);
 
 /* Has its reply, a datagram, sent.  0, or what the park returned: `return` that. */
 int request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunction k);

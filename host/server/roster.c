@@ -3,6 +3,7 @@
 #include "script/script.h"
 #include "server/control.h"
 #include "server/host.h"
+#include "server/listening.h"
 #include "server/policy.h"
 #include "server/server.h"
 #include "server/unit.h"
@@ -101,7 +102,7 @@ find_holder(const struct host *h, const struct url *url)
 int
 host_bind(struct server *s, const struct url *url, char *why, size_t size)
 {
-	int rc = server_bind(s, url, true, why, size);
+	int rc = listening_bind(s, url, true, why, size);
 	const struct server *holder = rc == -EADDRINUSE ? find_holder(s->host, url) : NULL;
 	size_t n = strlen(why);
 

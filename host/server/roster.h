@@ -21,15 +21,15 @@ int host_unit_load(struct host *h, const char *path, const struct attrs *a,
 		   struct unit **out, char *why, size_t size);
 
 /* A server of the unit's, by a name that no other has, which begins at once if the host
- * has; server_enable() is for it.  Not from within a task.  -errno with one sentence in
+ * has; listening_enable() is for it.  Not from within a task.  -errno with one sentence in
  * why: -EEXIST (the name), -EADDRINUSE and what else listener_open() has, -EINVAL (the
  * script), -EPIPE (the host stops), -ENOTSUP (workers). */
 int host_open(struct host *h, struct unit *u, const char *name, const struct url *url,
 	      const struct policy *policy, const struct attrs *attrs, struct server **out,
 	      char *why, size_t size);
 
-/* server_bind(), listening; where the address is in use by another server of the host, why
- * names it. */
+/* listening_bind(), listening; where the address is in use by another server of the host,
+ * why names it. */
 int host_bind(struct server *s, const struct url *url, char *why, size_t size);
 
 /* Stops it: its address and its name are free on return.  Its requests are cancelled, and

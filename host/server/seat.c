@@ -9,6 +9,7 @@
 #include "server/host.h"
 #include "server/policy.h"
 #include "server/server.h"
+#include "server/stats.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -55,10 +56,10 @@ view_stats(struct server_view *v, lua_State *L)
 {
 	struct seat *s = LIST_ENTRY(v, struct seat, site.view);
 
-	struct server_stats stats = {0};
+	struct stats stats = {0};
 
 	(void)crew_stats(s->crew, &stats);
-	server_push_stats(L, &stats);
+	stats_push(L, &stats);
 	engine_push_stats(&s->engine, L);
 	lua_pushinteger(L, s->site.script->number);
 	lua_setfield(L, -2, "generation");

@@ -1,9 +1,12 @@
 /* server.h - one server: a listener, a policy, and a site for the requests of its own
  * engine.
  *
- * Life: server_new(), server_bind(), server_begin() accepts, server_drain() stops
+ * Life: server_new(), listening_bind(), server_begin() accepts, server_drain() stops
  * accepting and lets requests end, server_close() ends what is left and frees
- * the address.  The host (host.h) owns servers.  The loop's thread. */
+ * the address.  The host (host.h) owns servers.  The loop's thread.
+ *
+ * Its listener is listening.h's, how requests come in accepting.h's, what it counts
+ * stats.h's. */
 #ifndef HOST_SERVER_SERVER_H
 #define HOST_SERVER_SERVER_H
 
@@ -12,27 +15,14 @@
 #include "loop/loop.h"
 #include "net/listen.h"
 #include "server/counters.h"
+#include "server/datagrams.h"
 #include "server/policy.h"
 #include "server/site.h"
 
 struct board;
-struct dgram;
 struct engine;
 struct host;
 struct unit;
-struct url;
-
-/* The part of a datagram server that a stream server does not need. */
-struct datagrams {
-	struct dgram_in *in;
-	struct dgram_out *out;
-	unsigned n, at; /* the batch: how many, and which is next */
-	struct loop_op out_op;
-	struct loop_timer retry; /* set: sending goes on then */
-	unsigned stuck;          /* sends in a row that found no room */
-	struct loop_task flush;  /* due at the end of this turn */
-	bool flush_due;
-};
 
 struct server {
 	struct list link; /* in the host's servers */
@@ -57,7 +47,7 @@ struct server {
 	struct unit *joins; /* it is that unit's once the generation on its way is */
 	bool draining, closed;
 	bool leaving;    /* it is freed when its requests have ended: see roster.h */
-	bool switchable; /* set before server_bind(): server_enable() will be called */
+	bool switchable; /* set before listening_bind(): listening_enable() may come */
 	bool down;       /* it refuses */
 	bool planned;    /* a reload has prepared this plan for it */
 	bool awaited;    /* and waits for its other engines */
@@ -68,7 +58,7 @@ struct server {
 	void (*shutdown)(struct server *s); /* what a script's server:shutdown() does */
 	/* Of a server whose methods are Lua's own: */
 	bool drives;  /* each request begins on this engine, with a drive function */
-	bool pulls;   /* which accepts, by server_pull() */
+	bool pulls;   /* which accepts, by accepting_pull() */
 	bool pulling; /* one is about to */
 	/* Takes the errors of requests that run elsewhere while `tells`, on this thread. */
 	void (*handle_error)(struct server *s, const struct addr *client, const char *text);
@@ -89,26 +79,8 @@ struct server {
 int server_new(struct host *host, const struct policy *policy, const struct attrs *attrs,
 	       struct script *script, struct server **out, char *why, size_t size);
 
-/* Binds the address; `listens`: and listens, if it is a stream's. */
-int server_bind(struct server *s, const struct url *url, bool listens, char *why,
-		size_t size);
-
 /* Starts to accept.  -errno with one sentence in why. */
 int server_begin(struct server *s, char *why, size_t size);
-
-/* The part of that which every process that accepts has to do. */
-int server_watch(struct server *s, char *why, size_t size);
-
-/* Stops accepting, for a while: the listener stays, server_watch() goes on. */
-void server_rest(struct server *s);
-
-/* Stops accepting for good.  A stream server's address is free; datagrams may still be
- * answered. */
-void server_stop_listening(struct server *s);
-
-/* For a request that began by pulling: accepts a connection, or receives a datagram.  What
- * *a refers to is in *client and *d.  -EAGAIN: there is none. */
-int server_pull(struct server *s, struct arrival *a, struct addr *client, struct dgram *d);
 
 /* Accepts what the kernel has queued, then no more.  May be called again. */
 void server_drain(struct server *s);
@@ -129,11 +101,6 @@ void server_kill(struct server *s);
  * server when they have ended.  For a policy that runs them on the server's engine. */
 void server_leave(struct server *s);
 
-/* false: the kernel refuses whoever comes, while the address stays the server's, until
- * true; requests go on.  -ENOTSUP (the policy runs them elsewhere), -EPIPE (it stops) and
- * listener_admit()'s errors, with one sentence in why; nothing has changed then. */
-int server_enable(struct server *s, bool up, char *why, size_t size);
-
 /* Ends what still runs, closes the socket, removes a Unix path, frees the server. */
 void server_close(struct server *s);
 
@@ -143,31 +110,5 @@ void server_forget(struct server *s);
 /* In a forked copy of a server that has not begun: it will accept on the same listener as
  * its like in other processes. */
 void server_share(struct server *s);
-
-/* Accepts again as soon as it may: a request has ended, or a descriptor is free. */
-void server_resume(struct server *s);
-
-/* Stops accepting for a moment: something that requests need is used up. */
-void server_pause(struct server *s, int err);
-
-/* The sum of what was counted everywhere.  Any thread. */
-void server_count(const struct server *s, struct counters *sum);
-
-/* Without what other workers have counted. */
-void server_count_here(const struct server *s, struct counters *sum);
-
-/* All that stats() tells of a server. */
-struct server_stats {
-	struct counters counters;
-	uint64_t active, reloads, failed_reloads, drops;
-	uint64_t generations;           /* alive */
-	uint64_t workers, workers_died; /* that accept; that were replaced */
-};
-
-/* Any thread, while the server is there. */
-void server_stats(const struct server *s, struct server_stats *out);
-
-/* Pushes a table of these.  May raise for want of memory. */
-void server_push_stats(lua_State *L, const struct server_stats *stats);
 
 #endif

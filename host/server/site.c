@@ -5,6 +5,7 @@
 #include "script/task.h"
 #include "server/counters.h"
 #include "server/engine.h"
+#include "server/instance.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -137,7 +138,7 @@ attach(lua_State *L)
 		if (g->bound)
 			g->drive_ref = hook(L, "drive");
 	}
-	request_prepare(L, &g->stream_ref, &g->datagram_ref);
+	instance_prepare(L, &g->stream_ref, &g->datagram_ref);
 	if (!g->self_ref) {
 		server_push(L, &s->view);
 		g->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);

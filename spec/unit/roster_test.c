@@ -1,4 +1,5 @@
 /* Servers that come and go on a running host, and what takes hold of them from outside. */
+#include "server/listening.h"
 #include "server/roster.h"
 
 #include "base/clock.h"
@@ -185,7 +186,7 @@ cycles(void)
 		if (i % 8 == 0 && i % 16 == 0)
 			CHECK(echoes(fd));
 		if (i % 3 == 0)
-			CHECK(server_enable(s, false, why, sizeof(why)) == 0);
+			CHECK(listening_enable(s, false, why, sizeof(why)) == 0);
 		host_close(s);
 		turns(1 + i % 3);
 		if (i % 8 == 0)
@@ -222,8 +223,8 @@ enables(const char *format, bool stream)
 	fd = join(&a, type);
 	CHECK(!stream || echoes(fd));
 	for (int i = 0; i < 2; i++) {
-		CHECK(server_enable(s, false, why, sizeof(why)) == 0);
-		CHECK(server_enable(s, false, why, sizeof(why)) == 0);
+		CHECK(listening_enable(s, false, why, sizeof(why)) == 0);
+		CHECK(listening_enable(s, false, why, sizeof(why)) == 0);
 		turns(2);
 		other = join(&a, type);
 		if (s->site.view.transport == TRANSPORT_UDP)
@@ -234,7 +235,7 @@ enables(const char *format, bool stream)
 		if (other >= 0)
 			close(other);
 		CHECK(!stream || echoes(fd));
-		CHECK(server_enable(s, true, why, sizeof(why)) == 0);
+		CHECK(listening_enable(s, true, why, sizeof(why)) == 0);
 		other = join(&a, type);
 		CHECK(other >= 0 && (addr_is_unix(&a) && !stream ? true : echoes(other)));
 		close(other);
