@@ -31,14 +31,17 @@ describe("moonport.tls", function()
   end)
 
   it("takes no hello that is none, and is of no more use then", function()
-    assert.are.equal("nil\twait\nnil\nnil\thttp request\nnil\thttp request\n", printed([[
+    assert.are.equal("nil\twait\nnil\nnil\thttp request\nnil\thttp request\n"
+      .. "false\tbad argument #1 to '?' (it is closed)\n", printed([[
       local certificate, key = tls.certificate { names = { "a" } }
       local engine = tls.context { certificate = certificate, key = key }:engine()
       print(engine:handshake())
       print(engine:output())
       engine:give("GET / HTTP/1.1\r\n\r\n")
       print(engine:handshake())
-      print(engine:seal("x"))]]))
+      print(engine:seal("x"))
+      engine:free()
+      print(pcall(engine.read, engine))]]))
   end)
 
   it("survives any bytes, given at once or one by one", function()

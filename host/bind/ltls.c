@@ -329,11 +329,15 @@ open_tls(lua_State *L)
 	static const luaL_Reg functions[] = {
 	    {"certificate", tls_certificate}, {"context", tls_context}, {NULL, NULL}};
 	static const luaL_Reg of_contexts[] = {{"engine", context_engine}, {NULL, NULL}};
-	static const luaL_Reg of_engines[] = {
-	    {"close", engine_close},         {"give", engine_give},
-	    {"handshake", engine_handshake}, {"info", engine_info},
-	    {"output", engine_output},       {"read", engine_read},
-	    {"seal", engine_seal},           {NULL, NULL}};
+	static const luaL_Reg of_engines[] = {{"close", engine_close},
+					      {"free", engine_gc},
+					      {"give", engine_give},
+					      {"handshake", engine_handshake},
+					      {"info", engine_info},
+					      {"output", engine_output},
+					      {"read", engine_read},
+					      {"seal", engine_seal},
+					      {NULL, NULL}};
 
 	open_class(L, CONTEXT_META, of_contexts, context_gc);
 	open_class(L, ENGINE_META, of_engines, engine_gc);

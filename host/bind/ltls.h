@@ -11,6 +11,7 @@
  *   engine:seal(bytes)   bytes for the peer, with all that output() would have given
  *   engine:close()       says to the peer that no more comes
  *   engine:info()        { version =, cipher =, server_name = or nil }
+ *   engine:free()        at once: what it holds does not count for Lua's collector
  * Those that cannot give nil and why: "wait" for more of the peer's bytes, "closed" by the
  * peer, or a sentence, after which the engine is of no more use.  Wrong arguments and want
  * of memory raise. */

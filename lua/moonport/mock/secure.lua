@@ -202,6 +202,9 @@ function Channel:finish()
   self:flush()
 end
 
+---It is of no more use.
+function Channel:free() self.engine:free() end
+
 ---@return { version: string, cipher: string, server_name: string? }
 function Channel:info() return self.engine:info() end
 

@@ -19,7 +19,8 @@ local add = journal.add
 ---@field private version integer of the server's toxics
 ---@field private down table|false the toxics' pipe, as `up`
 ---@field private up mock.Inbox|false
----@field tls mock.Channel|false
+---@field tls mock.Channel|false through which all goes
+---@field private channel mock.Channel? the same, from before its first sealed byte on
 ---@field deadline number? of reads
 ---@field on_cut fun(how: string) a toxic has ended the connection
 local Stream = {}
@@ -101,7 +102,10 @@ function Stream:toxics_changed()
 end
 
 ---It is of no more use.
-function Stream:finish() self.server.wires[self] = nil end
+function Stream:finish()
+  self.server.wires[self] = nil
+  if self.channel then self.channel:free() end
+end
 
 ---@param self mock.Stream
 local function renew(self)
@@ -193,16 +197,20 @@ function Stream:secure(tls, rest)
     if self.down then return self.down:write(bytes) end
     self.put(self.wfile, bytes)
   end)
+  self.channel = channel
   channel:give(rest)
   while true do
     local done, why = channel:handshake()
-    if done then return channel end
+    if done then break end
     if why ~= "wait" then return nil, "TLS: " .. why end
     local bytes
     bytes, why = take(self)
     if not bytes then return nil, why end
     channel:give(bytes)
   end
+  -- Else the kernel may wait for a reply to carry it along, and the client's for it before it sends more.
+  if self.server.url:find("^tcp:") then self.request:setsockopt("tcp_quickack", true) end
+  return channel
 end
 
 ---Lets toxics deliver what they hold.
