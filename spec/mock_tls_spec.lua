@@ -126,6 +126,33 @@ c.sendall(b"first\n"); c = c.unwrap(); c.close()]]))
     m:stop()
   end)
 
+  it("begins with what came in one piece with the command, and with nothing of it twice", function()
+    start [[
+      local s = mock.server { "tcp://127.0.0.1:0", name = "s", tls = "starttls" }
+      s:on("^STARTTLS$", mock.starttls "go\n")
+      s:otherwise(function(_, frame) return "<" .. frame .. ">\n" end)]]
+    assert.are.equal("go\n<a>\n<b>\n", python("s", [[
+c, inc, out = connect(), ssl.MemoryBIO(), ssl.MemoryBIO()
+sealed = context().wrap_bio(inc, out, server_hostname="localhost")
+def step(f, *args):
+    while True:
+        try: return f(*args)
+        except ssl.SSLWantReadError: pass
+        c.sendall(out.read()); inc.write(c.recv(65536))
+try: sealed.do_handshake()
+except ssl.SSLWantReadError: pass
+c.sendall(b"STARTTLS\n" + out.read())
+said = b""
+while not said.endswith(b"\n"): said += c.recv(1)
+say(said.decode(), end="")
+step(sealed.do_handshake)
+sealed.write(b"a\nb\n")
+got = b""
+while got.count(b"\n") < 2: got += step(sealed.read, 100)
+say(got.decode(), end="")]]))
+    m:stop()
+  end)
+
   it("goes on after clients that do not speak it, or do not want its certificate", function()
     start(ECHO)
     assert.are.equal("b''\nCERTIFICATE_VERIFY_FAILED\n<well>\n", python("s", [[

@@ -109,7 +109,7 @@ function M.run(c, reader, framing)
     received(frame)
     local always = server.known
     local stub = always.stubs[frame]
-    if stub and not c.silent and not c.over then
+    if stub and not c.silent and not c.over and not c.filter then
       stub.uses = stub.uses + 1
       local call = stub.call
       if not call then
