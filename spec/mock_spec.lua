@@ -185,6 +185,21 @@ describe("moonport.mock", function()
         .. '  received  "EHLO x" (6 bytes)', 1, true), log)
     end)
 
+    it("names the first of many matchers only", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:session(function(c)
+          local list = {}
+          for i = 1, 30 do list[i] = "^" .. i .. "$" end
+          c:expect { any = { { all = list }, { any = { list[1], list[2] } } } }
+        end)]]
+      assert.are.equal("", talk("s", "x\n"))
+      local code, log = m:finish()
+      assert.are.equal(1, code)
+      assert.truthy(log:find('any of (all of (pattern "^1$", ', 1, true), log)
+      assert.truthy(log:find('pattern "^20$", and 10 more), any of (pattern "^1$", pattern "^2$"))', 1, true), log)
+    end)
+
     for name, case in pairs {
       ["the input ends"] = { "EH", "the peer closed the connection" },
       ["nothing comes in time"] = { "EH", "no whole frame came within 0.02 seconds", true },
