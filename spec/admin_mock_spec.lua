@@ -70,6 +70,18 @@ describe("the control API of moonport mock", function()
     p:stop()
   end)
 
+  it("says that of a long frame not all is there to be compared", function()
+    local api <close> = client()
+    local c <close> = host.connect(p:url("redis"))
+    local frame = ("x"):rep(70000)
+    assert(c:send(frame .. "\r\n"))
+    assert.are.equal("-ERR\r", c:line())
+    local status, told = api:ask("POST", "/verify", { match = { equals = frame } })
+    assert.are.same({ 406, 70000 }, { status, told.near[1].length })
+    assert.matches("of its 70000 bytes only the first 65536 are kept$", told.near[1].why)
+    p:stop()
+  end)
+
   it("wakes each of 100 that wait for a frame of their own", function()
     local waiting = {}
     for i = 1, 100 do
@@ -116,6 +128,8 @@ describe("the control API of moonport mock", function()
       local id = select(2, api:ask("GET", "/connections")).connections[1].id
       assert.are.equal(200, (api:ask("POST", "/connections/" .. id .. "/send", { hex = "00ff0a" })))
       assert.are.equal("\0\255", c:line())
+      local told = select(2, api:ask("GET", "/journal?kind=push&conn=" .. id)).records
+      assert.are.same({ 1, "redis", "00ff0a" }, { #told, told[1] and told[1].server, told[1] and told[1].data.hex })
       assert.are.equal(204, (api:ask("DELETE", "/connections/" .. id .. "?how=" .. how)))
       local _, _, errno = c:all()
       assert.are.equal(ends, errno or 0, how)
@@ -190,6 +204,17 @@ describe("the control API of moonport mock", function()
       end
       assert.are.equal(1, made)
       assert.are.equal(204, (clients[1]:ask("DELETE", "/servers/one")))
+    end
+    for _ = 1, 20 do -- to put a stub is no conflict: one adds it, the others replace it
+      local added = 0
+      for _, c in ipairs(clients) do c:send("PUT", "/servers/redis/stubs/x", { match = "^x$", reply = "y" }) end
+      for _, c in ipairs(clients) do
+        local status = c:receive()
+        assert.is_true(status == 200 or status == 201, status)
+        if status == 201 then added = added + 1 end
+      end
+      assert.are.equal(1, added)
+      assert.are.equal(204, (clients[1]:ask("DELETE", "/servers/redis/stubs/x")))
     end
     for _, c in ipairs(clients) do c:send("POST", "/servers") end -- each gets a name that is free
     for _, c in ipairs(clients) do assert.are.equal(201, (c:receive())) end

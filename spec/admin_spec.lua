@@ -174,7 +174,8 @@ describe("the control API", function()
       assert.are.same({ 404, 'redis has no stub "pnig"; did you mean "ping"?' }, { r.status, r.json.error })
       for _, bad in ipairs { {}, { match = "x" }, { match = 5, reply = "x" }, { match = "x", reply = { hex = "0" } },
         { match = "x", reply = { base64 = "AA" } }, { match = "x", reply = "y", rqeuired = true },
-        { match = { equals = 5 }, reply = "x" }, { match = "x", reply = "y", required = "yes" } } do
+        { match = { equals = 5 }, reply = "x" }, { match = { text = "a", equals = "b" }, reply = "x" },
+        { match = "x", reply = "y", required = "yes" } } do
         assert.are.equal(400, ask("POST", path, bad).status, json.encode(bad))
       end
     end)
@@ -188,6 +189,9 @@ describe("the control API", function()
       for _, method in ipairs { "POST", "PATCH" } do
         r = ask(method, path .. "/latency_downstream", { attributes = { latency = 20 } })
         assert.are.same({ latency = 20, jitter = 0 }, r.json.attributes)
+      end
+      for _, list in ipairs { { type = "latency" }, json.array { json.null }, json.array { "latency" }, "latency" } do
+        assert.are.equal(400, ask("POST", "/servers", { name = "t", toxics = list }).status, json.encode(list))
       end
       r = ask("POST", path, { type = "latecny" })
       assert.are.same({ 400, 'toxic: there is no type "latecny"' }, { r.status, r.json.error })
@@ -257,6 +261,23 @@ describe("the control API", function()
         "conn=+1" } do
         assert.are.equal(400, ask("GET", "/journal?" .. query).status, query)
       end
+    end)
+
+    it("goes on behind what it has looked at, whatever comes before it answers", function()
+      local newest = 3
+      local fake = { mask = function() return 1 end, info = function() return { dropped = 0 } end }
+      function fake.next() return nil, newest end
+      function fake.last() return newest + 1 end -- as after the end of a slice, in which another has added one
+      local fakes, get = { ["moonport.journal"] = fake, moonport = { monotonic = function() return 0 end } }, nil
+      local real = {}
+      for name, one in pairs(fakes) do real[name], package.loaded[name] = package.loaded[name] or false, one end
+      package.loaded["moonport.admin.journal"] = nil
+      require("moonport.admin.journal").routes { add = function(_, method, _, _, run)
+        get = method == "GET" and run or get
+      end }
+      for name, one in pairs(real) do package.loaded[name] = one or nil end
+      package.loaded["moonport.admin.journal"] = nil
+      assert.are.equal(newest, get({ req = {} }).next)
     end)
 
     it("waits for the first that fits, and no longer than it was told", function()
@@ -344,10 +365,22 @@ describe("the control API", function()
         { match = "x", times = { atleast = 1 } }, { match = "x", times = { exactly = -1 } },
         { match = "x", times = { exactly = 1.5 } }, { match = "x", times = { atLeast = 2, atMost = 1 } },
         { match = "x", within = "2s" }, { match = "x", within = -1 }, { match = "x", kind = "recieved" },
-        { order = json.array {} }, { order = "x" }, { match = "x", wihtin = 5 } } do
+        { order = json.array {} }, { order = "x" }, { match = "x", wihtin = 5 },
+        { match = "x", kind = json.array {} }, { match = "x", kind = json.array { "received", 5 } },
+        { match = "x", kind = { a = "received" } }, { match = "x", conn = false }, { match = "x", since = false },
+        { order = json.array { "x" }, strict = "no" }, { order = json.array { "x" }, strict = 0 },
+        { match = "x", strict = true },
+        { order = json.array { { match = "x", sever = "redis" } } },
+        { order = json.array { { match = "x", server = 5 } } },
+      } do
         assert.are.equal(400, (verify(spec)), json.encode(spec))
       end
       assert.are.equal(404, (verify { match = "x", server = "redsi" }))
+      assert.are.equal(404, (verify { order = json.array { { match = "x", server = "redsi" } } }))
+      assert.are.equal(406, (verify { order = json.array { { match = "none", server = json.null } } }))
+      for _, kind in ipairs { "", ",", "recieved" } do
+        assert.are.equal(400, ask("GET", "/journal?kind=" .. kind).status)
+      end
     end)
   end)
 

@@ -46,6 +46,44 @@ describe("an error in a mock's script is the script's fault", function()
   end
 end)
 
+describe("an error of the system's that ends no connection", function()
+  after_each(host.cleanup)
+
+  it("tells whose it is", function()
+    m = mocks.start [[
+      local s = mock.server { "udp://127.0.0.1:0", name = "s" }
+      s:on("", ("x"):rep(65508))]]
+    local c <close> = m:connect("s")
+    c:send("x")
+    host.eventually("the failure", function() return m:journal("s", "failed")[1] end)
+    assert.matches("mock s, datagram 1 from 127%.0%.0%.1:%d+: sendto: Message too long$", m:journal("s", "failed")[1])
+    assert.are.equal(1, (m:finish()))
+  end)
+end)
+
+describe("a datagram to a client that is gone, and its path as well,", function()
+  after_each(host.cleanup)
+
+  it("is no fault of the script's", function()
+    local folder = host.folder()
+    m = mocks.start(([[ local gone = require("moonport").event()
+      local s = mock.server { "unixgram://%s/s", name = "s" }
+      s:on("^wait$", function(c) c:note("waits") gone:wait() c:note("answers") return "late" end)
+      s:on("^go$", function() gone:set() return "gone" end)]]):format(folder))
+    local early = m:connect("s", { bind = "unixgram://" .. folder .. "/early" })
+    early:send("wait")
+    m:await("s", "note waits")
+    early:close()
+    os.remove(folder .. "/early")
+    local c <close> = m:connect("s", { bind = "unixgram://" .. folder .. "/c" })
+    c:send("go")
+    assert.are.equal("gone", c:some())
+    m:await("s", "note answers")
+    assert.are.same({}, m:journal("s", "error", "failed"))
+    assert.are.equal(0, (m:finish()))
+  end)
+end)
+
 describe("an error in a task that a mock's script has spawned", function()
   after_each(host.cleanup)
 
@@ -133,8 +171,9 @@ describe("an error in a mock's script is nobody's fault", function()
       m = mocks.start(([[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
         s:toxic { %s }
-        s:session(function(c) c:send "abcdef" c:recv() end)]]):format(toxic))
+        s:session(function(c) c:recv() c:send "abcdef" c:recv() end)]]):format(toxic))
       local c <close> = m:connect("s")
+      c:send("go\n") -- else a reset can be there before the client knows that it is connected
       assert.are.equal("", (c:all()))
       m:await("s", "closed [" .. ended .. "]")
       assert.is_nil(m:journal("s", "error")[1])

@@ -102,6 +102,7 @@ describe("mock.control", function()
   end)
 
   it("refuses what cannot be, and changes nothing", function()
+    control("toxic_add", "{ server = 's', toxic = { type = 'noop', stream = 'upstream' } }")
     for call, want in pairs {
       ["'stubs', { server = 'no' }"] = { 404, "there is no mock named no" },
       ["'nothing'"] = { 404, "there is no operation nothing" },
@@ -113,6 +114,14 @@ describe("mock.control", function()
         { 400, "the pattern \"(\" is malformed: a '(' has no ')'" },
       ["'stub_add', { server = 's', stub = { match = 'P%0', reply = 'y' } }"] =
         { 400, "the pattern \"P%0\" is malformed: '%0' has no capture that ends before it" },
+      ["'stub_add', { server = 's', stub = { match = 'x', reply = { delay = 1, truncate = 1, reply = 'ab' } } }"] =
+        { 400, "a reply has delay or truncate, not both: put one into the other's reply" },
+      ["'stub_add', { server = 's', stub = { match = 'x', reply = { delay = 1, how = 'reset', reply = 'ab' } } }"] =
+        { 400, 'a reply with delay has no field "how"' },
+      ["'stub_add', { server = 's', stub = { match = 'x', reply = { drip = { sise = 2 }, reply = 'ab' } } }"] =
+        { 400, 'drip has no field "sise"' },
+      ["'stub_add', { server = 's', stub = { match = 'x', reply = { corrupt = 3, reply = 'ab' } } }"] =
+        { 400, "corrupt needs an object" },
       ["'stub_add', { server = 's', stub = { match = 'x', reply = { fault = 'no' } } }"] =
         { 400, 'there is no fault "no"; there are close, none, reset, shutdown, silence and stall' },
       ["'stub_add', { server = 's', stub = { match = 'x', replies = 1 } }"] =
@@ -120,6 +129,8 @@ describe("mock.control", function()
       ["'toxic_delete', { server = 's', name = 'x' }"] = { 404, "mock s has no toxic x" },
       ["'toxic_add', { server = 's', toxic = { name = 'own', type = 'timeout' } }"] =
         { 409, "mock s has a toxic own already" },
+      ["'toxic_add', { server = 's', toxic = { type = 'noop', stream = 'upstream' } }"] =
+        { 409, "mock s has a toxic noop_upstream already" },
       ["'create', { name = 's', url = 'tcp://127.0.0.1:0' }"] = { 409, "there is a mock named s already" },
       ["'state_put', { server = 's', state = 1 }"] = { 400, "a state is an object" },
     } do

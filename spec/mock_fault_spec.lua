@@ -37,7 +37,17 @@ describe("a fault", function()
       s:on("^bad at$", { mock.corrupt("AAAAA", { at = { 3, 5 } }) })
       s:on("^bad seed$", mock.corrupt(("A"):rep(32), { seed = 42, bytes = 3 }))
       s:on("^bad any$", mock.corrupt(("A"):rep(32)))
-      s:on("^bye$", mock.close)]]
+      s:on("^all bad$", mock.corrupt(function(c) c:serve() end, { at = { 1, 6 } }))
+      s:on("^bye$", mock.close)
+      local own = mock.server { "tcp://127.0.0.1:0", name = "own" }
+      own:on("^failing$", mock.corrupt(function() error "no" end, { at = { 1 } }))
+      own:on("^plain$", "plain\n")
+      own:on("^bye$", mock.close)
+      own:session(function(c)
+        for frame in c:frames() do
+          if not pcall(c.answer, c, frame) then c:send "tried\n" end
+        end
+      end)]]
   end)
   teardown(function()
     m:stop()
@@ -150,6 +160,15 @@ describe("a fault", function()
     assert.are.equal("lateabcdefgx", (ask("delay\ndrip\necho x\nbye\n")))
     assert.is_true(host.sys.now() - t >= 0.08)
     assert.are.same({ "sent late", "sent abc", "sent def", "sent g", "sent x" }, m:journal("s", "sent"))
+  end)
+
+  it("holds for all that its function serves, also for frames that came often before", function()
+    assert.are.equal("abcdabcdabcdabcd", (ask(("echo abcd\n"):rep(4) .. "bye\n")))
+    assert.are.equal("`bcdaccd", (ask("all bad\necho abcd\necho abcd\nbye\n")))
+  end)
+
+  it("ends with the reply that has failed, though the session goes on", function()
+    assert.are.equal("tried\nplain\n", (ask("failing\nplain\nbye\n", "own")))
   end)
 
   it("truncate says in the journal which piece it has cut", function()

@@ -122,6 +122,13 @@ describe("moonport.mock", function()
       m:stop()
     end)
 
+    it("are remembered once for each frame, though sessions that read by themselves ask each time", function()
+      local known = require("moonport.mock.known")
+      local kept, stub = known.new(), { bytes = "x" }
+      for _ = 1, 5 do known.note(kept, stub, "again", "again") end
+      assert.are.same({ 1, { again = stub } }, { kept.n, kept.stubs })
+    end)
+
     it("may be put before others", function()
       start [[
         local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
@@ -176,6 +183,21 @@ describe("moonport.mock", function()
       assert.are.equal(1, code)
       assert.truthy(log:find('script.lua:3: expect failed\n  expected  pattern "^HELO "\n'
         .. '  received  "EHLO x" (6 bytes)', 1, true), log)
+    end)
+
+    it("names the first of many matchers only", function()
+      start [[
+        local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+        s:session(function(c)
+          local list = {}
+          for i = 1, 30 do list[i] = "^" .. i .. "$" end
+          c:expect { any = { { all = list }, { any = { list[1], list[2] } } } }
+        end)]]
+      assert.are.equal("", talk("s", "x\n"))
+      local code, log = m:finish()
+      assert.are.equal(1, code)
+      assert.truthy(log:find('any of (all of (pattern "^1$", ', 1, true), log)
+      assert.truthy(log:find('pattern "^20$", and 10 more), any of (pattern "^1$", pattern "^2$"))', 1, true), log)
     end)
 
     for name, case in pairs {
@@ -292,6 +314,20 @@ describe("moonport.mock", function()
       assert.are.equal(2, #lines)
       assert.are.same({ "received b", "sent b2", "sent more", "received", "sent 3", "sent more" },
         m:journal("dns", "received", "sent"))
+      m:stop()
+    end)
+
+    it("gets them whole; one that no buffer holds is noted", function()
+      start((([[
+        local s = mock.server { "URL", name = "s" }
+        s:otherwise(function(_, frame) return tostring(#frame) end)]]):gsub("URL", "unixgram://@mock-spec-"
+        .. host.sys.now())))
+      local c <close> = m:connect("s", { bind = "unixgram://@mock-spec-client-" .. host.sys.now() })
+      for _, size in ipairs { 8193, 65507, 65536, 65537 } do
+        c:send(("x"):rep(size))
+        assert.are.equal(tostring(math.min(size, 65536)), c:some())
+      end
+      assert.are.same({ "note a datagram longer than max_packet_size was cut to 65536 bytes" }, m:journal("s", "note"))
       m:stop()
     end)
 

@@ -126,6 +126,33 @@ c.sendall(b"first\n"); c = c.unwrap(); c.close()]]))
     m:stop()
   end)
 
+  it("begins with what came in one piece with the command, and with nothing of it twice", function()
+    start [[
+      local s = mock.server { "tcp://127.0.0.1:0", name = "s", tls = "starttls" }
+      s:on("^STARTTLS$", mock.starttls "go\n")
+      s:otherwise(function(_, frame) return "<" .. frame .. ">\n" end)]]
+    assert.are.equal("go\n<a>\n<b>\n", python("s", [[
+c, inc, out = connect(), ssl.MemoryBIO(), ssl.MemoryBIO()
+sealed = context().wrap_bio(inc, out, server_hostname="localhost")
+def step(f, *args):
+    while True:
+        try: return f(*args)
+        except ssl.SSLWantReadError: pass
+        c.sendall(out.read()); inc.write(c.recv(65536))
+try: sealed.do_handshake()
+except ssl.SSLWantReadError: pass
+c.sendall(b"STARTTLS\n" + out.read())
+said = b""
+while not said.endswith(b"\n"): said += c.recv(1)
+say(said.decode(), end="")
+step(sealed.do_handshake)
+sealed.write(b"a\nb\n")
+got = b""
+while got.count(b"\n") < 2: got += step(sealed.read, 100)
+say(got.decode(), end="")]]))
+    m:stop()
+  end)
+
   it("goes on after clients that do not speak it, or do not want its certificate", function()
     start(ECHO)
     assert.are.equal("b''\nCERTIFICATE_VERIFY_FAILED\n<well>\n", python("s", [[
@@ -139,6 +166,15 @@ c = secure(); c.sendall(b"well\n"); say(line(c), end="")]]))
     local errors = m:journal("s", "error")
     table.sort(errors)
     assert.are.same({ "error TLS: http request", "error TLS: tlsv1 alert unknown ca" }, errors)
+    assert.are.equal(0, (m:finish()))
+  end)
+
+  it("gives up a client that says nothing, after 10 seconds", function()
+    start(ECHO)
+    local c <close> = m:connect("s")
+    assert.is_true(host.sys.poll(c.fd, "r", 10 + host.SOON))
+    assert.are.equal("", (c:all()))
+    assert.are.same({ "error TLS: no handshake within 10 s" }, m:journal("s", "error"))
     assert.are.equal(0, (m:finish()))
   end)
 
@@ -226,6 +262,32 @@ c = connect(); c.sendall(b"noop\r\nSTARTTLS\r\nnoop\r\n")
 say(line(c) + line(c) + line(c), end=""); say(repr(c.recv(100)))]]))
     assert.are.same({ "error TLS: wrong version number" }, m:journal("s", "error"))
     assert.are.same({ "received noop", "received STARTTLS" }, m:journal("s", "received"))
+    m:stop()
+  end)
+
+  it("takes what a hasty client sends along with its word", function()
+    start(SMTP)
+    assert.are.equal("220 mock ESMTP\r\n220 go\r\n250 sealed\r\n", python("s", [[
+c = connect()
+inn, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+o = context().wrap_bio(inn, out, server_hostname="localhost")
+def step(f):
+    while True:
+        try:
+            got = f()
+            c.sendall(out.read())
+            return got
+        except ssl.SSLWantReadError:
+            if out.pending: c.sendall(out.read())
+            inn.write(c.recv(65536))
+try: o.do_handshake()
+except ssl.SSLWantReadError: pass
+c.sendall(b"STARTTLS\r\n" + out.read())
+say(line(c) + line(c), end="")
+step(o.do_handshake)
+step(lambda: o.write(b"noop\r\n"))
+say(step(lambda: o.read(100)).decode(), end="")]]))
+    assert.are.same({ "received STARTTLS", "received noop" }, m:journal("s", "received"))
     m:stop()
   end)
 

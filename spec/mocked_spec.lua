@@ -127,6 +127,21 @@ describe("moonport.mock", function()
       assert(ask(mocks, "HI") == "-ERR")]], script(SCRIPT))
   end)
 
+  it("takes patterns of any bytes wherever a matcher may stand, and state of any bytes", function()
+    run([[
+      local mocks <close> = moonport.mock(arg[2])
+      ask(mocks, "a\xffb", "PING")
+      assert(mocks:verify{ order = { "\xff", { match = "^PING$" } } })
+      assert(mocks:verify{ match = { any = { "^\xff", { all = { "\xffb", "^a" } } } }, times = 1 })
+      assert(mocks:verify{ match = { ["not"] = "\xff" }, times = 1 })
+      local state = { bin = "\0\xff", match = "\xfe", any = { "\xfd" }, data = { text = "t" } }
+      local function is_it(told)
+        assert(told.bin == "\0\xff" and told.match == "\xfe" and told.any[1] == "\xfd" and told.data.text == "t")
+      end
+      is_it(mocks:state(state))
+      is_it(mocks:state())]], script(SCRIPT))
+  end)
+
   it("works in moonport.run, and outside", function()
     run([[
       local mocks <close> = moonport.mock(arg[2])
@@ -212,6 +227,9 @@ describe("moonport.mock", function()
       fails("unknown option port", arg[2], { port = 1 })
       fails("log_level must be", arg[2], { log_level = "loud" })
       fails("needs a token: token =", arg[2], { admin = "0.0.0.0:0" })
+      for _, token in ipairs { "", "two words", "line\n", "\xff" } do
+        fails("token must be one word", arg[2], { token = token })
+      end
       fails("unknown option tiemout", arg[2], { options = { tiemout = 1 } })
       fails("given twice", { arg[2], arg[2] })
       assert(not os.rename(arg[3], arg[3]))

@@ -381,6 +381,12 @@ describe("moonport.testing.mock", function()
     end)
   end
 
+  it("has no TLS, and says so", function()
+    local ok, why = pcall(testing.mock, function(mock) mock.server { "tcp://127.0.0.1:0", tls = true } end)
+    assert.is_false(ok)
+    assert.matches("tls: there is none here", tostring(why))
+  end)
+
   it("serves each of a script's mocks, with faults, toxics and the journal, by the virtual clock", function()
     local m <close> = testing.mock(script)
     local redis = m:connect("redis")

@@ -1,6 +1,7 @@
 #include "cli/admin.h"
 
 #include "base/journal.h"
+#include "server/admin.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -99,16 +100,6 @@ read_file(const char *path, char *out, size_t size)
 	return 0;
 }
 
-/* What a header field can carry: visible ASCII. */
-static bool
-is_token(const char *s)
-{
-	for (const char *p = s; *p; p++)
-		if (*p <= ' ' || *p > '~')
-			return false;
-	return *s != 0;
-}
-
 int
 admin_read_token(const struct admin_choice *a, char **token, char *why, size_t size)
 {
@@ -122,7 +113,7 @@ admin_read_token(const struct admin_choice *a, char **token, char *why, size_t s
 		return rc;
 	}
 	value = a->token_file ? text : getenv(TOKEN_VARIABLE);
-	if (value && !is_token(value)) {
+	if (value && !admin_is_token(value)) {
 		snprintf(why, size,
 			 "%s holds no token: it must be one word of visible ASCII "
 			 "characters, with nothing else",

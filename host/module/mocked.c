@@ -101,6 +101,15 @@ copy(lua_State *L, const char *name)
 }
 
 static void
+read_token(lua_State *L, struct mocked *m)
+{
+	m->token = copy(L, "token");
+	if (!admin_is_token(m->token))
+		luaL_error(L, "%s: token must be one word of visible ASCII characters",
+			   WHO);
+}
+
+static void
 read_option(lua_State *L, struct mocked *m, const char *name)
 {
 	if (strcmp(name, "options") == 0)
@@ -108,7 +117,7 @@ read_option(lua_State *L, struct mocked *m, const char *name)
 	else if (strcmp(name, "log_level") == 0)
 		started_read_level(L, &m->started, WHO);
 	else if (strcmp(name, "token") == 0)
-		m->token = copy(L, name);
+		read_token(L, m);
 	else if (strcmp(name, "admin") == 0)
 		lua_pop(L, 1);
 	else

@@ -75,6 +75,15 @@ admin_open(struct host *h, struct control *c, const struct control_options *o,
 }
 
 bool
+admin_is_token(const char *s)
+{
+	for (const char *p = s; *p; p++)
+		if (*p <= ' ' || *p > '~')
+			return false;
+	return *s != 0;
+}
+
+bool
 admin_end(struct host *h)
 {
 	if (!h->admin || h->admin->draining)

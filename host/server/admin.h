@@ -22,6 +22,9 @@ struct url;
 int admin_open(struct host *h, struct control *c, const struct control_options *o,
 	       const struct attrs *a, const struct url *url, char *why, size_t size);
 
+/* Whether s can be a token: what a header field can carry, visible ASCII. */
+bool admin_is_token(const char *s);
+
 /* What is served has ended: so does it.  False: it does already, or there is none. */
 bool admin_end(struct host *h);
 

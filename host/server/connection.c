@@ -1,5 +1,7 @@
 #include "server/connection.h"
 
+#include "base/journal.h"
+#include "bind/diary.h"
 #include "bind/stream.h"
 #include "script/task.h"
 #include "server/host.h"
@@ -49,12 +51,28 @@ host_connection(const struct host *h, uint64_t id)
 	return NULL;
 }
 
+static void
+record_push(const struct request *r, const char *p, size_t n)
+{
+	const char *server = r->site->view.name;
+	const struct journal_record pushed = {.kind = JOURNAL_PUSH,
+					      .server = server,
+					      .server_len = server ? strlen(server) : 0,
+					      .conn = r->stream->conn,
+					      .data = p,
+					      .data_len = n};
+
+	(void)diary_add(&r->site->engine->io, &pushed);
+}
+
 int
 connection_push(struct request *r, const char *p, size_t n, char *why, size_t size)
 {
 	uint64_t id = r->stream->conn;
 	int rc = stream_push(r->stream, p, n);
 
+	if (rc == 0 && n > 0)
+		record_push(r, p, n);
 	if (rc == -ENOBUFS)
 		snprintf(why, size,
 			 "connection %" PRIu64 " has %zu bytes unsent: no more than %d are "

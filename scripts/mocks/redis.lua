@@ -26,11 +26,9 @@ local function list(items) return ("*%d\r\n%s"):format(#items, table.concat(item
 -- What a key holds, if it has not expired.
 local function get(key)
   local state = redis.state
-  local ends, strings = state.expires[key], state.strings
-  if ends and ends <= moonport.time() then
-    strings[key], state.expires[key] = nil, nil
-  end
-  return strings[key]
+  local value, ends = state.strings[key], state.expires[key]
+  if not ends or ends > moonport.time() then return value end
+  state.strings[key], state.expires[key] = nil, nil
 end
 
 local function set(key, value, seconds)

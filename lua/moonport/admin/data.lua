@@ -9,15 +9,6 @@ local M = {}
 local BYTES = { equals = true, starts_with = true, ends_with = true, contains = true, pattern = true }
 local LISTS = { all = true, any = true }
 
----@param value any
----@param where string
----@return any
-function M.plain(value, where)
-  if value == nil or value == json.null then return nil end
-  if type(value) ~= "table" and where == "toxics" then refuse(400, "toxics needs a list") end
-  return json.plain(value)
-end
-
 ---@param list any
 ---@param where string
 ---@param one fun(value: any, where: string): any
@@ -30,6 +21,30 @@ local function each(list, where, one)
 end
 
 -- ---------------------------------------------------------------- in
+
+---@param value any
+---@return any
+function M.plain(value)
+  if value == json.null then return nil end
+  return json.plain(value)
+end
+
+---@param value any
+---@param where string
+---@return table
+function M.toxic(value, where)
+  if type(value) ~= "table" or json.is_array(value) or value == json.null then
+    refuse(400, where .. " needs an object with type")
+  end
+  return json.plain(value)
+end
+
+---@param value any
+---@return table[]?
+function M.toxics(value)
+  if value == nil or value == json.null then return nil end
+  return each(value, "toxics", M.toxic)
+end
 
 ---A framing: a string.pack format, or {"line": "\r\n"} and the like, whose values may be bytes.
 ---@param value any
@@ -54,6 +69,7 @@ function M.match(value, where)
   if type(value) ~= "table" or json.is_array(value) or next(value) == nil then
     refuse(400, where .. ' needs a matcher: a pattern, or {"equals": ...} and the like')
   end
+  if next(value, (next(value))) ~= nil then refuse(400, where .. " has one field (put several into `all`)") end
   local out = {}
   for name, operand in pairs(value) do
     if LISTS[name] then

@@ -1,5 +1,6 @@
 --- /health, /version, /metrics, /reset.
 
+local moonport = require("moonport")
 local control = require("moonport.control")
 local journal = require("moonport.journal")
 
@@ -33,6 +34,17 @@ local function enable(servers)
   end
 end
 
+-- In one: what comes in between would be neither told nor kept.
+local function forget(records, verdict)
+  local texts, failures = journal.failures()
+  if verdict then
+    journal.clear()
+    return 0, journal.last(), texts
+  end
+  if records then journal.clear("records", "counts") end
+  return failures, journal.last()
+end
+
 -- The journal is everybody's: it stays if only one server is reset. The verdict is of the whole run, unless somebody
 -- says otherwise: what has failed must not go unseen.
 local function reset(call)
@@ -48,13 +60,8 @@ local function reset(call)
     end
   end
   enable(servers)
-  local texts, failures = journal.failures()
-  if not verdict then
-    if name == nil then journal.clear("records", "counts") end
-    return { since = journal.last(), failures = failures }
-  end
-  journal.clear()
-  return { since = journal.last(), failures = 0, forgotten = data.shown_texts(texts) }
+  local failures, since, texts = moonport.atomically(forget, name == nil, verdict)
+  return { since = since, failures = failures, forgotten = texts and data.shown_texts(texts) }
 end
 
 return function(routes)

@@ -22,10 +22,12 @@ local KNOWN = {}
 for _, kind in ipairs(M.kinds) do KNOWN[kind] = true end
 local ALWAYS_DATA = { received = true, unmatched = true, sent = true, partial = true, push = true }
 
----@param list string[]
+---@param list any[]
 ---@return any mask for journal.next
 function M.mask(list)
+  if #list == 0 then refuse(400, "kind needs a kind" .. near("", M.kinds)) end
   for _, kind in ipairs(list) do
+    kind = type(kind) == "string" and kind or "a " .. type(kind)
     if not KNOWN[kind] then refuse(400, ("there is no kind %q%s"):format(kind, near(kind, M.kinds))) end
   end
   return journal.mask(list)
@@ -81,7 +83,7 @@ local function collect(out, after, filter)
   local size = 0
   while #out < filter.limit and size < MAX_BYTES do
     local seq, kind, server, conn, time, data, detail, length = journal.next(after, filter.kinds, filter.server)
-    if not seq then return math.max(after, journal.last()) end
+    if not seq then return math.max(after, kind) end -- the newest that was looked at: not one that came since
     after = seq
     if not filter.conn or conn == filter.conn then
       out[#out + 1] = M.shown(seq, kind, server, conn, time, data, detail, length)

@@ -38,6 +38,12 @@ function M.rank(m, others)
   local list = {}
   for _, other in pairs(others) do
     other.score, other.why = diff.nearness(m, other.frame), compare(m, other.frame)
+    local kept = #other.frame
+    if other.length and other.length > kept then
+      other.why = ("%s; of its %d bytes only the first %d are kept"):format(other.why, other.length, kept)
+    else
+      other.length = nil
+    end
     list[#list + 1] = other
   end
   table.sort(list, function(a, b)

@@ -90,8 +90,8 @@ local function create(call)
   -- Nobody listens by that name: if there is a mock of it, its maker went away half-way.
   mocks.call(unit, "create", {
     anew = true, name = name, url = url, frame = data.frame(spec.frame), stubs = data.stubs(spec.stubs),
-    otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.plain(spec.toxics, "toxics"),
-    state = data.state(spec.state), tls = data.plain(spec.tls, "tls"),
+    otherwise = data.reply(spec.otherwise, "otherwise"), toxics = data.toxics(spec.toxics),
+    state = data.state(spec.state), tls = data.plain(spec.tls),
   })
   local ok, why, errno = control.open(unit, name, url)
   if not ok then

@@ -35,11 +35,9 @@ local function put(call)
   local server, id, spec = call.names.s, call.names.id, call:object()
   if spec.id ~= nil and spec.id ~= id then refuse(400, "the id in the body is another than in the path") end
   spec.id = id
-  local stub = data.stub(spec, "the stub")
-  if lookup(server, id) then
-    return data.shown_stub(mocks.ask(server, "stub_put", { id = id, stub = stub }))
-  end
-  return data.shown_stub(mocks.ask(server, "stub_add", { stub = stub })), 201
+  mocks.find(server)
+  local told = mocks.ask(server, "stub_put", { id = id, stub = data.stub(spec, "the stub"), add = true })
+  return data.shown_stub(told.stub), told.added and 201 or 200
 end
 
 local function delete(call)

@@ -25,14 +25,14 @@ end
 local function get(call) return data.shown(find(call.names.s, call.names.t)) end
 
 local function add(call)
-  local toxic = data.plain(call:object(), "toxic")
+  local toxic = data.toxic(call:object(), "the toxic")
   return data.shown(mocks.ask(call.names.s, "toxic_add", { toxic = toxic })), 201
 end
 
 local function patch(call)
   local server, name = call.names.s, call.names.t
   find(server, name)
-  local toxic = data.plain(call:object(), "toxic")
+  local toxic = data.toxic(call:object(), "the toxic")
   return data.shown(mocks.ask(server, "toxic_patch", { name = name, toxic = toxic }))
 end
 

@@ -74,30 +74,6 @@ local function bounds(times)
   return least, most, text
 end
 
----@param order any
----@return { match: mock.Matcher, server: string? }[]
-local function steps(order)
-  if not json.is_array(order) or #order == 0 or #order > MAX_ORDER then
-    refuse(400, "order needs a list of 1 to " .. MAX_ORDER .. " matchers")
-  end
-  local out = {}
-  for i, value in ipairs(order) do
-    local where, server = "order[" .. i .. "]", nil
-    if type(value) == "table" and value.match ~= nil then value, server = value.match, value.server end
-    out[i] = { match = matcher(value, where), server = server }
-  end
-  return out
-end
-
----@param kind any
----@return any mask
-local function kinds_of(kind)
-  if kind == nil then return records.mask { "received" } end
-  local list = type(kind) == "string" and { kind } or kind
-  if type(list) ~= "table" then refuse(400, 'kind must be a kind such as "received", or a list of them') end
-  return records.mask(list)
-end
-
 ---@param name any
 local function check_server(name)
   if name == nil then return end
@@ -109,6 +85,45 @@ local function check_server(name)
   end
   if journal.info().servers[name] then return end -- it was there
   refuse(404, ("there is no server %q%s"):format(name, near(name, names)))
+end
+
+local STEP = { match = true, server = true }
+
+---One of an order, with a server of its own.
+---@param value table
+---@param where string
+---@return { match: mock.Matcher, server: string? }
+local function step_of(value, where)
+  for name in pairs(value) do
+    if not STEP[name] then refuse(400, ("%s has no %q; there are match and server"):format(where, name)) end
+  end
+  local server = value.server ~= json.null and value.server or nil
+  check_server(server)
+  return { match = matcher(value.match, where), server = server }
+end
+
+---@param order any
+---@return { match: mock.Matcher, server: string? }[]
+local function steps(order)
+  if not json.is_array(order) or #order == 0 or #order > MAX_ORDER then
+    refuse(400, "order needs a list of 1 to " .. MAX_ORDER .. " matchers")
+  end
+  local out = {}
+  for i, value in ipairs(order) do
+    local where = "order[" .. i .. "]"
+    local is_step = type(value) == "table" and value.match ~= nil
+    out[i] = is_step and step_of(value, where) or { match = matcher(value, where) }
+  end
+  return out
+end
+
+---@param kind any
+---@return any mask
+local function kinds_of(kind)
+  if kind == nil then return records.mask { "received" } end
+  local list = type(kind) == "string" and { kind } or kind
+  if type(list) ~= "table" then refuse(400, 'kind must be a kind such as "received", or a list of them') end
+  return records.mask(list)
 end
 
 -- ---------------------------------------------------------------- what has come
@@ -141,7 +156,8 @@ function Question:look()
           self.found[#self.found + 1] = records.shown(seq, kind, server, conn, time, frame, detail, length)
         end
       else
-        self.others[seq % KEPT] = { seq = seq, kind = kind, server = server, conn = conn, frame = frame }
+        self.others[seq % KEPT] = { seq = seq, kind = kind, server = server, conn = conn, frame = frame,
+          length = length }
       end
       if self:done() == false then return end
     end
@@ -197,10 +213,13 @@ end
 local function question(spec)
   if (spec.match == nil) == (spec.order == nil) then refuse(400, "verify needs match, or order") end
   if spec.order ~= nil and spec.times ~= nil then refuse(400, "order and times do not go together") end
+  if spec.strict ~= nil and type(spec.strict) ~= "boolean" then refuse(400, "strict must be true or false") end
+  if spec.strict and not spec.order then refuse(400, "strict is of an order") end
   check_server(spec.server)
   local q = setmetatable({
-    kinds = kinds_of(spec.kind), server = spec.server, conn = spec.conn and whole(spec.conn, "conn", 1),
-    after = spec.since and whole(spec.since, "since", 0) or 0, count = 0, found = json.array {}, others = {},
+    kinds = kinds_of(spec.kind), server = spec.server,
+    conn = spec.conn ~= nil and whole(spec.conn, "conn", 1) or nil,
+    after = spec.since ~= nil and whole(spec.since, "since", 0) or 0, count = 0, found = json.array {}, others = {},
   }, question_mt);
   (spec.order and ask_order or ask_count)(q, spec)
   return q
@@ -233,7 +252,8 @@ local function shown_near(q)
   local list = json.array {}
   for i, miss in ipairs(nearness.rank(q.matcher, q.others)) do
     list[i] = { seq = miss.seq, kind = miss.kind, server = miss.server, conn = miss.conn,
-      data = bytes.encode(miss.frame), why = miss.why, diff = diff.explain(q.matcher, miss.frame) }
+      data = bytes.encode(miss.frame), length = miss.length, why = miss.why,
+      diff = diff.explain(q.matcher, miss.frame) }
   end
   return list
 end

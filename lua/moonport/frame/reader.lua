@@ -26,6 +26,14 @@ function Reader:rest()
   return sub(self.buf, self.pos)
 end
 
+---The same, which is not read by this reader then.
+---@return string
+function Reader:give_up()
+  local rest = self:rest()
+  self.buf, self.pos = "", 1
+  return rest
+end
+
 ---Adds pieces to the buffer until there are `need` bytes of it, and `seek` ends at the need-th of them or later.
 ---Each byte is copied and searched a few times at most, however small the pieces are.
 ---@param self frame.Reader

@@ -26,7 +26,7 @@ local function course(c, ...)
   local ok, err = M.run(c, ...)
   if ok or blame.is_over(err) then return end
   local ended, quiet = blame.ending(err, c:is_closed())
-  if not ended then registry.fail(c.server.name, c.id, tostring(err)) end
+  if not ended then registry.fail(c.server.name, c.id, blame.complaint(c, err)) end
   if not quiet then error(err, 0) end
 end
 

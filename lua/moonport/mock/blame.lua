@@ -41,9 +41,20 @@ function M.trace(err)
   return traceback and traceback(text, 2) or text
 end
 
+---What is to be said against the script. An error of the host's has no place; it tells whose it is.
+---@param c mock.Conversation
+---@param err any as trace() gives it
+---@return string
+function M.complaint(c, err)
+  if not is_of_host(err) then return tostring(err) end
+  return ("mock %s, %s %d from %s: %s"):format(c.server.name, c.datagram and "datagram" or "connection", c.nth,
+    tostring(c.client), tostring(err))
+end
+
 -- The words of the journal: how the connection has ended.
 local GONE = {
-  EPIPE = "rst", ECONNRESET = "rst", ENOTCONN = "rst", ETIMEDOUT = "rst", ECONNREFUSED = "rst", timeout = "closed",
+  EPIPE = "rst", ECONNRESET = "rst", ENOTCONN = "rst", ETIMEDOUT = "rst", ECONNREFUSED = "rst",
+  ENOENT = "rst", timeout = "closed", -- ENOENT: the path of a client of datagrams
 }
 local HANGUP = "the peer is gone"
 local CLOSED = { "the connection was closed during a ", "the connection is closed: " } -- what the host says

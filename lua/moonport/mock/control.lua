@@ -153,13 +153,18 @@ function ops.stub_put(data)
   if type(spec) ~= "table" then bad("a stub is an object with match and reply") end
   local id = data.id or spec.id
   if spec.id ~= nil and spec.id ~= id then bad("a stub's id stays what it is") end
-  local i = stub_of(one, id)
+  local i = one:find(id)
+  if not i and not data.add then stub_of(one, id) end
   spec.id = id
   local stub, why = stubs.make(one, spec)
   if not stub then bad(why) end
+  if not i then
+    one:add_stub(stub, place(one))
+    return { stub = stubs.data(stub), added = true }
+  end
   one.stubs[i] = stub
   one:reindex()
-  return stubs.data(stub)
+  return { stub = stubs.data(stub) }
 end
 
 function ops.stub_delete(data)
@@ -192,9 +197,9 @@ end
 function ops.toxic_add(data)
   local one = server_of(data.server)
   local spec = data.toxic
-  if type(spec) == "table" and spec.name ~= nil and one:find_toxic(spec.name) then
-    refuse(409, "mock %s has a toxic %s already", one.name, tostring(spec.name))
-  end
+  local name = type(spec) == "table"
+    and (spec.name or ("%s_%s"):format(tostring(spec.type), spec.stream or "downstream"))
+  if name and one:find_toxic(name) then refuse(409, "mock %s has a toxic %s already", one.name, tostring(name)) end
   local why = one:add_toxic(spec)
   if why then bad(why) end
   return one.toxics[#one.toxics]:data()

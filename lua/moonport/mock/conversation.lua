@@ -35,11 +35,6 @@ local M = {}
 local Conversation = {}
 local conversation_mt = { __name = "mock.Conversation", __index = Conversation }
 
----@param wire mock.Stream|mock.Datagram
-local function new_reader(wire)
-  return frames.reader(function() return wire:recv() end)
-end
-
 ---@param self mock.Conversation
 local function begin(self, wire)
   self.wire = wire
@@ -47,7 +42,7 @@ local function begin(self, wire)
   self.received = journal.writer("received", self.server.name, self.id)
   self.state = {}
   self.over, self.filter, self.silent = false, false, false -- a field that is nil costs a look into the class
-  self.reader = new_reader(wire)
+  self.reader = frames.reader(function() return wire:recv() end)
   function wire.on_cut(how) self:cut(how) end
   return setmetatable(self, conversation_mt)
 end
@@ -300,6 +295,7 @@ local HANDSHAKE = 10 -- seconds that it may take
 ---@param self mock.Conversation
 ---@param why string
 local function no_tls(self, why)
+  if why == "timeout" then why = ("TLS: no handshake within %d s"):format(HANDSHAKE) end
   input_over(self, why)
   if not self.peer then add("error", self.server.name, self.id, why) end
   self:close()
@@ -315,9 +311,8 @@ function Conversation:starttls()
   if not tls then error('c:starttls needs a certificate: mock.server { ..., tls = "starttls" }', 2) end
   if self.tls then error("c:starttls: the conversation speaks TLS already", 2) end
   self.wire.deadline = moonport.monotonic() + HANDSHAKE
-  local channel, why = self.wire:secure(tls, self.reader:rest())
+  local channel, why = self.wire:secure(tls, self.reader:give_up())
   self.wire.deadline = nil
-  self.reader = new_reader(self.wire)
   if not channel then return no_tls(self, why) end
   self.tls = channel:info()
   self:note(("%s, %s%s"):format(self.tls.version, self.tls.cipher,

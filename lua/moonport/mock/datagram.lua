@@ -42,6 +42,11 @@ function Datagram:write(bytes, detail)
   add("sent", self.server.name, self.id, bytes, detail)
 end
 
+---@return fun(bytes: string) that is send()
+function Datagram:sender()
+  return function(bytes) self:send(bytes) end
+end
+
 ---One datagram. Raises when the system refuses it.
 ---@param bytes string
 ---@param detail? string for the journal

@@ -2,6 +2,7 @@
 --- made when the script is replaced.
 
 local moonport = require("moonport")
+local journal = require("moonport.journal")
 local beside = require("moonport.mock.beside")
 local blame = require("moonport.mock.blame")
 local conversation = require("moonport.mock.conversation")
@@ -17,7 +18,7 @@ local M = {}
 local function failed(c, err)
   if blame.is_over(err) then return c:finish() end
   local ended, quiet = blame.ending(err, c:is_closed())
-  if not ended then registry.fail(c.server.name, c.id, tostring(err)) end
+  if not ended then registry.fail(c.server.name, c.id, blame.complaint(c, err)) end
   c:finish(ended or c.wire:is_closed() and "cancelled" or "closed")
   if not quiet then error(err, 0) end
 end
@@ -34,12 +35,18 @@ local function run(c)
   if not ok then failed(c, err) end
 end
 
-local Handler = {}
+local Handler = {
+  server = { max_packet_size = 65536 }, -- more than UDP has, and as much as there is
+}
 
 function Handler:handle()
   local one = registry.answering(self.server.name)
   if not self.packet then return run(conversation.of_stream(one, self)) end
   local id, nth = one:count_datagram(tostring(self.client_address))
+  if self.truncated then
+    journal.add("note", one.name, id,
+      ("a datagram longer than max_packet_size was cut to %d bytes"):format(#self.packet))
+  end
   datagram.arrive(one, self.packet, id, nth, function(packet)
     run(conversation.of_datagram(one, self, packet, id, nth))
   end)

@@ -23,7 +23,7 @@ function M.note(known, stub, frame, capture)
   if stub.times or stub.mark or not (stub.bytes or stub.call) then return end
   if stub.last ~= frame then
     stub.last = #frame <= LONG and frame or nil
-  elseif known.n < MOST then
+  elseif known.n < MOST and not known.stubs[frame] then
     known.n = known.n + 1
     known.captures[frame] = capture
     known.stubs[frame] = stub

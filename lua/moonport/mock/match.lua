@@ -111,9 +111,18 @@ local function specs(list)
   return out
 end
 
+local MOST_SHOWN = 20
+
+-- Of many the first: the text goes into each message about them.
 local function texts(list)
   local out = {}
-  for i, m in ipairs(list) do out[i] = m.text end
+  for i, m in ipairs(list) do
+    if i > MOST_SHOWN then
+      out[i] = ("and %d more"):format(#list - MOST_SHOWN)
+      break
+    end
+    out[i] = m.text
+  end
   return table.concat(out, ", ")
 end
 

@@ -157,8 +157,7 @@ local function seconds_of(ms) return type(ms) == "number" and ms / 1000 or ms en
 function OF_DATA.delay(value) return fault("delay", { seconds = seconds_of(value.delay), reply = value.reply }) end
 
 function OF_DATA.drip(value)
-  local drip = type(value.drip) == "table" and value.drip or {}
-  return fault("drip", { size = drip.size, delay = seconds_of(drip.delay), reply = value.reply })
+  return fault("drip", { size = value.drip.size, delay = seconds_of(value.drip.delay), reply = value.reply })
 end
 
 function OF_DATA.truncate(value)
@@ -168,7 +167,7 @@ function OF_DATA.truncate(value)
 end
 
 function OF_DATA.corrupt(value)
-  local spec = type(value.corrupt) == "table" and value.corrupt or {}
+  local spec = value.corrupt
   return fault("corrupt", { at = spec.at, seed = spec.seed, bytes = spec.bytes, reply = value.reply })
 end
 
@@ -182,14 +181,53 @@ function OF_DATA.replies(value)
   return value.replies
 end
 
+-- What may stand beside the name, and in the object that is its value.
+local BESIDE = {
+  fault = {}, delay = { reply = true }, drip = { reply = true }, truncate = { reply = true, how = true },
+  corrupt = { reply = true }, starttls = { reply = true }, replies = {},
+}
+local INSIDE = { drip = { size = true, delay = true }, corrupt = { at = true, seed = true, bytes = true } }
+
+---@param value table
+---@return string? name
+---@return string? why
+local function name_of(value)
+  local name, other
+  for one in pairs(OF_DATA) do
+    if value[one] ~= nil then name, other = one, name end
+  end
+  if not name then
+    return nil, "a reply is bytes, or has one of fault, delay, drip, truncate, corrupt, starttls or replies"
+  end
+  if not other then return name end
+  if other < name then name, other = other, name end
+  return nil, ("a reply has %s or %s, not both: put one into the other's reply"):format(name, other)
+end
+
+---@param value table
+---@param name string
+---@return string? wrong
+local function check_fields(value, name)
+  for field in pairs(value) do
+    if field ~= name and not BESIDE[name][field] then
+      return ("a reply with %s has no field %q"):format(name, tostring(field))
+    end
+  end
+  local inside = INSIDE[name]
+  if inside and type(value[name]) ~= "table" then return ("%s needs an object"):format(name) end
+  for field in pairs(inside and value[name] or {}) do
+    if not inside[field] then return ("%s has no field %q"):format(name, tostring(field)) end
+  end
+end
+
 ---@param value table {fault="reset"}, {delay=20, reply="..."} and the like: times are milliseconds
 ---@return any value as an author would have written it
 ---@return string? why
 function M.of_data(value)
-  for name, make in pairs(OF_DATA) do
-    if value[name] ~= nil then return make(value) end
-  end
-  return nil, "a reply is bytes, or has one of fault, delay, drip, truncate, corrupt, starttls or replies"
+  local name, why = name_of(value)
+  why = why or check_fields(value, name)
+  if why then return nil, why end
+  return OF_DATA[name](value)
 end
 
 ---@type table<string, fun(reply: table): any>
@@ -282,6 +320,8 @@ function PLAY.starttls(reply, c, ...)
   c:starttls()
 end
 
+local restore_mt = { __close = function(was) was.c.filter = was.filter end }
+
 -- Has all that the inner reply sends pass through `through(bytes, detail, emit)`.
 local function filtered(reply, c, through, ...)
   local outer = c.filter
@@ -289,9 +329,9 @@ local function filtered(reply, c, through, ...)
     if outer then return outer(bytes, detail) end
     return c:emit(bytes, detail)
   end
+  local was <close> = setmetatable({ c = c, filter = outer }, restore_mt) -- luacheck: ignore 211
   c.filter = function(bytes, detail) return through(bytes, detail, emit) end
   play(reply.reply, c, ...)
-  c.filter = outer
 end
 
 function PLAY.drip(reply, c, ...)

@@ -1,10 +1,10 @@
 --- TLS for mocks: a server's certificate, and the bytes of one connection, sealed and opened.
 
 local moonport = require("moonport")
-local tls = require("moonport.tls")
 
 local M = {}
 
+local tls -- moonport.tls: of the host, so that mocks without it run where there is none
 local atomically = moonport.atomically
 local concat = table.concat
 
@@ -34,6 +34,13 @@ local function check(value)
   end
 end
 
+---@return string? why there is no TLS
+local function load_tls()
+  local ok, lib = pcall(require, "moonport.tls")
+  if not ok then return "tls: there is none here, where no host runs" end
+  tls = lib
+end
+
 ---@param self mock.TLS
 ---@return string? why not
 local function load_pair(self)
@@ -49,7 +56,7 @@ function M.of(value)
   if value == true then value = {} end
   if value == "starttls" then value = { starttls = true } end
   if type(value) ~= "table" then return nil, 'tls is true, "starttls" or a table' end
-  local why = check(value)
+  local why = check(value) or load_tls()
   if why then return nil, why end
   local self = { certificate = value.certificate, key = value.key, starttls = value.starttls or false }
   if not self.certificate then

@@ -183,7 +183,8 @@ end
 
 -- To be called when the list has changed.
 function Server:reindex()
-  self.index, self.known = {}, known.new()
+  self.index = {} -- first: what the old one finds must not be kept as known from here on
+  self.known = known.new()
 end
 
 ---@param stub mock.Stub

@@ -102,23 +102,22 @@ end
 ---@param framing frame.Framing
 ---@return string? why there are no more frames; nil: the conversation is over
 function M.run(c, reader, framing)
-  local server, wire, next_frame, received = c.server, c.wire, reader.frame, c.received
-  local put = wire.send
+  local server, next_frame, received, send = c.server, reader.frame, c.received, c.wire:sender()
   while not c.over do
     local frame, why = next_frame(reader, framing)
     if not frame then return tostring(why) end
     received(frame)
     local always = server.known
     local stub = always.stubs[frame]
-    if stub and not c.silent and not c.over then
+    if stub and not c.silent and not c.over and not c.filter then
       stub.uses = stub.uses + 1
       local call = stub.call
       if not call then
-        put(wire, stub.bytes)
+        send(stub.bytes)
       else
         local bytes = call(c, always.captures[frame])
         if type(bytes) == "string" and not c.over then
-          put(wire, bytes)
+          send(bytes)
         else
           returned(c, call, bytes)
         end

@@ -148,6 +148,19 @@ function Stream:send(bytes, detail)
   down:write(bytes)
 end
 
+---A function that is send(), and sooner done as long as nothing lies in between.
+---@return fun(bytes: string)
+function Stream:sender()
+  local put, wfile, sent, server = self.put, self.wfile, self.sent, self.server
+  return function(bytes)
+    if self.down or self.tls or self.version ~= server.toxic_version or bytes == "" or #bytes > LARGE then
+      return self:send(bytes)
+    end
+    put(wfile, bytes)
+    sent(bytes)
+  end
+end
+
 -- Bytes as they come, or nil and why.
 ---@param self mock.Stream
 local function take(self)
@@ -215,7 +228,7 @@ end
 
 ---Lets toxics deliver what they hold.
 function Stream:drain()
-  if self.tls then self.tls:finish() end
+  if self.tls then pcall(self.tls.finish, self.tls) end -- a peer that is gone needs no good-bye
   if self.down then self.down:finish() end
 end
 

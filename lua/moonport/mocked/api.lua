@@ -29,15 +29,20 @@ local function unbase64(text)
   return table.concat(out)
 end
 
+local PATTERNS = { match = true, order = true, all = true, any = true, ["not"] = true }
+
 ---What JSON can carry: strings that are no text become {hex=}. A matcher that is a string is a pattern, and stays one.
+---@param key any under which it stands, or its list; "state": in one, which has no matchers
 local function outward(value, key)
   if type(value) == "string" and not utf8.len(value) then
     local bytes = { hex = hex(value) }
-    return key == "match" and { pattern = bytes } or bytes
+    return PATTERNS[key] and { pattern = bytes } or bytes
   end
   if type(value) ~= "table" then return value end
   local out = {}
-  for k, v in pairs(value) do out[k] = outward(v, k) end
+  for k, v in pairs(value) do
+    out[k] = outward(v, key == "state" and key or math.type(k) and key or k)
+  end
   return out
 end
 
@@ -51,6 +56,16 @@ end
 
 local BYTES = { data = true, reply = true, otherwise = true, replies = true, forgotten = true, detail = true,
   equals = true, starts_with = true, ends_with = true, contains = true, pattern = true }
+
+---A state's bytes as strings.
+local function of_state(value)
+  if type(value) ~= "table" then return value end
+  local only, digits = next(value)
+  if only == "hex" and type(digits) == "string" and next(value, only) == nil then return unhex(digits) end
+  local out = {}
+  for k, v in pairs(value) do out[k] = of_state(v) end
+  return out
+end
 
 ---What Lua works with: bytes as strings. In a matcher {hex=} alone may have wildcards, and stays.
 local function inward(value, key)
@@ -129,9 +144,10 @@ end
 ---@return integer status
 ---@return any answer
 function M.ask(where, method, path, body, seconds)
+  local is_state = path:find("/state$") ~= nil
   local question = {
     authority = where.admin:match("^http://([^/]+)"), token = where.token, method = method, path = path,
-    body = body and json.encode(outward(body)), seconds = (seconds or 0) + MARGIN,
+    body = body and json.encode(outward(body, is_state and "state")), seconds = (seconds or 0) + MARGIN,
   }
   local status, text
   if moonport.may_wait() then
@@ -140,7 +156,9 @@ function M.ask(where, method, path, body, seconds)
     status, text = moonport.run(exchange, question)
   end
   local value, why = json.decode(text)
-  return status, why and text or inward(json.plain(value))
+  if why then return status, text end
+  value = json.plain(value)
+  return status, is_state and status < 300 and of_state(value) or inward(value)
 end
 
 return M
