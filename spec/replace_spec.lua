@@ -15,7 +15,7 @@ local rows = {
     "max_requests_per_child=50" } },
   { name = "2 workers", args = { "--workers=2" } },
   { name = "2 workers, threading",
-    args = { "--workers=2", "--mixin=threading", "-o", "max_threads=110" }, places = 110 },
+    args = { "--workers=2", "--mixin=threading", "-o", "max_threads=110" }, places = 220 },
   -- One request at a time: a stream would be the only one.
   { name = "sync", args = { "--mixin=sync" }, streams = 0 },
 }

@@ -6,6 +6,7 @@
 #include "server/policy.h"
 #include "server/server.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 
 /* At most one retired generation may still have requests this long after it was replaced,
@@ -68,6 +69,9 @@ forget(struct retired *g)
 {
 	list_remove(&g->link);
 	free(g);
+	/* its states lay among those that live: only this gives their room back, and once
+	 * for a reload it costs nobody anything */
+	malloc_trim(0);
 }
 
 /* Two generations may live: of the retired ones the newest. */
