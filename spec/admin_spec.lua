@@ -38,8 +38,8 @@ local function ask(method, path, body, headers)
   return assert(read_reply(c, method == "HEAD"))
 end
 
-local function start(env)
-  p = host.start(FIXTURE, { env = env })
+local function start(env, args)
+  p = host.start(FIXTURE, { env = env, args = args })
   port = math.tointeger(p.ready.servers.admin.port)
 end
 
@@ -598,5 +598,24 @@ describe("the control API that stops", function()
     end
     assert.are.equal(0, p:wait())
     assert.is_true(sys.now() - began < 5)
+  end)
+end)
+
+describe("the control API's cpu_limit", function()
+  after_each(stop)
+
+  it("is told to who has asked for too much, and to nobody else", function()
+    start(nil, { "-o", "cpu_limit=0.3" })
+    assert.are.equal(200, ask("POST", "/connections/1/send", { text = ("a"):rep(60000) }).status)
+    local c <close> = connect()
+    local body = json.encode { match = "a*a*a*a*a*b" }
+    assert(c:send(("POST /verify HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s"):format(JSON, #body,
+      body)))
+    assert.are.equal(200, ask("GET", "/health").status)
+    local r = read_reply(c)
+    assert.are.same({ 503, "close", "this took more computing than cpu_limit allows, and was ended" },
+      { r.status, r.headers.connection, r.json.error })
+    assert.are.equal("", (c:all()))
+    assert.are.equal(1, #p:find("handler error"))
   end)
 end)

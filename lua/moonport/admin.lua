@@ -17,6 +17,7 @@ local MAX_IDLE = 256 -- connections; with more, those that are idle give way
 
 ---@class moonport.Admin: moonport.StreamHandler
 ---@field limits http.Limits
+---@field private under_way http.Request? the last that a route was run for
 local Admin = {
   limits = { idle = 60, head_time = 10, body_time = 30 },
   rbufsize = 4096, -- a head is 16 KiB at most: so little is read for somebody unknown
@@ -98,6 +99,7 @@ local function reply(wfile, req, status, value, headers)
   elseif type(value) ~= "string" then
     text, kind = json.encode(value) .. "\n", "application/json"
   end
+  if req then req.answered = true end
   http.reply(wfile, req, status, text, SAFE .. (headers or ""), kind)
 end
 
@@ -122,6 +124,7 @@ end
 ---@param req http.Request
 local function run(handler, reader, req)
   local call = setmetatable({ req = req, reader = reader, request = handler.request }, call_mt)
+  handler.under_way = req
   local ok, status, value, headers = xpcall(function()
     local route, names = require("moonport.admin.routes"):find(req.method, req.path)
     call.names = names
@@ -175,9 +178,16 @@ function Admin.setup()
   if connections > MAX_IDLE then give_way() end
 end
 
+-- A route that computes past cpu_limit is ended from outside: nothing behind it runs but this.
+local TOO_LONG = { error = "this took more computing than cpu_limit allows, and was ended" }
+
 function Admin:finish()
   connections = connections - 1
   idle[self] = nil
+  local req = self.under_way
+  if not req or req.answered or self.request:isclosed() then return end
+  req.keep_alive = false
+  reply(self.wfile, req, 503, TOO_LONG)
 end
 
 ---@param handler moonport.Admin

@@ -52,6 +52,7 @@ M.reasons = {
 ---@field package left integer bytes of the body, or of its chunk, that are still to come
 ---@field package extensions integer bytes of chunk extensions so far
 ---@field package asked boolean? 100 Continue was sent
+---@field answered boolean? for who answers
 
 ---@class http.Reader
 ---@field private request moonport.Request
