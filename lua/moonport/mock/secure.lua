@@ -36,9 +36,9 @@ end
 
 ---@return string? why there is no TLS
 local function load_tls()
-  local ok, lib = pcall(require, "moonport.tls")
-  if not ok then return "tls: there is none here, where no host runs" end
-  tls = lib
+  -- The host has it in preload; to look for it elsewhere would load whatever `moonport` is found.
+  if not package.preload["moonport.tls"] then return "tls: there is none here, where no host runs" end
+  tls = require("moonport.tls")
 end
 
 ---@param self mock.TLS
