@@ -8,18 +8,25 @@ local function commands(...)
   local list = {}
   for n, piece in ipairs { ... } do list[n] = ("%q"):format(piece) end
   local got = case.run(p, ([[
-    local pieces, i = { %s }, 0
-    local reader = require("moonport.frame").reader(function()
-      i = i + 1
-      if pieces[i] then return pieces[i] end
-      return nil, "closed"
-    end)
-    local framing, out = require("moonport.resp").framing { max = 1000 }, {}
-    while true do
-      local text, why = reader:read(framing)
-      if not text then return out, why end
-      out[#out + 1] = text
-    end]]):format(table.concat(list, ", ")))
+    local pieces = { %s }
+    local function all(method)
+      local i = 0
+      local reader = require("moonport.frame").reader(function()
+        i = i + 1
+        if pieces[i] then return pieces[i] end
+        return nil, "closed"
+      end)
+      local framing, out = require("moonport.resp").framing { max = 1000 }, {}
+      while true do
+        local text, why = reader[method](reader, framing)
+        if not text then return out, why end
+        out[#out + 1] = text
+      end
+    end
+    local out, why = all("read")
+    local again, reason = all("frame") -- for those that want no further values
+    return out, why, again, reason]]):format(table.concat(list, ", ")))
+  assert.are.same({ got[1], got[2] }, { got[3], got[4] })
   return got[1], got[2]
 end
 
@@ -49,6 +56,17 @@ describe("resp.framing", function()
     assert.are.same({ WORDS, "closed" }, { commands(ALL) })
     assert.are.same({ WORDS, "closed" }, { commands(each_byte(ALL)) })
     for i = 1, #ALL - 1 do assert.are.same(WORDS, (commands(ALL:sub(1, i), ALL:sub(i + 1)))) end
+  end)
+
+  it("puts together as many words as there are", function()
+    for n = 1, 30 do
+      local words, text = { "DEL" }, "*" .. n .. "\r\n$3\r\ndel\r\n"
+      for i = 2, n do
+        words[i] = ("k"):rep(i)
+        text = text .. ("$%d\r\n%s\r\n"):format(i, words[i])
+      end
+      assert.are.same({ { table.concat(words, " "), "PING" }, "closed" }, { commands(text .. "ping\n") })
+    end
   end)
 
   it("knows how much has to come", function()

@@ -8,6 +8,12 @@ enum {
 	MOST_WORDS = 1024 * 1024, /* in a command, as in Redis */
 	MOST_LINE = 64 * 1024,
 	MOST_BYTES = 512 * 1024 * 1024, /* in a word */
+	FEW = 8,                        /* words, that are remembered */
+};
+
+struct piece {
+	const char *p;
+	size_t n;
 };
 
 /* What is read of a command; the bytes are Lua's. */
@@ -91,43 +97,52 @@ capitals(char *p, size_t n)
 			p[i] -= 'a' - 'A';
 }
 
-/* Pushes the words, of which there are `bytes` bytes, as one string. */
+/* Pushes the words, of which there are `bytes` bytes, as one string.  Of many the first are
+ * in `few`, and the others are looked for again, from s on. */
 static void
-push_words(lua_State *L, struct scan *s, size_t words, size_t bytes)
+push_words(lua_State *L, struct scan *s, const struct piece *few, size_t words,
+	   size_t bytes)
 {
 	luaL_Buffer b;
 	char *to = luaL_buffinitsize(L, &b, bytes + words), *first = to;
-	const char *p;
-	size_t n;
+	struct piece w;
 
-	for (size_t i = 0; i < words && word(s, &p, &n); i++) {
+	for (size_t i = 0; i < words; i++) {
+		if (i < FEW)
+			w = few[i];
+		else if (!word(s, &w.p, &w.n))
+			break;
 		if (i > 0)
 			*to++ = ' ';
-		memcpy(to, p, n);
-		to += n;
+		memcpy(to, w.p, w.n);
+		to += w.n;
 		if (i == 0)
-			capitals(first, n);
+			capitals(first, w.n);
 	}
 	luaL_pushresultsize(&b, (size_t)(to - first));
 }
 
-/* Twice through it: it may be long, and is often not all there. */
+/* A long one is gone through twice: it is often not all there. */
 static int
 array(lua_State *L, struct scan *s, lua_Integer pos)
 {
-	const char *from = s->at, *p;
-	size_t words, n, bytes = 0;
-	struct scan again;
+	const char *from = s->at;
+	size_t words, bytes = 0;
+	struct piece few[FEW], w;
+	struct scan again = *s;
 
 	if (!header(s, '*', MOST_WORDS, &words, "Protocol error: invalid multibulk length"))
 		return push_none(L, s, from);
-	again = *s;
 	for (size_t i = 0; i < words; i++) {
-		if (!word(s, &p, &n))
+		if (!word(s, &w.p, &w.n))
 			return push_none(L, s, from);
-		bytes += n;
+		bytes += w.n;
+		if (i < FEW)
+			few[i] = w;
+		if (i == FEW - 1)
+			again = *s;
 	}
-	push_words(L, &again, words, bytes);
+	push_words(L, &again, few, words, bytes);
 	lua_pushinteger(L, pos + (s->at - from));
 	return 2;
 }
@@ -168,10 +183,38 @@ command(lua_State *L)
 	return *s.at == '*' ? array(L, &s, pos) : inline_command(L, &s, pos);
 }
 
+/* Upvalues: the most bytes, and what judges all that is not simply a command. */
+static int
+bare(lua_State *L)
+{
+	lua_Integer pos = luaL_checkinteger(L, 2);
+
+	lua_settop(L, 2);
+	if (command(L) == 2 && lua_isstring(L, -2) &&
+	    lua_tointeger(L, -1) - pos <= lua_tointeger(L, lua_upvalueindex(1)))
+		return 2;
+	lua_settop(L, 2);
+	lua_pushvalue(L, lua_upvalueindex(2));
+	lua_insert(L, 1);
+	lua_call(L, 2, LUA_MULTRET);
+	return lua_gettop(L);
+}
+
+static int
+make_bare(lua_State *L)
+{
+	luaL_checkinteger(L, 1);
+	luaL_checktype(L, 2, LUA_TFUNCTION);
+	lua_settop(L, 2);
+	lua_pushcclosure(L, bare, 2);
+	return 1;
+}
+
 int
 open_resp_scan(lua_State *L)
 {
-	static const luaL_Reg functions[] = {{"command", command}, {NULL, NULL}};
+	static const luaL_Reg functions[] = {
+	    {"bare", make_bare}, {"command", command}, {NULL, NULL}};
 
 	luaL_newlib(L, functions);
 	return 1;

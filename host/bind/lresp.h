@@ -3,7 +3,10 @@
  *
  * scan.command(buf, pos) -> its words with spaces in between, the first in capitals, and
  * the position behind it; or nil, and how many bytes there must be from pos on, if that is
- * known; or nil, nil, and what is wrong with it.  It keeps nothing, and needs no host. */
+ * known; or nil, nil, and what is wrong with it.  It keeps nothing, and needs no host.
+ *
+ * scan.bare(max, judge) -> the same as a function of its own, but what is no command of at
+ * most `max` bytes is judge(buf, pos)'s to answer. */
 #ifndef HOST_BIND_LRESP_H
 #define HOST_BIND_LRESP_H
 

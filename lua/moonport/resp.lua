@@ -214,14 +214,9 @@ end
 ---@param options? frame.CustomOptions
 ---@return frame.Framing
 function M.framing(options)
-  local command = require("moonport.resp.scan").command
-  local framing = require("moonport.frame").custom(command, options)
-  local max, checked = framing.max, framing.next
-  function framing.bare(buf, pos) -- what our own function gives needs no check
-    local text, after = command(buf, pos)
-    if text and after - pos <= max then return text, after end
-    return checked(buf, pos)
-  end
+  local scan = require("moonport.resp.scan")
+  local framing = require("moonport.frame").custom(scan.command, options)
+  framing.bare = scan.bare(framing.max, framing.next) -- what our own function gives needs no check
   return framing
 end
 

@@ -51,7 +51,8 @@ end
 redis:on("^PING$", "+PONG\r\n")
 redis:on("^GET (%S+)$", function(_, key)
   local value = get(key)
-  return value and bulk(value) or NULL
+  if value then return bulk(value) end
+  return NULL
 end)
 redis:on("^SET (%S+) (.*)$", function(_, key, value)
   if not value:find(" ", 1, true) then
