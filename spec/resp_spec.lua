@@ -58,6 +58,18 @@ describe("resp.framing", function()
     for i = 1, #ALL - 1 do assert.are.same(WORDS, (commands(ALL:sub(1, i), ALL:sub(i + 1)))) end
   end)
 
+  it("takes the same again for the same, and for no other that begins alike", function()
+    local function get(key) return ("*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n"):format(#key, key) end
+    local long = ("k"):rep(70)
+    local text = get "a" .. get "a" .. get "ab" .. get "a" .. "ping\n" .. "ping\n" .. "ping\r\n" .. "pin\n" .. "\n\n"
+      .. get(long) .. get(long) .. "*1\r\n$4\r\nPING\r\n" .. "*1\r\n$4\r\nPING\r\n"
+    local words = { "GET a", "GET a", "GET ab", "GET a", "PING", "PING", "PING", "PIN", "", "", "GET " .. long,
+      "GET " .. long, "PING", "PING" }
+    assert.are.same({ words, "closed" }, { commands(text) })
+    assert.are.same({ words, "closed" }, { commands(each_byte(text)) })
+    for i = 1, #text - 1, 7 do assert.are.same(words, (commands(text:sub(1, i), text:sub(i + 1)))) end
+  end)
+
   it("puts together as many words as there are", function()
     for n = 1, 30 do
       local words, text = { "DEL" }, "*" .. n .. "\r\n$3\r\ndel\r\n"

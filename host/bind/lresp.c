@@ -9,6 +9,7 @@ enum {
 	MOST_LINE = 64 * 1024,
 	MOST_BYTES = 512 * 1024 * 1024, /* in a word */
 	FEW = 8,                        /* words, that are remembered */
+	SHORT = 64,                     /* bytes, of a command that is */
 };
 
 struct piece {
@@ -129,7 +130,7 @@ array(lua_State *L, struct scan *s, lua_Integer pos)
 	const char *from = s->at;
 	size_t words, bytes = 0;
 	struct piece few[FEW], w;
-	struct scan again = *s;
+	struct scan rest = *s;
 
 	if (!header(s, '*', MOST_WORDS, &words, "Protocol error: invalid multibulk length"))
 		return push_none(L, s, from);
@@ -140,9 +141,9 @@ array(lua_State *L, struct scan *s, lua_Integer pos)
 		if (i < FEW)
 			few[i] = w;
 		if (i == FEW - 1)
-			again = *s;
+			rest = *s;
 	}
-	push_words(L, &again, few, words, bytes);
+	push_words(L, &rest, few, words, bytes);
 	lua_pushinteger(L, pos + (s->at - from));
 	return 2;
 }
@@ -183,18 +184,56 @@ command(lua_State *L)
 	return *s.at == '*' ? array(L, &s, pos) : inline_command(L, &s, pos);
 }
 
-/* Upvalues: the most bytes, and what judges all that is not simply a command. */
+/* The last command, if it was short: pipelines repeat themselves, and where a command ends
+ * only its own bytes say. */
+struct last {
+	size_t n; /* bytes; 0: none */
+	char bytes[SHORT];
+};
+
+enum { MAX = 1, JUDGE, LAST, TEXT }; /* upvalues of bare() */
+
+static bool
+again(const struct last *last, const char *at, size_t len)
+{
+	return last->n > 0 && len >= last->n && memcmp(at, last->bytes, last->n) == 0;
+}
+
+/* The text is on top, but for the position behind it. */
+static void
+remember(lua_State *L, struct last *last, const char *at, size_t n)
+{
+	if (n > sizeof(last->bytes))
+		return;
+	memcpy(last->bytes, at, n);
+	last->n = n;
+	lua_copy(L, -2, lua_upvalueindex(TEXT));
+}
+
 static int
 bare(lua_State *L)
 {
-	lua_Integer pos = luaL_checkinteger(L, 2);
+	struct last *last = lua_touserdata(L, lua_upvalueindex(LAST));
+	lua_Integer pos = luaL_checkinteger(L, 2), n;
+	size_t len;
+	const char *buf = luaL_checklstring(L, 1, &len);
 
 	lua_settop(L, 2);
-	if (command(L) == 2 && lua_isstring(L, -2) &&
-	    lua_tointeger(L, -1) - pos <= lua_tointeger(L, lua_upvalueindex(1)))
+	if (pos >= 1 && (size_t)pos <= len &&
+	    again(last, buf + pos - 1, len - (size_t)pos + 1)) {
+		lua_pushvalue(L, lua_upvalueindex(TEXT));
+		lua_pushinteger(L, pos + (lua_Integer)last->n);
 		return 2;
+	}
+	if (command(L) == 2 && lua_isstring(L, -2)) {
+		n = lua_tointeger(L, -1) - pos;
+		if (n <= lua_tointeger(L, lua_upvalueindex(MAX))) {
+			remember(L, last, buf + pos - 1, (size_t)n);
+			return 2;
+		}
+	}
 	lua_settop(L, 2);
-	lua_pushvalue(L, lua_upvalueindex(2));
+	lua_pushvalue(L, lua_upvalueindex(JUDGE));
 	lua_insert(L, 1);
 	lua_call(L, 2, LUA_MULTRET);
 	return lua_gettop(L);
@@ -203,10 +242,15 @@ bare(lua_State *L)
 static int
 make_bare(lua_State *L)
 {
+	struct last *last;
+
 	luaL_checkinteger(L, 1);
 	luaL_checktype(L, 2, LUA_TFUNCTION);
 	lua_settop(L, 2);
-	lua_pushcclosure(L, bare, 2);
+	last = lua_newuserdatauv(L, sizeof(*last), 0);
+	last->n = 0;
+	lua_pushnil(L);
+	lua_pushcclosure(L, bare, TEXT);
 	return 1;
 }
 

@@ -3,6 +3,7 @@
 local M = {}
 
 local MOST = 1000 -- frames, of one server
+local NOTHING = {} -- equal to nothing that a function returns
 local LONG = 40 -- bytes: Lua finds shorter ones by their address
 
 ---@class mock.Known
@@ -25,6 +26,7 @@ function M.note(known, stub, frame, capture)
     stub.last = #frame <= LONG and frame or nil
   elseif known.n < MOST and not known.stubs[frame] then
     known.n = known.n + 1
+    stub.said = stub.said or NOTHING
     known.captures[frame] = capture
     known.stubs[frame] = stub
   end

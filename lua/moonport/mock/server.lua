@@ -28,6 +28,7 @@ local atomically = moonport.atomically -- what follows is shared by tasks, whose
 ---@field api boolean it came by the control API
 ---@field where string the line of the script, "smtp.lua:12"
 ---@field last string? frame that it answered
+---@field said any what its function returned last, if that was a string
 ---@field mark string? key of the journal's flag that it was used; outlives the script's generation
 
 ---@class mock.Server

@@ -116,7 +116,8 @@ function M.run(c, reader, framing)
         send(stub.bytes)
       else
         local bytes = call(c, always.captures[frame])
-        if type(bytes) == "string" and not c.over then
+        if (bytes == stub.said or type(bytes) == "string") and not c.over then
+          stub.said = bytes -- what was a string is one
           send(bytes)
         else
           returned(c, call, bytes)
