@@ -12,7 +12,7 @@
 static const char CONTEXT_META[] = "moonport.tls.Context";
 static const char ENGINE_META[] = "moonport.tls.Engine";
 static const char LIBRARY_KEY[] =
-    "moonport.tls.library"; /* its address: the registry's key */
+    "moonport.tls.openssl"; /* its address: the registry's key */
 
 enum {
 	PIECE = 16 * 1024, /* bytes, of a record at most */
