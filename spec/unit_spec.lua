@@ -3,7 +3,7 @@ local host = require("support.host")
 
 describe("the C unit", function()
   local tests = {
-    "addr", "beneath", "buf", "heap", "journal", "json", "list", "listen", "log", "loop", "nearest",
+    "addr", "beneath", "buf", "busy", "heap", "journal", "json", "list", "listen", "log", "loop", "nearest",
     "packsize", "pattern", "plain", "pool", "roster", "script", "signals", "watch",
   }
 

@@ -1,5 +1,6 @@
 #include "cli/options.h"
 
+#include "base/clock.h"
 #include "base/nearest.h"
 #include "server/master.h"
 #include "server/policy.h"
@@ -26,7 +27,8 @@ enum {
 	ADMIN_TOKEN_FILE,
 	ADMIN_HOST,
 	ALLOW_SCRIPT_UPLOAD,
-	JOURNAL
+	JOURNAL,
+	BUSY_POLL
 };
 
 static const struct option long_options[] = {
@@ -43,6 +45,7 @@ static const struct option long_options[] = {
     {"admin-host", required_argument, NULL, ADMIN_HOST},
     {"allow-script-upload", no_argument, NULL, ALLOW_SCRIPT_UPLOAD},
     {"journal", required_argument, NULL, JOURNAL},
+    {"busy-poll", required_argument, NULL, BUSY_POLL},
     {"log-format", required_argument, NULL, LOG_FORMAT},
     {"log-level", required_argument, NULL, LOG_LEVEL},
     {"sandbox", no_argument, NULL, SANDBOX},
@@ -168,6 +171,26 @@ set_workers(struct options *o, const char *value, char *why, size_t size)
 }
 
 static int
+set_busy_poll(struct options *o, const char *value, char *why, size_t size)
+{
+	char *end;
+	long us = strtol(value, &end, 10);
+
+	if (strcmp(value, "auto") == 0)
+		o->tuning.busy_poll = BUSY_AUTO;
+	else if (strcmp(value, "off") == 0)
+		o->tuning.busy_poll = 0;
+	else if (*value < '0' || *value > '9' || *end || us > MAX_BUSY_POLL) {
+		snprintf(why, size,
+			 "--busy-poll %s: it must be auto, off, or at most %d microseconds",
+			 value, MAX_BUSY_POLL);
+		return -EINVAL;
+	} else
+		o->tuning.busy_poll = us * CLOCK_MS / 1000;
+	return 0;
+}
+
+static int
 add_script(struct options *o, const char *path, char *why, size_t size)
 {
 	struct entry *e;
@@ -261,6 +284,8 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return admin_choose(&o->admin, optarg, why, size);
 	case ADMIN_HOST:
 		return admin_add_host(&o->admin, optarg, why, size);
+	case BUSY_POLL:
+		return set_busy_poll(o, optarg, why, size);
 	case JOURNAL:
 		return admin_journal(&o->journal, optarg, why, size);
 	case LOG_FORMAT:
@@ -435,6 +460,7 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	int rc;
 
 	*o = (struct options){.command = COMMAND_HELP, .log_level = (enum log_level)UNSET};
+	o->tuning.busy_poll = BUSY_AUTO;
 	o->common.policy = policy_find("async");
 	attrs_init(&o->common.attrs);
 	o->entries = calloc(MAX_SCRIPTS, sizeof(*o->entries));

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "cli/admin.h"
+#include "loop/loop.h"
 #include "net/addr.h"
 #include "server/attrs.h"
 
@@ -15,7 +16,7 @@ struct policy;
 /* Exit codes. */
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 100, EXIT_SYSTEM = 111 };
 
-enum { MAX_SCRIPTS = 64, MAX_LISTENS = 64 };
+enum { MAX_SCRIPTS = 64, MAX_LISTENS = 64, MAX_BUSY_POLL = 1000 };
 
 enum command {
 	COMMAND_HELP,
@@ -49,7 +50,8 @@ struct options {
 	bool exit_with_parent;
 	bool sandbox, strict; /* for all scripts */
 	bool watch;           /* reload when a script or one of its modules changes */
-	int workers;          /* 0: the program serves by itself */
+	struct loop_tuning tuning;
+	int workers; /* 0: the program serves by itself */
 	struct admin_choice admin;
 	int64_t journal; /* the most bytes that the journal takes; 0: its default */
 	enum log_format log_format;

@@ -334,6 +334,7 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 		return complain(rc, strerror(-rc));
 	sv.host.sandbox = o->sandbox;
 	sv.host.strict = o->strict;
+	sv.host.tuning = o->tuning;
 	rc = add_all(&sv, o, why, sizeof(why));
 	if (rc == 0)
 		rc = o->workers ? serve_by_workers(&sv, o, why, sizeof(why))

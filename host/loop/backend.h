@@ -7,6 +7,7 @@
 #define HOST_LOOP_BACKEND_H
 
 #include "base/list.h"
+#include "loop/busy.h"
 #include "loop/heap.h"
 #include "loop/loop.h"
 
@@ -54,7 +55,9 @@ struct loop {
 	struct post *posts;
 	bool more;   /* what the last wait() said */
 	bool unseen; /* the backend's: there may have been more events than it could take */
+	int came;    /* events in the last wait() */
 	size_t held; /* events that deadlines still wait for */
+	struct busy busy;
 	char *buffer; /* what loop_recv() lends */
 	/* Of an embedded loop: a timerfd, and when it will go off; CLOCK_NEVER: it will
 	 * not. */

@@ -262,6 +262,7 @@ ep_wait(struct loop *loop, int64_t timeout)
 	d->n =
 	    epoll_wait(d->ep, d->batch, LOOP_EVENTS, ms > INT32_MAX ? INT32_MAX : (int)ms);
 	loop_refresh(loop);
+	loop->came = d->n > 0 ? d->n : 0;
 	loop->unseen = d->n == LOOP_EVENTS;
 	more = loop->unseen || (d->n > 0 && d->levels > 0);
 	for (d->at = 0; d->at < d->n; d->at++) {

@@ -153,6 +153,12 @@ loop_free(struct loop *loop)
 	free(loop);
 }
 
+void
+loop_tune(struct loop *loop, const struct loop_tuning *tuning)
+{
+	busy_init(&loop->busy, tuning->busy_poll);
+}
+
 int64_t
 loop_now(const struct loop *loop)
 {
@@ -201,6 +207,41 @@ is_time(struct loop *loop)
 	return loop->held == 0;
 }
 
+/* Sleeps until something comes. */
+static void
+rest(struct loop *loop, int64_t timeout)
+{
+	int64_t began = loop->now;
+
+	loop->more = loop->backend->wait(loop, timeout);
+	if (timeout != 0)
+		busy_slept(&loop->busy, loop->now - began);
+}
+
+/* Looks again and again for a while.  False: nothing has come, and it is time to sleep. */
+static bool
+poll_first(struct loop *loop, int64_t timeout)
+{
+	int64_t began = loop->now, spin = busy_begin(&loop->busy, began);
+
+	if (timeout >= 0 && spin > timeout)
+		spin = 0;
+	while (spin > 0) {
+		loop->more = loop->backend->wait(loop, 0);
+		if (loop->came > 0) {
+			busy_found(&loop->busy);
+			return true;
+		}
+		if (!busy_go_on(&loop->busy, loop->now))
+			return false;
+		if (loop->now - began > spin) {
+			busy_missed(&loop->busy);
+			return false;
+		}
+	}
+	return false;
+}
+
 /* Data that has come goes before a deadline that is past: when the process was stopped
  * there are both, and no healthy peer is to pay for that. */
 void
@@ -217,7 +258,8 @@ loop_turn(struct loop *loop, int64_t until)
 		timeout = until > loop->now ? until - loop->now : 0;
 		expected += timeout;
 	}
-	loop->more = loop->backend->wait(loop, timeout);
+	if (timeout == 0 || !poll_first(loop, timeout))
+		rest(loop, timeout);
 	if (t && loop->now > expected + LATE)
 		loop->more = loop->backend->wait(loop, 0);
 	if (is_time(loop))
@@ -289,6 +331,7 @@ loop_reborn(struct loop *loop)
 	while (!list_empty(&loop->deferred))
 		list_remove(loop->deferred.next);
 	heap_clear(&loop->timers);
+	busy_init(&loop->busy, 0);
 	loop->nfds = 0;
 	loop->wake.fd = loop->alarm.fd = -1;
 	return loop->backend->reborn(loop);

@@ -18,6 +18,7 @@
 #define HOST_LOOP_LOOP_H
 
 #include "base/list.h"
+#include "loop/busy.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -71,6 +72,12 @@ int loop_new(struct loop **out);
 
 /* Frees the loop; its descriptors and timers must be gone. */
 void loop_free(struct loop *loop);
+
+/* How a loop waits.  A new one is as all zeros say. */
+struct loop_tuning {
+	int64_t busy_poll; /* ns of polling before a sleep, or BUSY_AUTO; 0: none */
+};
+void loop_tune(struct loop *loop, const struct loop_tuning *tuning);
 
 /* The time at the start of this turn. */
 int64_t loop_now(const struct loop *loop);

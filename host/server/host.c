@@ -181,12 +181,24 @@ host_check_policies(const struct host *h, char *why, size_t size)
 	return -EINVAL;
 }
 
+/* A process that forks has nothing to gain from a loop that is quick: its children are. */
+static bool
+any_forks(const struct host *h)
+{
+	for (const struct list *l = h->servers.next; l != &h->servers; l = l->next)
+		if (LIST_ENTRY(l, struct server, link)->policy->forks)
+			return true;
+	return false;
+}
+
 int
 host_begin(struct host *h, char *why, size_t size)
 {
 	int rc = host_check_policies(h, why, size);
 
 	h->begun = true;
+	if (!any_forks(h))
+		loop_tune(h->engine.loop, &h->tuning);
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next)
 		rc = server_begin(LIST_ENTRY(l, struct server, link), why, size);
 	return rc;

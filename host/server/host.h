@@ -34,8 +34,9 @@ struct host {
 	struct list servers, units;
 	const char *lua_path; /* of the host's own modules; borrowed */
 	bool sandbox, strict; /* how scripts are loaded; to be set before the first one */
-	int64_t drain_until;  /* CLOCK_NEVER: not draining */
-	bool begun;           /* servers begin as they come */
+	struct loop_tuning tuning; /* of its loop, once it begins; likewise */
+	int64_t drain_until;       /* CLOCK_NEVER: not draining */
+	bool begun;                /* servers begin as they come */
 	bool draining, cancelled;
 	int64_t collected; /* when host_collect() last did */
 	counter reloads, failed_reloads;

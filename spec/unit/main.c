@@ -14,6 +14,7 @@ static const struct {
     {"addr", test_addr},
     {"beneath", test_beneath},
     {"buf", test_buf},
+    {"busy", test_busy},
     {"heap", test_heap},
     {"journal", test_journal},
     {"json", test_json},

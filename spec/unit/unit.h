@@ -13,6 +13,7 @@ void unit_check(bool ok, const char *text, const char *file, int line);
 void test_addr(void);
 void test_beneath(void);
 void test_buf(void);
+void test_busy(void);
 void test_heap(void);
 void test_journal(void);
 void test_json(void);
