@@ -5,6 +5,8 @@ PREFIX ?= /usr/local
 LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 # Lua itself goes into the program, as into lua5.4: calls are direct, and C modules find it there.
 LUA_ARCHIVE := $(wildcard $(shell pkg-config --variable=libdir lua5.4 2>/dev/null)/liblua5.4.a)
+# Such a small part of it is needed that it goes in as well.
+URING_LIBS := $(or $(wildcard $(shell pkg-config --variable=libdir liburing 2>/dev/null)/liburing.a),-luring)
 LUA_LIBS := $(if $(LUA_ARCHIVE),-rdynamic $(LUA_ARCHIVE) -ldl,$(shell pkg-config --libs lua5.4 2>/dev/null))
 CFLAGS ?= -O2 -g -flto=auto -fno-plt
 # Symbols are looked up once, not in each forked child.
@@ -26,18 +28,18 @@ UNITS := $(wildcard spec/unit/*.c)
 LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers threading forking generation handover)
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
 SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
-PACKAGES = gcc make pkg-config liblua5.4-dev libssl-dev lua5.4 lua-cjson lua-busted lua-check \
+PACKAGES = gcc make pkg-config liblua5.4-dev liburing-dev libssl-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
   swaks bind9-dnsutils postgresql-client libmemcached-tools
 
 all: $B/moonport $B/moonport.so ## build the program and the Lua module
 
 $B/moonport: $(filter-out $B/module/%,$(OBJECTS))
-	$(COMPILE) -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -lm
+	$(COMPILE) -o $@ $^ $(LDFLAGS) $(LUA_LIBS) $(URING_LIBS) -lm
 
 # Threads of a server that was started may outlive the Lua state: the code stays.
 $B/moonport.so: $(LIBRARY)
-	$(COMPILE) -shared -o $@ $^ $(LDFLAGS) -Wl,-z,nodelete -lm
+	$(COMPILE) -shared -o $@ $^ $(LDFLAGS) -Wl,-z,nodelete $(URING_LIBS) -lm
 
 $B/%.o: host/%.c
 	@mkdir -p $(@D)
@@ -61,10 +63,10 @@ $B/flood $B/visit: $B/%: spec/support/%.c
 	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -o $@ $<
 
 $B/fuzz-%: spec/fuzz/fuzz.c $(LIBRARY)
-	$(COMPILE) -DTARGET='"$*"' -fsanitize=fuzzer -o $@ $^ $(LDFLAGS) $(LUA_LIBS) -lm
+	$(COMPILE) -DTARGET='"$*"' -fsanitize=fuzzer -o $@ $^ $(LDFLAGS) $(LUA_LIBS) $(URING_LIBS) -lm
 
 $B/unit: $(UNITS) $(LIBRARY)
-	$(COMPILE) -Ispec/unit -o $@ $(filter %.c %.o,$^) $(LDFLAGS) $(LUA_LIBS) -lm
+	$(COMPILE) -Ispec/unit -o $@ $(filter %.c %.o,$^) $(LDFLAGS) $(LUA_LIBS) $(URING_LIBS) -lm
 
 -include $(OBJECTS:.o=.d)
 

@@ -36,6 +36,7 @@ static const char before[] =
     "      --admin-host NAME   a further name that requests may address it by; repeatable\n"
     "      --allow-script-upload  scripts may be replaced over the control API\n"
     "      --journal SIZE      the most that the journal keeps (64M)\n"
+    "      --loop auto|epoll|io_uring  how the kernel tells what has come (auto)\n"
     "      --busy-poll auto|off|MICROSECONDS  poll that long before each sleep; auto: "
     "while\n"
     "                          it pays, and nobody else needs the core (auto)\n"

@@ -28,7 +28,8 @@ enum {
 	ADMIN_HOST,
 	ALLOW_SCRIPT_UPLOAD,
 	JOURNAL,
-	BUSY_POLL
+	BUSY_POLL,
+	LOOP
 };
 
 static const struct option long_options[] = {
@@ -45,6 +46,7 @@ static const struct option long_options[] = {
     {"admin-host", required_argument, NULL, ADMIN_HOST},
     {"allow-script-upload", no_argument, NULL, ALLOW_SCRIPT_UPLOAD},
     {"journal", required_argument, NULL, JOURNAL},
+    {"loop", required_argument, NULL, LOOP},
     {"busy-poll", required_argument, NULL, BUSY_POLL},
     {"log-format", required_argument, NULL, LOG_FORMAT},
     {"log-level", required_argument, NULL, LOG_LEVEL},
@@ -177,7 +179,7 @@ set_busy_poll(struct options *o, const char *value, char *why, size_t size)
 	long us = strtol(value, &end, 10);
 
 	if (strcmp(value, "auto") == 0)
-		o->tuning.busy_poll = BUSY_AUTO;
+		o->tuning = (struct loop_tuning){LOOP_EPOLL, BUSY_AUTO};
 	else if (strcmp(value, "off") == 0)
 		o->tuning.busy_poll = 0;
 	else if (*value < '0' || *value > '9' || *end || us > MAX_BUSY_POLL) {
@@ -187,6 +189,22 @@ set_busy_poll(struct options *o, const char *value, char *why, size_t size)
 		return -EINVAL;
 	} else
 		o->tuning.busy_poll = us * CLOCK_MS / 1000;
+	return 0;
+}
+
+static int
+set_loop(struct options *o, const char *value, char *why, size_t size)
+{
+	if (strcmp(value, "auto") == 0)
+		o->tuning.kind = LOOP_AUTO;
+	else if (strcmp(value, "epoll") == 0)
+		o->tuning.kind = LOOP_EPOLL;
+	else if (strcmp(value, "io_uring") == 0)
+		o->tuning.kind = LOOP_URING;
+	else {
+		snprintf(why, size, "--loop %s: it must be auto, epoll or io_uring", value);
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -284,6 +302,8 @@ take_option(struct options *o, int c, char **argv, char *why, size_t size)
 		return admin_choose(&o->admin, optarg, why, size);
 	case ADMIN_HOST:
 		return admin_add_host(&o->admin, optarg, why, size);
+	case LOOP:
+		return set_loop(o, optarg, why, size);
 	case BUSY_POLL:
 		return set_busy_poll(o, optarg, why, size);
 	case JOURNAL:

@@ -28,6 +28,9 @@ struct backend {
 	/* Waits at most timeout ns (-1: for ever) and handles what came.  True: more may be
 	 * there that makes no new event. */
 	bool (*wait)(struct loop *loop, int64_t timeout);
+	/* Whether wait(0) might find something, told without a system call.  NULL: that
+	 * cannot be told. */
+	bool (*peek)(struct loop *loop);
 	int (*accept)(struct loop_fd *f, struct loop_op *op, struct addr *peer);
 	ssize_t (*recv)(struct loop_fd *f, struct loop_op *op, size_t max,
 			const char **data);
@@ -44,7 +47,8 @@ extern const struct backend backend_epoll;
 
 struct loop {
 	const struct backend *backend;
-	void *backend_data; /* the backend's own */
+	void *backend_data; /* epoll's */
+	struct ring *ring;  /* io_uring's; NULL: the loop runs on epoll alone */
 	int64_t now;
 	struct heap timers;
 	size_t timer_room, nfds;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "loop/backend.h"
+#include "loop/uring.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -153,10 +154,11 @@ loop_free(struct loop *loop)
 	free(loop);
 }
 
-void
+int
 loop_tune(struct loop *loop, const struct loop_tuning *tuning)
 {
 	busy_init(&loop->busy, tuning->busy_poll);
+	return tuning->kind != LOOP_EPOLL ? uring_attach(loop) : 0;
 }
 
 int64_t
@@ -218,6 +220,16 @@ rest(struct loop *loop, int64_t timeout)
 		busy_slept(&loop->busy, loop->now - began);
 }
 
+static void
+look(struct loop *loop)
+{
+	loop->came = 0;
+	if (!loop->backend->peek || loop->backend->peek(loop))
+		loop->more = loop->backend->wait(loop, 0);
+	else
+		loop_refresh(loop);
+}
+
 /* Looks again and again for a while.  False: nothing has come, and it is time to sleep. */
 static bool
 poll_first(struct loop *loop, int64_t timeout)
@@ -227,7 +239,7 @@ poll_first(struct loop *loop, int64_t timeout)
 	if (timeout >= 0 && spin > timeout)
 		spin = 0;
 	while (spin > 0) {
-		loop->more = loop->backend->wait(loop, 0);
+		look(loop);
 		if (loop->came > 0) {
 			busy_found(&loop->busy);
 			return true;

@@ -26,6 +26,7 @@
 #include <sys/types.h>
 
 struct addr;
+struct slot;
 struct loop;
 struct loop_fd;
 
@@ -53,6 +54,8 @@ struct loop_fd {
 	bool ended;     /* the peer's end or an error is behind the data */
 	int64_t since;  /* the backend's own: when it began to wait */
 	struct list doubts; /* the backend's own */
+	struct slot *slot;  /* io_uring's */
+	bool stream;        /* io_uring's: a stream that it was given */
 };
 
 /* Called once, before the loop waits next. */
@@ -75,9 +78,13 @@ void loop_free(struct loop *loop);
 
 /* How a loop waits.  A new one is as all zeros say. */
 struct loop_tuning {
+	enum loop_kind { LOOP_EPOLL, LOOP_AUTO, LOOP_URING } kind; /* see uring.h */
 	int64_t busy_poll; /* ns of polling before a sleep, or BUSY_AUTO; 0: none */
 };
-void loop_tune(struct loop *loop, const struct loop_tuning *tuning);
+
+/* To be called once, on the loop's thread, before it has streams.  Errors: those of
+ * uring_attach(): it runs on epoll then. */
+int loop_tune(struct loop *loop, const struct loop_tuning *tuning);
 
 /* The time at the start of this turn. */
 int64_t loop_now(const struct loop *loop);

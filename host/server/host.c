@@ -191,14 +191,31 @@ any_forks(const struct host *h)
 	return false;
 }
 
+static int
+tune(struct host *h, char *why, size_t size)
+{
+	int rc = loop_tune(h->engine.loop, &h->tuning);
+	struct log_field f[] = {log_str("why", strerror(-rc)), {0}};
+
+	if (rc == 0)
+		return 0;
+	if (h->tuning.kind != LOOP_URING) {
+		log_event(h->engine.log, LOG_INFO, "no io_uring here: epoll it is", f);
+		return 0;
+	}
+	snprintf(why, size, "--loop io_uring: the kernel does not give one (%s); use auto",
+		 strerror(-rc));
+	return rc == -EINVAL ? -ENOSYS : rc;
+}
+
 int
 host_begin(struct host *h, char *why, size_t size)
 {
 	int rc = host_check_policies(h, why, size);
 
 	h->begun = true;
-	if (!any_forks(h))
-		loop_tune(h->engine.loop, &h->tuning);
+	if (rc == 0 && !any_forks(h))
+		rc = tune(h, why, size);
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next)
 		rc = server_begin(LIST_ENTRY(l, struct server, link), why, size);
 	return rc;

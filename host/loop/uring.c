@@ -1,0 +1,636 @@
+#include "loop/uring.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/pool.h"
+#include "loop/backend.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Entries for submission; buffers, a power of two, and their size: a request that fills one
+ * is the beginning of bulk. */
+enum { ENTRIES = 256, BUFFERS = 256, BUFFER = 2048, GROUP = 0 };
+
+/* A receive in the kernel outlives the descriptor that it is for, until its last
+ * completion: so the kernel is given a slot, and not the descriptor's struct. */
+struct slot {
+	struct loop_fd *f; /* NULL: it has gone */
+	struct buf *held;  /* received while nobody asked; NULL: nothing */
+	int result;        /* how receiving ended, once `over` */
+	bool armed;        /* the kernel has it */
+	bool leaving;      /* epoll watches it; only what is left comes from here */
+	bool over;
+};
+
+/* What a completion is about, when it is about no slot. */
+enum { NOBODY = 0, EPOLL = 1 };
+
+struct ring {
+	struct backend backend;
+	struct io_uring io;
+	struct io_uring_buf_ring *given; /* the buffers that the kernel may use */
+	char *buffers;
+	struct pool slots;
+	struct {
+		struct slot *slot; /* NULL: there is none */
+		const char *p;
+		size_t n;
+	} chunk; /* what has just come, while its receiver is called */
+	/* Streams that epoll has to watch unless they are gone, or have begun to receive,
+	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
+	struct list unwatched;
+	bool watches_epoll;
+};
+
+static struct io_uring_sqe *
+new_entry(struct ring *r, void *about)
+{
+	struct io_uring_sqe *e = io_uring_get_sqe(&r->io);
+
+	while (!e) { /* the kernel takes them all */
+		io_uring_submit(&r->io);
+		e = io_uring_get_sqe(&r->io);
+	}
+	io_uring_prep_nop(e);
+	io_uring_sqe_set_data(e, about);
+	return e;
+}
+
+static void
+arm(struct ring *r, struct slot *s)
+{
+	struct io_uring_sqe *e = new_entry(r, s);
+
+	io_uring_prep_recv_multishot(e, s->f->fd, NULL, 0, 0);
+	e->ioprio |= IORING_RECVSEND_POLL_FIRST; /* there is nothing yet */
+	e->flags |= IOSQE_BUFFER_SELECT;
+	e->buf_group = GROUP;
+	io_uring_sqe_set_data(e, s);
+	s->armed = true;
+}
+
+static void
+ask_back(struct ring *r, struct slot *s)
+{
+	struct io_uring_sqe *e = new_entry(r, NULL);
+
+	io_uring_prep_cancel(e, s, 0);
+	e->flags |= IOSQE_CQE_SKIP_SUCCESS;
+	io_uring_sqe_set_data64(e, NOBODY);
+}
+
+static void
+give_buffer(struct ring *r, unsigned number)
+{
+	io_uring_buf_ring_add(r->given, r->buffers + (size_t)number * BUFFER, BUFFER,
+			      (unsigned short)number, io_uring_buf_ring_mask(BUFFERS), 0);
+	io_uring_buf_ring_advance(r->given, 1);
+}
+
+static void
+free_held(struct slot *s)
+{
+	if (s->held)
+		buf_free(s->held);
+	free(s->held);
+	s->held = NULL;
+}
+
+static void
+free_slot(struct ring *r, struct slot *s)
+{
+	if (s->f)
+		s->f->slot = NULL;
+	free_held(s);
+	pool_give(&r->slots, s);
+}
+
+/* Nothing is to come from the slot of a stream that epoll watches. */
+static void
+end_leaving(struct ring *r, struct slot *s)
+{
+	if (s->leaving && !s->armed && !s->held && !s->over && r->chunk.slot != s)
+		free_slot(r, s);
+}
+
+static bool
+is_ours(const struct loop_fd *f)
+{
+	return f->stream && f->armed == 0;
+}
+
+/* From here on epoll watches the stream; what has come already is still delivered.
+ * Errors: epoll_ctl(2)'s. */
+static int
+leave(struct loop_fd *f)
+{
+	struct ring *r = f->loop->ring;
+	struct slot *s = f->slot;
+	int rc;
+
+	if (!is_ours(f))
+		return 0;
+	list_remove(&f->doubts);
+	f->readable = true;
+	rc = backend_epoll.add(f);
+	if (rc < 0) {
+		f->armed = 0;
+		return rc;
+	}
+	if (!s)
+		return 0;
+	s->leaving = true;
+	if (s->armed)
+		ask_back(r, s);
+	end_leaving(r, s);
+	return 0;
+}
+
+static int
+ur_add(struct loop_fd *f)
+{
+	struct ring *r = f->loop->ring;
+
+	if (!f->edge)
+		return backend_epoll.add(f);
+	f->stream = true;
+	list_append(&r->unwatched, &f->doubts);
+	return 0;
+}
+
+static void
+ur_remove(struct loop_fd *f)
+{
+	struct ring *r = f->loop->ring;
+	struct slot *s = f->slot;
+
+	if (s) {
+		if (r->chunk.slot == s)
+			r->chunk.slot = NULL;
+		f->slot = NULL;
+		s->f = NULL;
+		free_held(s);
+		if (s->armed) { /* the kernel keeps the socket open as long as it has it */
+			ask_back(r, s);
+			io_uring_submit_and_get_events(&r->io);
+		} else
+			pool_give(&r->slots, s);
+	}
+	backend_epoll.remove(f);
+}
+
+static void
+hold(struct ring *r, struct slot *s)
+{
+	bool first = !s->held;
+
+	r->chunk.slot = NULL;
+	if (first)
+		s->held = calloc(1, sizeof(*s->held));
+	if (!s->held || !buf_put(s->held, r->chunk.p, r->chunk.n)) {
+		s->over = true; /* bytes are lost: nothing may follow them */
+		s->result = -ENOMEM;
+		first = false;
+	}
+	if (!first) /* nobody reads: what else comes stays in the kernel */
+		(void)leave(s->f);
+}
+
+/* Delivers at most max bytes of what is at hand, the rest later. */
+static ssize_t
+take_chunk(struct ring *r, struct slot *s, size_t max, const char **data)
+{
+	size_t n = r->chunk.n < max ? r->chunk.n : max;
+
+	*data = r->chunk.p;
+	r->chunk.p += n;
+	r->chunk.n -= n;
+	if (r->chunk.n > 0)
+		hold(r, s);
+	r->chunk.slot = NULL;
+	return (ssize_t)n;
+}
+
+static ssize_t
+take_held(struct loop_fd *f, size_t max, const char **data)
+{
+	struct slot *s = f->slot;
+	size_t n = buf_len(s->held);
+
+	if (n > max)
+		n = max;
+	memcpy(f->loop->buffer, buf_data(s->held), n);
+	buf_drop(s->held, n);
+	*data = f->loop->buffer;
+	if (buf_len(s->held) == 0) {
+		free_held(s);
+		end_leaving(f->loop->ring, s);
+	}
+	return (ssize_t)n;
+}
+
+/* The end, or an error: it is told once by the slot, and again by the socket if it can. */
+static ssize_t
+take_result(struct loop_fd *f)
+{
+	struct slot *s = f->slot;
+	int result = s->result;
+
+	if (result == 0)
+		return 0;
+	s->over = false;
+	s->result = 0;
+	if (leave(f) == 0 && f->slot)
+		end_leaving(f->loop->ring, s);
+	return result;
+}
+
+/* The first receive: what has been sent since the connection was made may be there. */
+static ssize_t
+begin(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
+{
+	struct ring *r = f->loop->ring;
+	struct slot *s;
+	ssize_t n;
+
+	if (f->readable) {
+		do
+			n = recv(f->fd, f->loop->buffer, max, MSG_DONTWAIT);
+		while (n < 0 && errno == EINTR);
+		if (n >= 0) {
+			f->readable = (size_t)n == max;
+			*data = f->loop->buffer;
+			return n;
+		}
+		if (errno != EAGAIN)
+			return -errno;
+	}
+	s = pool_take(&r->slots);
+	if (!s)
+		return leave(f) < 0 ? -ENOMEM : backend_epoll.recv(f, op, max, data);
+	*s = (struct slot){.f = f};
+	f->slot = s;
+	f->readable = false;
+	list_remove(&f->doubts);
+	arm(r, s);
+	return loop_pend_in(f, op);
+}
+
+static ssize_t
+ur_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
+{
+	struct ring *r = f->loop->ring;
+	struct slot *s = f->slot;
+
+	if (max > LOOP_BUFFER)
+		max = LOOP_BUFFER;
+	if (!s)
+		return is_ours(f) ? begin(f, op, max, data)
+				  : backend_epoll.recv(f, op, max, data);
+	if (r->chunk.slot == s)
+		return take_chunk(r, s, max, data);
+	if (s->held)
+		return take_held(f, max, data);
+	if (s->over)
+		return take_result(f);
+	if (!s->armed && s->leaving) {
+		free_slot(r, s);
+		return backend_epoll.recv(f, op, max, data);
+	}
+	if (!s->armed)
+		arm(r, s);
+	return loop_pend_in(f, op);
+}
+
+static ssize_t
+ur_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n)
+{
+	ssize_t w;
+	int rc;
+
+	if (!is_ours(f))
+		return backend_epoll.send(f, op, p, n);
+	do
+		w = send(f->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (w < 0 && errno == EINTR);
+	if (w >= 0)
+		return w;
+	if (errno != EAGAIN)
+		return -errno;
+	rc = leave(f);
+	return rc < 0 ? rc : backend_epoll.send(f, op, p, n);
+}
+
+static int
+ur_connect(struct loop_fd *f, struct loop_op *op, const struct addr *to)
+{
+	int rc = leave(f);
+
+	return rc < 0 ? rc : backend_epoll.connect(f, op, to);
+}
+
+static int
+ur_poll(struct loop_fd *f, struct loop_op *op, bool out)
+{
+	int rc = leave(f);
+
+	if (rc < 0)
+		return rc;
+	if (!out && f->slot && (f->slot->held || f->slot->over))
+		return 0;
+	return backend_epoll.poll(f, op, out);
+}
+
+/* ---- what the kernel says ---- */
+
+static void
+deliver(struct ring *r, struct slot *s, const char *p, size_t n)
+{
+	struct loop_fd *f = s->f;
+
+	if (s->over)
+		return;
+	r->chunk.slot = s;
+	r->chunk.p = p;
+	r->chunk.n = n;
+	if (n == BUFFER)
+		(void)leave(f);
+	if (f->in)
+		loop_complete_in(f);
+	if (r->chunk.slot == s) /* still there, and has not been asked for */
+		hold(r, s);
+}
+
+/* No more will come. */
+static void
+end_receiving(struct ring *r, struct slot *s, int result)
+{
+	struct loop_fd *f = s->f;
+
+	s->over = true;
+	s->result = result;
+	f->ended = f->readable = true;
+	/* Unless it is closed now, epoll has to say when the peer is gone for good. */
+	if (is_ours(f) && list_empty(&f->doubts))
+		list_append(&r->unwatched, &f->doubts);
+	if (f->in)
+		loop_complete_in(f);
+	else if (result == 0 && f->at_end)
+		f->at_end(f);
+	else if (result < 0 && !f->out && f->hangup)
+		f->hangup(f);
+}
+
+static void
+on_received(struct ring *r, const struct io_uring_cqe *c)
+{
+	struct slot *s = io_uring_cqe_get_data(c);
+	unsigned number = c->flags >> IORING_CQE_BUFFER_SHIFT;
+	bool buffer = c->flags & IORING_CQE_F_BUFFER;
+	int result = c->res;
+
+	if (!(c->flags & IORING_CQE_F_MORE))
+		s->armed = false;
+	if (!s->f) {
+		if (!s->armed)
+			pool_give(&r->slots, s);
+	} else if (result > 0)
+		deliver(r, s, r->buffers + (size_t)number * BUFFER, (size_t)result);
+	else if (result == -ENOBUFS || result == -ECANCELED || result == -EINTR) {
+		if (s->leaving && s->f->in) {
+			s->f->readable = true;
+			loop_complete_in(s->f);
+		} else if (s->leaving)
+			end_leaving(r, s);
+		else if (s->f->in)
+			arm(r, s);
+	} else
+		end_receiving(r, s, result);
+	if (buffer)
+		give_buffer(r, number);
+}
+
+/* As with epoll: with a thousand connections none is in the cache when its turn comes. */
+static void
+fetch(struct ring *r, unsigned head, unsigned ready)
+{
+	const struct io_uring_cqe *all = r->io.cq.cqes;
+	unsigned mask = *r->io.cq.kring_mask;
+	const struct slot *s;
+	const struct loop_fd *f;
+
+	if (ready > 3 && all[(head + 3) & mask].user_data > EPOLL)
+		__builtin_prefetch((void *)all[(head + 3) & mask].user_data);
+	if (ready > 2 && all[(head + 2) & mask].user_data > EPOLL) {
+		s = (void *)all[(head + 2) & mask].user_data;
+		for (int i = -1; s->f && i < 4; i++)
+			__builtin_prefetch((const char *)s->f + i * 64);
+	}
+	if (ready < 2 || all[(head + 1) & mask].user_data <= EPOLL)
+		return;
+	s = (void *)all[(head + 1) & mask].user_data;
+	f = s->f;
+	if (!f || !f->in)
+		return;
+	for (int i = 0; i < 2; i++)
+		__builtin_prefetch((const char *)f->in->hint[0] + i * 64);
+	for (int i = 0; i < 4; i++)
+		__builtin_prefetch((const char *)f->in->hint[1] + i * 64);
+}
+
+/* Handles what is there; how many. */
+static int
+handle_all(struct loop *loop)
+{
+	struct ring *r = loop->ring;
+	struct io_uring_cqe c;
+	unsigned ready;
+	int n = 0;
+
+	while (n < LOOP_EVENTS && (ready = io_uring_cq_ready(&r->io)) > 0) {
+		fetch(r, *r->io.cq.khead, ready);
+		c = r->io.cq.cqes[*r->io.cq.khead & *r->io.cq.kring_mask];
+		io_uring_cq_advance(&r->io, 1);
+		n++;
+		if (c.user_data > EPOLL)
+			on_received(r, &c);
+		else if (c.user_data == EPOLL)
+			r->watches_epoll = false;
+	}
+	return n;
+}
+
+static void
+watch_epoll(struct loop *loop)
+{
+	struct ring *r = loop->ring;
+	struct io_uring_sqe *e;
+
+	while (!list_empty(&r->unwatched)) {
+		struct loop_fd *f = LIST_ENTRY(r->unwatched.next, struct loop_fd, doubts);
+		list_remove(&f->doubts);
+		(void)leave(f);
+	}
+	if (r->watches_epoll)
+		return;
+	r->watches_epoll = true;
+	e = new_entry(r, NULL);
+	io_uring_prep_poll_add(e, backend_epoll.fd(loop), POLLIN);
+	io_uring_sqe_set_data64(e, EPOLL);
+}
+
+static bool
+has_work(const struct ring *r)
+{
+	unsigned flags = IO_URING_READ_ONCE(*r->io.sq.kflags);
+
+	return io_uring_cq_ready(&r->io) > 0 || io_uring_sq_ready(&r->io) > 0 ||
+	       flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+static bool
+ur_peek(struct loop *loop)
+{
+	const struct ring *r = loop->ring;
+
+	return !r->watches_epoll || !list_empty(&r->unwatched) || has_work(r);
+}
+
+static void
+enter(struct ring *r, int64_t timeout)
+{
+	struct __kernel_timespec t = {timeout / CLOCK_SECOND, timeout % CLOCK_SECOND};
+	struct io_uring_cqe *c;
+
+	if (timeout == 0 || io_uring_cq_ready(&r->io) > 0) {
+		if (has_work(r))
+			io_uring_submit_and_get_events(&r->io);
+	} else if (timeout < 0)
+		io_uring_submit_and_wait(&r->io, 1);
+	else
+		io_uring_submit_and_wait_timeout(&r->io, &c, 1, &t, NULL);
+}
+
+static bool
+ur_wait(struct loop *loop, int64_t timeout)
+{
+	struct ring *r = loop->ring;
+	bool more = false;
+	int came;
+
+	watch_epoll(loop);
+	enter(r, timeout);
+	loop_refresh(loop);
+	came = handle_all(loop);
+	if (!r->watches_epoll) { /* epoll has something */
+		came--;
+		more = backend_epoll.wait(loop, 0);
+		came += loop->came;
+	} else
+		loop->unseen = false;
+	loop->came = came;
+	if (io_uring_cq_ready(&r->io) > 0 ||
+	    IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_TASKRUN)
+		more = loop->unseen = true;
+	return more;
+}
+
+/* ---- its life ---- */
+
+static int
+open_buffers(struct ring *r)
+{
+	struct io_uring_buf_reg reg = {.ring_entries = BUFFERS, .bgid = GROUP};
+	int rc = -ENOMEM;
+
+	r->given = aligned_alloc(4096, BUFFERS * sizeof(struct io_uring_buf));
+	r->buffers = malloc((size_t)BUFFERS * BUFFER);
+	if (r->given && r->buffers) {
+		reg.ring_addr = (uint64_t)(uintptr_t)r->given;
+		rc = io_uring_register_buf_ring(&r->io, &reg, 0);
+	}
+	if (rc < 0) {
+		free(r->given);
+		free(r->buffers);
+		return rc;
+	}
+	io_uring_buf_ring_init(r->given);
+	for (unsigned i = 0; i < BUFFERS; i++)
+		give_buffer(r, i);
+	return 0;
+}
+
+static void
+free_item(void *item)
+{
+	free_held(item);
+}
+
+static void
+ur_close(struct loop *loop)
+{
+	struct ring *r = loop->ring;
+
+	io_uring_queue_exit(&r->io);
+	pool_each(&r->slots, free_item);
+	pool_free(&r->slots);
+	free(r->given);
+	free(r->buffers);
+	free(r);
+	backend_epoll.close(loop);
+}
+
+/* The ring is the parent's, and so is what it maps: a word to it would be said for that. */
+static int
+ur_reborn(struct loop *loop)
+{
+	loop->backend = &backend_epoll;
+	loop->ring = NULL;
+	return backend_epoll.reborn(loop);
+}
+
+int
+uring_attach(struct loop *loop)
+{
+	struct io_uring_params p = {
+	    .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+		     IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL};
+	struct ring *r = calloc(1, sizeof(*r));
+	int rc;
+
+	if (!r)
+		return -ENOMEM;
+	rc = io_uring_queue_init_params(ENTRIES, &r->io, &p);
+	if (rc < 0)
+		goto fail;
+	rc = open_buffers(r);
+	if (rc < 0) {
+		io_uring_queue_exit(&r->io);
+		goto fail;
+	}
+	pool_init(&r->slots, sizeof(struct slot));
+	list_init(&r->unwatched);
+	r->backend = backend_epoll; /* but for streams */
+	r->backend.name = "io_uring";
+	r->backend.close = ur_close;
+	r->backend.reborn = ur_reborn;
+	r->backend.add = ur_add;
+	r->backend.remove = ur_remove;
+	r->backend.wait = ur_wait;
+	r->backend.peek = ur_peek;
+	r->backend.recv = ur_recv;
+	r->backend.send = ur_send;
+	r->backend.connect = ur_connect;
+	r->backend.poll = ur_poll;
+	loop->ring = r;
+	loop->backend = &r->backend;
+	return 0;
+
+fail:
+	free(r);
+	return rc;
+}
