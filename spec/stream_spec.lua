@@ -268,11 +268,12 @@ describe("a stream", function()
 
   -- torture list 19
   for call, names in pairs { receive = "recvfrom,recv,read,readv,recvmsg",
-    send = "sendto,send,write,writev,sendmsg", wait = "epoll_wait,epoll_pwait,epoll_pwait2" } do
+    send = "sendto,send,write,writev,sendmsg", wait = "epoll_wait,epoll_pwait,epoll_pwait2,io_uring_enter" } do
     it(("whose %s is interrupted by a signal goes on"):format(call), function()
       local trace = host.folder() .. "/trace"
       local p = start("scripts/echo.lua", nil, {
         env = { host.traced() },
+        loop = call == "receive" and "epoll" or nil, -- io_uring receives without a call
         wrap = { "strace", "-D", "-f", "-o", trace, "-e", "trace=" .. names,
           "-e", "inject=" .. names .. ":error=EINTR:when=40+3" },
       })

@@ -205,7 +205,8 @@ is_time(struct loop *loop)
 {
 	size_t rest = loop->held ? loop->held : 2 * loop->nfds;
 
-	loop->held = loop->unseen && rest > LOOP_EVENTS ? rest - LOOP_EVENTS : 0;
+	loop->held =
+	    loop->unseen && rest > (size_t)loop->came ? rest - (size_t)loop->came : 0;
 	return loop->held == 0;
 }
 

@@ -15,6 +15,9 @@
  * is the beginning of bulk. */
 enum { ENTRIES = 256, BUFFERS = 256, BUFFER = 2048, GROUP = 0 };
 
+/* After so many completions there may be more. */
+enum { MANY = 8 };
+
 /* A receive in the kernel outlives the descriptor that it is for, until its last
  * completion: so the kernel is given a slot, and not the descriptor's struct. */
 struct slot {
@@ -44,6 +47,7 @@ struct ring {
 	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
 	struct list unwatched;
 	bool watches_epoll;
+	int batch; /* completions since the kernel was asked for some */
 };
 
 static struct io_uring_sqe *
@@ -442,6 +446,26 @@ fetch(struct ring *r, unsigned head, unsigned ready)
 		__builtin_prefetch((const char *)f->in->hint[1] + i * 64);
 }
 
+/* What has come and is no completion yet. */
+static bool
+has_unfinished(const struct ring *r)
+{
+	return IO_URING_READ_ONCE(*r->io.sq.kflags) &
+	       (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
+/* How many are complete.  The kernel finishes some twenty at a time, and does not say that
+ * there are more. */
+static unsigned
+count_ready(struct ring *r)
+{
+	if (io_uring_cq_ready(&r->io) == 0 && (r->batch >= MANY || has_unfinished(r))) {
+		io_uring_submit_and_get_events(&r->io);
+		r->batch = 0;
+	}
+	return io_uring_cq_ready(&r->io);
+}
+
 /* Handles what is there; how many. */
 static int
 handle_all(struct loop *loop)
@@ -451,10 +475,11 @@ handle_all(struct loop *loop)
 	unsigned ready;
 	int n = 0;
 
-	while (n < LOOP_EVENTS && (ready = io_uring_cq_ready(&r->io)) > 0) {
+	while (n < LOOP_EVENTS && (ready = count_ready(r)) > 0) {
 		fetch(r, *r->io.cq.khead, ready);
 		c = r->io.cq.cqes[*r->io.cq.khead & *r->io.cq.kring_mask];
 		io_uring_cq_advance(&r->io, 1);
+		r->batch++;
 		n++;
 		if (c.user_data > EPOLL)
 			on_received(r, &c);
@@ -486,10 +511,8 @@ watch_epoll(struct loop *loop)
 static bool
 has_work(const struct ring *r)
 {
-	unsigned flags = IO_URING_READ_ONCE(*r->io.sq.kflags);
-
 	return io_uring_cq_ready(&r->io) > 0 || io_uring_sq_ready(&r->io) > 0 ||
-	       flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+	       has_unfinished(r);
 }
 
 static bool
@@ -519,13 +542,15 @@ static bool
 ur_wait(struct loop *loop, int64_t timeout)
 {
 	struct ring *r = loop->ring;
-	bool more = false;
+	bool more = false, full;
 	int came;
 
 	watch_epoll(loop);
 	enter(r, timeout);
 	loop_refresh(loop);
+	r->batch = 0;
 	came = handle_all(loop);
+	full = came == LOOP_EVENTS;
 	if (!r->watches_epoll) { /* epoll has something */
 		came--;
 		more = backend_epoll.wait(loop, 0);
@@ -533,8 +558,7 @@ ur_wait(struct loop *loop, int64_t timeout)
 	} else
 		loop->unseen = false;
 	loop->came = came;
-	if (io_uring_cq_ready(&r->io) > 0 ||
-	    IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_TASKRUN)
+	if (full || io_uring_cq_ready(&r->io) > 0 || has_unfinished(r))
 		more = loop->unseen = true;
 	return more;
 }

@@ -20,6 +20,9 @@ local build = os.getenv("MOONPORT_BUILD") or "build"
 M.build = build
 M.program = build .. "/moonport"
 
+-- The backend that programs are started with, unless a spec says; nil: their default.
+M.loop = os.getenv("MOONPORT_LOOP")
+
 local started = {} -- programs that run now
 
 ---Waits until condition() is true; its value.
@@ -251,6 +254,7 @@ end
 ---@field inject? string[] faults for strace, such as "accept4:error=EINTR:when=1..3"
 ---@field meanwhile? fun() called again and again while it starts
 ---@field command? string "serve"
+---@field loop? string its backend, where only one will do
 
 -- strace with these faults, and the environment that the program then needs: a leak
 -- checker cannot work under a tracer.
@@ -287,6 +291,8 @@ function M.start(script, options)
   end
   argv[#argv + 1] = "--log-format=json"
   argv[#argv + 1] = "--ready-file=" .. folder .. "/ready"
+  local loop = options.loop or M.loop
+  if loop then argv[#argv + 1] = "--loop=" .. loop end
   for _, a in ipairs(options.args or {}) do argv[#argv + 1] = a end
   local null = assert(sys.open("/dev/null"))
   local log_path = folder .. "/log"

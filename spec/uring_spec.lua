@@ -1,0 +1,141 @@
+-- What is particular about receiving by io_uring; that it does what epoll does, all other specs show when
+-- they are run with MOONPORT_LOOP=io_uring.
+local host = require("support.host")
+local sys = host.sys
+
+local ECHO = "scripts/echo.lua"
+
+-- Reads nothing until a second connection has come; then says how much there was, and whether it was in order.
+local SLOW = [[
+  local moonport = require "moonport"
+  local go
+  local function count(self)
+    local n, ok = 0, true
+    repeat
+      local part = self.request:recv(65536)
+      for i = 1, part and #part or 0, 997 do ok = ok and part:byte(i) == (n + i - 1) % 251 end
+      n = n + (part and #part or 0)
+    until not part
+    self.wfile:write(n, " ", tostring(ok), "\n")
+  end
+  return { handle = function(self)
+    if not go then
+      go = moonport.event()
+      go:wait()
+      count(self)
+    else
+      go:set()
+    end
+  end }
+]]
+
+local pattern = {}
+for i = 0, 250 do pattern[i + 1] = string.char(i) end
+pattern = table.concat(pattern):rep(400)
+
+-- Sends until the socket has taken nothing for a while; how much.
+local function fill(c)
+  local n = 0
+  while sys.poll(c.fd, "w", 0.2) do
+    local took = sys.send(c.fd, pattern:sub(n % 251 + 1))
+    n = n + (took or 0)
+  end
+  return n
+end
+
+local function calls(path, name)
+  local _, n = host.read(path):gsub("%f[%w]" .. name .. "%(", "")
+  return n
+end
+
+describe("io_uring", function()
+  after_each(host.cleanup)
+
+  it("receives without a call for each request", function()
+    local path = host.folder() .. "/calls"
+    local p = host.start(ECHO, {
+      loop = "io_uring",
+      args = { "--busy-poll=off" },
+      wrap = { "strace", "-f", "-qq", "-e", "trace=recvfrom,epoll_wait,io_uring_enter", "-o", path },
+      env = { host.traced() },
+    })
+    local c = host.connect(p:url())
+    for i = 1, 100 do assert.are.equal(tostring(i), (c:ask(tostring(i)))) end
+    c:close()
+    p:stop()
+    assert.is_true(calls(path, "recvfrom") < 10)
+    assert.is_true(calls(path, "epoll_wait") < 20)
+    assert.is_true(calls(path, "io_uring_enter") < 220)
+  end)
+
+  it("leaves bytes that nobody reads to the kernel, and loses none", function()
+    for _, url in ipairs { "tcp://127.0.0.1:0", "unix://" .. host.folder() .. "/s" } do
+      local p = host.start(host.write(SLOW), { loop = "io_uring", listen = url })
+      local before = p:memory()
+      local c = host.connect(p:url(), { send = 65536 })
+      local sent = fill(c)
+      assert.is_true(sent > 0)
+      assert.is_true(p:memory() - before < 2048, "it holds what nobody reads")
+      host.connect(p:url()):close()
+      while sent < 3000000 do
+        assert(c:send(pattern:sub(sent % 251 + 1)))
+        sent = sent + #pattern - sent % 251
+      end
+      c:finish()
+      assert.are.equal(sent .. " true", (c:line()))
+      c:close()
+      p:stop()
+    end
+  end)
+
+  it("gives back all that came in pieces of any size", function()
+    local p = host.start(ECHO, { loop = "io_uring" })
+    local c = host.connect(p:url())
+    for _, size in ipairs { 1, 2047, 2048, 2049, 10, 4096, 3, 65535, 1, 40000, 2048 } do
+      local line = ("abcdefg"):rep(size // 7 + 1):sub(1, size)
+      for _ = 1, 20 do
+        assert.are.equal(line, (c:ask(line)))
+      end
+    end
+    c:close()
+    p:stop()
+  end)
+
+  it("forgets connections that are closed while much is on the way", function()
+    local p = host.start(host.write [[
+      return { handle = function(self)
+        self.rfile:readline()
+        self.wfile:write("bye\n")
+      end }
+    ]], { loop = "io_uring" })
+    for _ = 1, 300 do
+      local c = host.connect(p:url())
+      assert(c:send("one\ntwo\nthree\n" .. ("x"):rep(5000)))
+      assert.are.equal("bye", (c:line()))
+      c:close()
+    end
+    p:stop()
+  end)
+
+  it("is an error where the kernel has none, and epoll with --loop auto", function()
+    for _, fault in ipairs { "ENOSYS", "EPERM" } do
+      local inject = { "io_uring_setup:error=" .. fault }
+      local p = host.start(ECHO, { loop = "auto", inject = inject })
+      local c = host.connect(p:url())
+      assert.are.equal("x", (c:ask("x")))
+      c:close()
+      p:stop()
+      assert.are.equal(1, #p:find("no io_uring here: epoll it is"))
+    end
+    local ok, said = pcall(host.start, ECHO, { loop = "io_uring", inject = { "io_uring_setup:error=EPERM" } })
+    assert.is_false(ok)
+    assert.matches("ended with 111", said)
+    assert.matches("moonport: %-%-loop io_uring: the kernel does not give one %(Operation not permitted%); use auto", said)
+  end)
+
+  it("is one of three choices", function()
+    local code, _, err = host.run { "serve", ECHO, "--loop", "kqueue" }
+    assert.are.equal(100, code)
+    assert.are.equal("moonport: --loop kqueue: it must be auto, epoll or io_uring\n", err)
+  end)
+end)
