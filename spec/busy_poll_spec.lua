@@ -50,7 +50,8 @@ describe("polling before a sleep", function()
     for _, wrong in ipairs { "x", "-1", "1001", "5s", "" } do
       local code, _, err = host.run { "serve", ECHO, "--busy-poll", wrong }
       assert.are.equal(100, code)
-      assert.are.equal(("moonport: --busy-poll %s: it must be auto, off, or at most 1000 microseconds\n"):format(wrong), err)
+      assert.are.equal(("moonport: --busy-poll %s: it must be auto, off, or at most 1000 microseconds\n")
+        :format(wrong), err)
     end
   end)
 end)

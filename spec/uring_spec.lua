@@ -101,6 +101,27 @@ describe("io_uring", function()
     p:stop()
   end)
 
+  -- On a Unix socket the end may come together with the last bytes, and io_uring does not say so.
+  it("hears of every end", function()
+    for _, url in ipairs { "tcp://127.0.0.1:0", "unix://" .. host.folder() .. "/s" } do
+      local p = host.start(host.write [[
+        return { handle = function(self)
+          local n = 0
+          for part in function() return (self.request:recv(500)) end do n = n + #part end
+          self.wfile:write(n, "\n")
+        end }
+      ]], { loop = "io_uring", listen = url })
+      for i = 1, 3000 do
+        local c = host.connect(p:url())
+        for _ = 0, i % 3 do assert(c:send(("x"):rep(400))) end
+        c:finish()
+        assert.are.equal(tostring(400 * (i % 3 + 1)), (c:line()))
+        c:close()
+      end
+      p:stop()
+    end
+  end)
+
   it("forgets connections that are closed while much is on the way", function()
     local p = host.start(host.write [[
       return { handle = function(self)

@@ -43,6 +43,7 @@ struct ring {
 		const char *p;
 		size_t n;
 	} chunk; /* what has just come, while its receiver is called */
+	struct slot *current; /* whose end is being told; NULL: it has gone meanwhile */
 	/* Streams that epoll has to watch unless they are gone, or have begun to receive,
 	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
 	struct list unwatched;
@@ -175,6 +176,8 @@ ur_remove(struct loop_fd *f)
 	if (s) {
 		if (r->chunk.slot == s)
 			r->chunk.slot = NULL;
+		if (r->current == s)
+			r->current = NULL;
 		f->slot = NULL;
 		s->f = NULL;
 		free_held(s);
@@ -253,6 +256,19 @@ take_result(struct loop_fd *f)
 	return result;
 }
 
+/* A multishot receive goes on when the socket says that there is more, else it waits.  TCP
+ * counts the peer's end as more; a Unix socket (Linux 6.18) does not, so an end that has
+ * come together with the last bytes would never be heard of. */
+static bool
+tells_its_end(int fd)
+{
+	int domain = 0;
+	socklen_t len = sizeof(domain);
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+	       domain != AF_UNIX;
+}
+
 /* The first receive: what has been sent since the connection was made may be there. */
 static ssize_t
 begin(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
@@ -273,7 +289,7 @@ begin(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 		if (errno != EAGAIN)
 			return -errno;
 	}
-	s = pool_take(&r->slots);
+	s = tells_its_end(f->fd) ? pool_take(&r->slots) : NULL;
 	if (!s)
 		return leave(f) < 0 ? -ENOMEM : backend_epoll.recv(f, op, max, data);
 	*s = (struct slot){.f = f};
@@ -381,12 +397,14 @@ end_receiving(struct ring *r, struct slot *s, int result)
 	/* Unless it is closed now, epoll has to say when the peer is gone for good. */
 	if (is_ours(f) && list_empty(&f->doubts))
 		list_append(&r->unwatched, &f->doubts);
+	r->current = s;
 	if (f->in)
 		loop_complete_in(f);
-	else if (result == 0 && f->at_end)
-		f->at_end(f);
-	else if (result < 0 && !f->out && f->hangup)
+	if (r->current && result < 0 && !f->in && !f->out && f->hangup)
 		f->hangup(f);
+	if (r->current && result == 0 && f->at_end)
+		f->at_end(f);
+	r->current = NULL;
 }
 
 static void
