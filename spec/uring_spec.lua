@@ -151,7 +151,8 @@ describe("io_uring", function()
     local ok, said = pcall(host.start, ECHO, { loop = "io_uring", inject = { "io_uring_setup:error=EPERM" } })
     assert.is_false(ok)
     assert.matches("ended with 111", said)
-    assert.matches("moonport: %-%-loop io_uring: the kernel does not give one %(Operation not permitted%); use auto", said)
+    assert.matches("moonport: %-%-loop io_uring: the kernel does not give one %(Operation not permitted%); use auto",
+      said)
   end)
 
   it("is one of three choices", function()
