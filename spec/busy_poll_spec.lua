@@ -7,6 +7,7 @@ local ECHO = "scripts/echo.lua"
 local function count_waits(choice, requests)
   local path = host.folder() .. "/calls"
   local p = host.start(ECHO, {
+    loop = "epoll", -- whose waits are calls
     args = { "--busy-poll=" .. choice },
     wrap = { "strace", "-f", "-qq", "-e", "trace=epoll_wait", "-o", path },
     env = { host.traced() },
