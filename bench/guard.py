@@ -12,8 +12,7 @@ import glob
 import json
 import os
 import platform
-import re
-import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +25,7 @@ HERE = os.path.relpath(os.path.dirname(os.path.abspath(__file__)))
 RECORD = os.path.join(HERE, "guard.json")
 COUNTS = "instructions"
 PATIENCE = 60  # seconds that any one wait may take
+# libc picks its functions by what the processor has and how large its caches are: the plain ones everywhere.
 FEWER = ("glibc.cpu.hwcaps=-AVX2,-AVX,-AVX512F,-AVX512VL,-ERMS,-FSRM,-BMI1,-BMI2,-LZCNT,-RTM,-SSE4_1,-SSE4_2:"
          "glibc.cpu.x86_rep_movsb_threshold=0x800:glibc.cpu.x86_non_temporal_threshold=0x1000000")
 
@@ -123,13 +123,12 @@ def first_line(*command):
 
 
 def toolchain():
-    lua = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "liblua5.4-dev"], stdout=subprocess.PIPE,
-                         stderr=subprocess.DEVNULL, check=False, text=True).stdout if os.path.exists("/usr/bin/dpkg-query") else ""
+    lua = first_line("dpkg-query", "-W", "-f", "${Version}", "liblua5.4-dev")
     return {
         "compiler": first_line(*os.environ.get("CC", "cc").split(), "--version"),
         "flags": os.environ.get("GUARD_FLAGS", ""),
         "libc": os.confstr("CS_GNU_LIBC_VERSION"),
-        "lua": lua or first_line("lua5.4", "-v"),
+        "lua": lua if lua != "none" else first_line("lua5.4", "-v"),
         "machine": platform.machine(),
         "valgrind": first_line("valgrind", "--version"),
     }
@@ -175,23 +174,30 @@ class Program:
                 found.extend(map(int, f.read().split()))
         return found
 
-    def settle(self):
-        """Returns when all of it sleeps."""
+    def await_state(self, wanted, pids):
+        """Returns when all their threads are in it."""
         deadline = time.monotonic() + PATIENCE
-        for pid in self.processes():
+        for pid in pids:
             for thread in os.listdir(f"/proc/{pid}/task"):
-                while state(pid, thread) != "S":
+                while state(pid, thread) not in (wanted, None):
                     if time.monotonic() > deadline or self.process.poll() is not None:
                         self.fail("does not come to rest")
 
+    def settle(self):
+        """Returns when all of it sleeps."""
+        self.await_state("S", self.processes())
+
     def stop(self):
-        """Returns when it stands still."""
-        self.settle()
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+        """Returns when it stands still, asleep."""
+        pids = self.processes()
+        self.await_state("S", pids)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        self.await_state("T", pids)
 
     def go_on(self):
-        self.process.send_signal(signal.SIGCONT)
+        for pid in self.processes():
+            os.kill(pid, signal.SIGCONT)
 
     def end(self):
         self.process.terminate()
@@ -203,11 +209,12 @@ class Program:
 
 
 def state(pid, thread):
+    """A letter; None: it has ended."""
     try:
         with open(f"/proc/{pid}/task/{thread}/stat", "rb") as f:
             return f.read().rsplit(b") ", 1)[1][:1].decode()
     except (FileNotFoundError, ProcessLookupError):
-        return "S"
+        return None
 
 
 def total(path):
@@ -231,7 +238,7 @@ def settings(build):
     return [word for name, value in fixed.items() if name + " " in known.stdout for word in (name, value)]
 
 
-def connect(url, kind=None):
+def connect(url):
     scheme, address = url.split("://")
     if scheme == "unix":
         s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -239,7 +246,7 @@ def connect(url, kind=None):
         s.connect(address)
         return s
     host, port = address.rsplit(":", 1)
-    s = socket.socket(socket.AF_INET, kind or (socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM))
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if scheme == "udp" else socket.SOCK_STREAM)
     s.settimeout(PATIENCE)
     s.connect((host, int(port)))
     if s.type == socket.SOCK_STREAM:
@@ -248,21 +255,20 @@ def connect(url, kind=None):
 
 
 def receive(s, size):
-    """So many bytes, or all until the end."""
-    parts, left = [], size
-    while left > 0:
-        part = s.recv(left)
+    """So many bytes; fewer at the end."""
+    got = b""
+    while len(got) < size:
+        part = s.recv(size - len(got))
         if not part:
             break
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
+        got += part
+    return got
 
 
 def expect(s, answer):
-    got = receive(s, len(answer))
+    got = receive(s, len(answer)) if answer else s.recv(1)
     if got != answer:
-        raise RuntimeError(f"answered {got[:100]!r}, not {answer[:100]!r}")
+        raise RuntimeError(f"the program answered {got[:100]!r}, not {answer[:100]!r}")
 
 
 # ---------------------------------------------------------------- the paths
@@ -342,7 +348,8 @@ def count_reloads(program):
         return f.read().count(b" reloaded ")
 
 
-TCP, UNIX, UDP = "tcp://127.0.0.1:0", "unix:///tmp/moonport-guard-%d", "udp://127.0.0.1:0"
+TCP, UDP = "tcp://127.0.0.1:0", "udp://127.0.0.1:0"
+UNIX = "unix://"  # in a folder of the run
 LINE, LONG = b"x" * 63 + b"\n", b"x" * 16383 + b"\n"
 GET = b"GET / HTTP/1.1\r\nHost: example.com\r\nUser-Agent: guard\r\nAccept: */*\r\n\r\n"
 HELLO = b"Hello, world!\n"
@@ -358,16 +365,15 @@ def serve(script, url, *more):
 
 
 def hello(program, count):
-    """The answer has the date or not: its length is what the first one shows."""
     with connect(program.url) as s:
         s.sendall(GET)
         answer = s.recv(65536)
         if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(HELLO):
-            raise RuntimeError(f"answered {answer!r}")
+            raise RuntimeError(f"the program answered {answer!r}")
         for _ in range(count):
             program.settle()
             s.sendall(GET)
-            receive(s, len(answer))
+            expect(s, answer)
         program.settle()
 
 
@@ -388,10 +394,11 @@ PATHS = [
     Path("RESP PING, 16 at a time", serve("scripts/redis_lite.lua", TCP), ask(PING * 16, PONG * 16), 200, 2000),
     Path("mock of Redis, GET", ["mock", "scripts/mocks/redis.lua"],
          ask(command(b"GET", b"greeting"), b"$5\r\nhello\r\n", command(b"SET", b"greeting", b"hello")), 500, 3000),
-    Path("a task and its timer", serve("bench/guard/sleep.lua", TCP), ask(LINE), 200, 1500),
-    Path("threading, connect, ask, close", serve(ECHO, TCP, "--mixin", "threading"), visit(LINE), 50, 400),
+    Path("a task, an event and a timer", serve("bench/guard/task.lua", TCP), ask(LINE), 500, 4000),
+    Path("TCP, 64 B lines, with time limits", serve(ECHO, TCP, "-o", "timeout=100", "-o", "idle_timeout=100"), ask(LINE),
+         1000, 8000),
     Path("pre-forked, connect, ask, close",
-         serve(ECHO, UNIX, "--mixin", "forking", "-o", "max_requests_per_child=1000000", "-o", "max_children=1"),
+         serve(ECHO, UNIX, "--mixin", "forking", "-o", "max_requests_per_child=1000000", "-o", "max_children=2"),
          visit(LINE), 100, 1000),
     Path("reload", serve(ECHO, TCP, "--log-level", "info"), reload, 5, 40),
     Path("start to ready, and the stop", serve(ECHO, TCP), None, 0, 1),
@@ -413,7 +420,7 @@ def run(job):
             count = program.end()
             if job.keep:
                 for file in glob.glob(f"{folder}/out.*"):
-                    os.rename(file, f"{job.keep}.{job.requests}")
+                    shutil.copy(file, f"{job.keep}.{job.requests}.{file.rsplit('.', 1)[1]}")
             return count
         finally:
             if program.process.poll() is None:
@@ -421,13 +428,13 @@ def run(job):
                 program.process.wait()
 
 
-def measure(build, names):
+def measure(build, names, profile=None):
     """The cost of one request of each path."""
     chosen = [i for i, path in enumerate(PATHS) if any(name in path.name for name in names or [""])]
     lengths = [(i, n) for i in chosen for n in ({PATHS[i].warm, PATHS[i].warm + PATHS[i].count}
                                                 if PATHS[i].client else {0})]
-    with concurrent.futures.ProcessPoolExecutor(max(2, min(4, os.cpu_count() or 1))) as pool:
-        jobs = {(i, n): pool.submit(run, Job(i, n, build, None)) for i, n in lengths}
+    with concurrent.futures.ProcessPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+        jobs = {(i, n): pool.submit(run, Job(i, n, build, profile and f"{profile}-{i}")) for i, n in lengths}
         counts = {}
         for i in chosen:
             path = PATHS[i]
@@ -438,3 +445,33 @@ def measure(build, names):
                 sys.exit(f"{path.name}: {e}")
             counts[path.name] = round((more - first) / path.count) if path.client else first
         return {"toolchain": toolchain(), COUNTS: counts}
+
+
+# ---------------------------------------------------------------- the command
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--build", default="build", help="the folder of moonport and fixed.so")
+    parser.add_argument("--recorded", default=RECORD, help="the file of recorded counts")
+    parser.add_argument("--margin", type=float, default=3, help="per cent that a path may be dearer")
+    parser.add_argument("--record", action="store_true", help="write the counts instead of comparing them")
+    parser.add_argument("--counts", help="a file of counts to take instead of measuring")
+    parser.add_argument("--profile", metavar="PREFIX", help="keep callgrind's files, as PREFIX-NUMBER.REQUESTS")
+    parser.add_argument("paths", nargs="*", help="only paths whose name holds one of these words")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    if not options.record and not os.path.exists(options.recorded):
+        sys.exit(f"{options.recorded} is not there: make bench-guard RECORD=1 writes it.")
+    now = read(options.counts) if options.counts else measure(options.build, options.paths, options.profile)
+    if options.record:
+        record(options.recorded, now, not options.paths)
+        return 0
+    return compare(read(options.recorded), now, options.margin, not options.paths)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
