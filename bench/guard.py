@@ -123,9 +123,10 @@ def first_line(*command):
 
 
 def toolchain():
+    compiler = first_line(*os.environ.get("CC", "cc").split(), "--version")
     lua = first_line("dpkg-query", "-W", "-f", "${Version}", "liblua5.4-dev")
     return {
-        "compiler": first_line(*os.environ.get("CC", "cc").split(), "--version"),
+        "compiler": compiler.split(" ", 1)[-1],  # without the name that it was called by
         "flags": os.environ.get("GUARD_FLAGS", ""),
         "libc": os.confstr("CS_GNU_LIBC_VERSION"),
         "lua": lua if lua != "none" else first_line("lua5.4", "-v"),
@@ -395,8 +396,8 @@ PATHS = [
     Path("mock of Redis, GET", ["mock", "scripts/mocks/redis.lua"],
          ask(command(b"GET", b"greeting"), b"$5\r\nhello\r\n", command(b"SET", b"greeting", b"hello")), 500, 3000),
     Path("a task, an event and a timer", serve("bench/guard/task.lua", TCP), ask(LINE), 500, 4000),
-    Path("TCP, 64 B lines, with time limits", serve(ECHO, TCP, "-o", "timeout=100", "-o", "idle_timeout=100"), ask(LINE),
-         1000, 8000),
+    Path("TCP, 64 B lines, with time limits",
+         serve(ECHO, TCP, "-o", "timeout=100", "-o", "idle_timeout=100"), ask(LINE), 1000, 8000),
     Path("pre-forked, connect, ask, close",
          serve(ECHO, UNIX, "--mixin", "forking", "-o", "max_requests_per_child=1000000", "-o", "max_children=2"),
          visit(LINE), 100, 1000),
