@@ -398,9 +398,6 @@ PATHS = [
     Path("a task, an event and a timer", serve("bench/guard/task.lua", TCP), ask(LINE), 500, 4000),
     Path("TCP, 64 B lines, with time limits",
          serve(ECHO, TCP, "-o", "timeout=100", "-o", "idle_timeout=100"), ask(LINE), 1000, 8000),
-    Path("pre-forked, connect, ask, close",
-         serve(ECHO, UNIX, "--mixin", "forking", "-o", "max_requests_per_child=1000000", "-o", "max_children=2"),
-         visit(LINE), 100, 1000),
     Path("reload", serve(ECHO, TCP, "--log-level", "info"), reload, 5, 40),
     Path("start to ready, and the stop", serve(ECHO, TCP), None, 0, 1),
 ]
