@@ -116,7 +116,7 @@ fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and
 	done
 
 check: deps ## formatting, luacheck, and that includes go down the floors
-	clang-format --dry-run --Werror host/*/*.[ch]
+	clang-format --dry-run --Werror host/*/*.[ch] bench/guard/*.c
 	luacheck --quiet lua scripts spec bench
 	lua5.4 spec/support/floors.lua
 

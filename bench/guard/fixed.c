@@ -1,8 +1,8 @@
 /* fixed - takes from a program what differs from run to run.
  *
  * Preloaded, it stops all clocks, so that nothing happens because time has passed, and Lua
- * makes the same seed of its hashes each time; gives the same numbers whenever the kernel is
- * asked for random ones; and timers that never expire: that of CPU time
+ * makes the same seed of its hashes each time; gives the same numbers whenever the kernel
+ * is asked for random ones; and timers that never expire: that of CPU time
  * (host/script/meter.h) would look at what runs 50 times as often, by instructions, as it
  * does without callgrind. */
 #include <string.h>
@@ -38,7 +38,8 @@ getrandom(void *buffer, size_t size, unsigned flags)
 }
 
 EXPORT int
-timer_settime(timer_t timer, int flags, const struct itimerspec *new, struct itimerspec *old)
+timer_settime(timer_t timer, int flags, const struct itimerspec *new,
+	      struct itimerspec *old)
 {
 	(void)timer, (void)flags, (void)new;
 	if (old)
