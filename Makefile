@@ -30,7 +30,7 @@ ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua)
 SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev liburing-dev libssl-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
-  swaks bind9-dnsutils postgresql-client libmemcached-tools
+  swaks bind9-dnsutils postgresql-client libmemcached-tools valgrind
 
 all: $B/moonport $B/moonport.so ## build the program and the Lua module
 
@@ -53,6 +53,11 @@ $B/sys.so $B/burn.so: $B/%.so: spec/support/%.c
 $B/shim.so $B/clock.so: $B/%.so: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 -o $@ $< -ldl
+
+# What bench/guard.py runs the program with.
+$B/fixed.so: bench/guard/fixed.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -shared $(WARN) -O2 -o $@ $<
 
 $B/scarce.so: spec/support/scarce.c
 	@mkdir -p $(@D)
@@ -113,9 +118,14 @@ fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and
 	done
 
 check: deps ## formatting, luacheck, and that includes go down the floors
-	clang-format --dry-run --Werror host/*/*.[ch]
-	luacheck --quiet lua scripts spec
+	clang-format --dry-run --Werror host/*/*.[ch] bench/guard/*.c
+	luacheck --quiet lua scripts spec bench
 	lua5.4 spec/support/floors.lua
+
+# PATHS='udp "mock of"' measures those alone; RECORD=1 writes bench/guard.json.
+bench-guard: deps ## compare what requests cost, in instructions, with bench/guard.json (RECORD=1 writes it)
+	@$(MAKE) --no-print-directory -s all $B/fixed.so
+	@CC='$(CC)' GUARD_FLAGS='$(CFLAGS)' python3 bench/guard.py --build $B $(if $(RECORD),--record) $(PATHS)
 
 install: all ## into $(PREFIX), or DESTDIR$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4
@@ -130,6 +140,6 @@ clean: ## remove what was built
 	rm -rf build build-asan build-tsan build-scarce build-fuzz
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan tsan scarce fuzz check install deps clean help
+.PHONY: all tools run test asan tsan scarce fuzz check bench-guard install deps clean help
