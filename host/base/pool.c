@@ -7,8 +7,9 @@
  * twice as many, up to this. */
 enum { FIRST_SLAB = 2, LARGEST_SLAB = 32 };
 
-/* Each slab begins with a head; the structs follow, each on cache lines of its own. */
-enum { LINE = 64, SLAB_HEAD = LINE };
+/* Each slab begins with a head; the structs follow.  One of half a cache line more than
+ * some lines shares the last one with its neighbour: idle connections are many. */
+enum { LINE = 64, STEP = LINE / 2, SLAB_HEAD = LINE };
 
 struct slab {
 	struct slab *next;
@@ -18,7 +19,7 @@ struct slab {
 void
 pool_init(struct pool *p, size_t size)
 {
-	*p = (struct pool){.size = (size + LINE - 1) & ~(size_t)(LINE - 1)};
+	*p = (struct pool){.size = (size + STEP - 1) & ~(size_t)(STEP - 1)};
 }
 
 static void
@@ -29,7 +30,7 @@ add_slab(struct pool *p)
 
 	if (n > LARGEST_SLAB)
 		n = LARGEST_SLAB;
-	slab = aligned_alloc(LINE, SLAB_HEAD + p->size * n);
+	slab = aligned_alloc(LINE, (SLAB_HEAD + p->size * n + LINE - 1) & ~(size_t)(LINE - 1));
 	if (!slab)
 		return;
 	memset(slab, 0, SLAB_HEAD + p->size * n);

@@ -92,8 +92,8 @@ core_hand_over(lua_State *L)
 
 	if (st->datagram) {
 		stream_view(st, &d.data, &d.len);
-		d.from = r->extra->client;
-		d.local = r->extra->local;
+		d.from = r->extra->from.addr;
+		d.local = r->extra->from.local;
 		d.full_len = r->extra->full_len ? r->extra->full_len : d.len;
 		a.dgram = &d;
 	} else {

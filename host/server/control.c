@@ -382,7 +382,7 @@ push_connection(lua_State *L, const struct request *r)
 	struct addr room;
 
 	lua_createtable(L, 0, 5);
-	set_integer(L, "id", (lua_Integer)r->stream->conn);
+	set_integer(L, "id", (lua_Integer)stream_conn(r->stream));
 	set_string(L, "server", r->site->view.name);
 	addr_text(request_client(r, &room), client, sizeof(client));
 	set_string(L, "client", client);

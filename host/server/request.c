@@ -23,7 +23,7 @@ const struct addr *
 request_client(const struct request *r, struct addr *room)
 {
 	if (r->client_len == 0 && r->extra)
-		return &r->extra->client;
+		return &r->extra->from.addr;
 	memcpy(&room->ss, r->client, sizeof(r->client));
 	room->len = r->client_len;
 	return room;
@@ -43,17 +43,17 @@ request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunct
 	n = stream_reply(st, &p);
 	if (n == 0)
 		return 0;
-	if (x->client.len == 0 ||
-	    (addr_is_unix(&x->client) && x->client.len <= sizeof(sa_family_t))) {
+	if (x->from.addr.len == 0 ||
+	    (addr_is_unix(&x->from.addr) && x->from.addr.len <= sizeof(sa_family_t))) {
 		count_add(&s->counters->unanswered, 1);
 		report_outcome(r, LOG_DEBUG, "unanswered", "the sender has no address");
 		return 0;
 	}
-	if (s->reply && n < REPLY_ALONE && s->reply(s, p, n, &x->client, &x->local)) {
+	if (s->reply && n < REPLY_ALONE && s->reply(s, p, n, &x->from.addr, &x->from.local)) {
 		stream_replied(st);
 		return 0;
 	}
-	rc = datagram_try(&s->port, p, n, &x->client, &x->local, x->tries++, &deadline);
+	rc = datagram_try(&s->port, p, n, &x->from.addr, &x->from.local, x->tries++, &deadline);
 	if (rc == -EINPROGRESS)
 		return task_park(L, deadline, NULL, NULL, ctx, k);
 	if (rc < 0) {
@@ -90,8 +90,8 @@ set_client(struct request *r, const struct addr *client)
 	}
 	if (need_extra(r) < 0)
 		return -ENOMEM;
-	r->extra->client.len = client->len;
-	memcpy(&r->extra->client.ss, &client->ss, client->len);
+	r->extra->from.addr.len = client->len;
+	memcpy(&r->extra->from.addr.ss, &client->ss, client->len);
 	return 0;
 }
 
@@ -107,12 +107,11 @@ set_sender(struct request *r, const struct arrival *a)
 	if (need_extra(r) < 0)
 		return -ENOMEM;
 	x = r->extra;
-	x->client.len = a->client->len;
-	memcpy(&x->client.ss, &a->client->ss, a->client->len);
-	x->local = d->local;
+	x->from.addr.len = a->client->len;
+	memcpy(&x->from.addr.ss, &a->client->ss, a->client->len);
+	x->from.local = d->local;
 	x->full_len = d->full_len > d->len ? d->full_len : 0;
-	r->stream->from = &x->client;
-	r->stream->local = &x->local;
+	r->stream->from = &x->from;
 	return 0;
 }
 

@@ -45,9 +45,8 @@ struct extra {
 	void *link; /* the pool's */
 	struct request *request;
 	struct loop_timer idle;   /* in a site with an idle_timeout */
-	struct addr client;       /* one that is longer; of datagrams, all */
-	struct dgram_local local; /* datagrams, also the rest */
-	size_t full_len;          /* of one that was cut: its true length, else 0 */
+	struct dgram_from from;   /* a client with a longer address; of datagrams, all */
+	size_t full_len;          /* of a datagram that was cut: its true length, else 0 */
 	unsigned tries;           /* to send the reply */
 };
 
