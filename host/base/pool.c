@@ -8,8 +8,9 @@
  * for one. */
 enum { FIRST_SLAB = 2, LARGEST_SLAB = 16 };
 
-/* The first struct begins a cache line, and all do whose size is a multiple of one. */
-enum { LINE = 64, STEP = 8 };
+/* The first struct begins a cache line, and all do whose size is a multiple of one; others
+ * begin half a line. */
+enum { LINE = 64, STEP = LINE / 2 };
 
 /* At the end of each slab, behind its structs. */
 struct slab {

@@ -39,7 +39,8 @@ handle_push(lua_State *L, const char *class, struct stream *s, int nuv)
 static struct stream *
 live(lua_State *L, const struct handle *h)
 {
-	if ((!h->stream || h->stream->serial != h->serial) && h->mark == handle_mark(socket_class))
+	if ((!h->stream || h->stream->serial != h->serial) &&
+	    h->mark == handle_mark(socket_class))
 		luaL_error(L, "the connection is closed: it cannot be used any more");
 	if (!h->stream || h->stream->serial != h->serial)
 		luaL_error(L, "the request is over: its objects cannot be used any more");

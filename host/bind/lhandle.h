@@ -25,7 +25,7 @@ struct handle {
 static inline uint32_t
 handle_mark(const char *class)
 {
-	return (uint32_t)(uintptr_t)class | UINT32_C(1) << 31;
+	return (uint32_t)(uintptr_t) class | UINT32_C(1) << 31;
 }
 
 /* The classes' names.  Their metatables are in the registry under the name, as for

@@ -68,21 +68,21 @@ struct stream_more {
 /* Four cache lines, in the order in which a request needs the fields: there is one for each
  * idle connection, and it is kept small. */
 struct stream {
-	struct io *io; /* the pool's, while the struct is there */
+	struct io *io;       /* the pool's, while the struct is there */
 	struct task *reader; /* who waits to read */
 	struct task *task; /* whose connection it is; is cancelled when the peer is gone */
 	size_t lent_len;
 	uint32_t serial;
-	int error;            /* a write failed with this errno: so will all others */
-	uint8_t fills;        /* receives since the last wait */
-	uint8_t sends;        /* sends since the last wait */
-	uint8_t mode;         /* enum stream_mode */
-	bool open;            /* between stream_new() and stream_free() */
-	bool datagram;        /* no descriptor: one datagram in, one out */
-	bool closed;          /* by the handler; the descriptor is gone */
-	bool eof;             /* nothing more will be received */
-	bool pushing : 1;     /* `pushed` has bytes */
-	bool read_closed : 1; /* rfile:close() */
+	int error;             /* a write failed with this errno: so will all others */
+	uint8_t fills;         /* receives since the last wait */
+	uint8_t sends;         /* sends since the last wait */
+	uint8_t mode;          /* enum stream_mode */
+	bool open;             /* between stream_new() and stream_free() */
+	bool datagram;         /* no descriptor: one datagram in, one out */
+	bool closed;           /* by the handler; the descriptor is gone */
+	bool eof;              /* nothing more will be received */
+	bool pushing : 1;      /* `pushed` has bytes */
+	bool read_closed : 1;  /* rfile:close() */
 	bool write_closed : 1; /* wfile:close() */
 	bool lost : 1;         /* unread bytes were lost for want of memory */
 	bool abortive : 1;     /* closing sends a reset: so_linger is 0 */
@@ -98,10 +98,10 @@ struct stream {
 	uint32_t receive_max; /* rbufsize */
 	uint32_t collect_max; /* wbufsize */
 	uint32_t max_line;
-	struct buf in;     /* received, not yet read */
-	struct buf out;    /* written, not yet sent; a datagram's reply */
-	struct buf pushed; /* by others, to go behind the write that is under way */
-	int64_t timeout;   /* of each operation, ns; CLOCK_NEVER: none */
+	struct buf in;       /* received, not yet read */
+	struct buf out;      /* written, not yet sent; a datagram's reply */
+	struct buf pushed;   /* by others, to go behind the write that is under way */
+	int64_t timeout;     /* of each operation, ns; CLOCK_NEVER: none */
 	struct task *writer; /* who waits to write */
 	struct loop_op out_op;
 	const struct dgram_from *from; /* of a datagram; the request's */

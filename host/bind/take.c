@@ -54,7 +54,8 @@ take_until(lua_State *L, struct stream *s, const char *delimiter, size_t dn)
 		return refuse(L, "line too long");
 	if (at)
 		return take(L, s, p, (size_t)(at - p) + dn, 0);
-	s->scanned = n >= dn ? (uint32_t)(n - dn + 1) : 0; /* a part of the delimiter may be here */
+	s->scanned =
+	    n >= dn ? (uint32_t)(n - dn + 1) : 0; /* a part of the delimiter may be here */
 	return s->eof ? refuse(L, "closed") : MORE;
 }
 

@@ -42,13 +42,13 @@ struct loop_fd {
 	void (*at_end)(struct loop_fd *f);  /* the peer's end has come, be it behind
 					       unread data; not for a reset */
 	int fd;
-	unsigned armed;      /* the backend's own */
-	uint32_t since;      /* the backend's own: when it began to wait, about in ms */
-	bool readable;       /* a receive is worth trying */
-	bool ended;          /* the peer's end or an error is behind the data */
-	bool shared : 1;     /* LOOP_SHARED */
-	bool level : 1;      /* the backend's own: a stream that is watched level-triggered */
-	bool edge : 1;       /* registered edge-triggered: a stream that keeps to the rules */
+	unsigned armed;  /* the backend's own */
+	uint32_t since;  /* the backend's own: when it began to wait, about in ms */
+	bool readable;   /* a receive is worth trying */
+	bool ended;      /* the peer's end or an error is behind the data */
+	bool shared : 1; /* LOOP_SHARED */
+	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
+	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
 	struct list doubts;  /* the backend's own */
 	const void *hint[2]; /* what the receiver's done() will need first, to be fetched
 				into the cache; or NULL; may be set at any time */

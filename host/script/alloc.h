@@ -11,9 +11,10 @@
 #include <stddef.h>
 
 enum {
-	ALLOC_STEP = 16,   /* size classes are its multiples */
-	ALLOC_SMALL = 720, /* a larger block is malloc()'s; the stack of a new coroutine is not
-			      */
+	ALLOC_STEP = 16, /* size classes are its multiples */
+	ALLOC_SMALL =
+	    720, /* a larger block is malloc()'s; the stack of a new coroutine is not
+		  */
 	ALLOC_CLASSES = ALLOC_SMALL / ALLOC_STEP,
 };
 

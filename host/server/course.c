@@ -49,7 +49,8 @@ body_k(lua_State *L, int status, lua_KContext step)
 
 	(void)status;
 	if (step == 0 && r->terms->generation.verify_ref) {
-		lua_callk(L, push_hook(L, r, r->terms->generation.verify_ref), 1, 1, body_k);
+		lua_callk(L, push_hook(L, r, r->terms->generation.verify_ref), 1, 1,
+			  body_k);
 		step = 1;
 	}
 	if (step == 1) {
@@ -199,8 +200,8 @@ static bool
 keep_failure(lua_State *L, struct request *r, int status)
 {
 	bool ok = status == LUA_OK || status == LUA_YIELD;
-	bool refused =
-	    ok && r->terms->generation.verify_ref && lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+	bool refused = ok && r->terms->generation.verify_ref && lua_isboolean(L, -1) &&
+		       !lua_toboolean(L, -1);
 
 	if (ok) {
 		lua_settop(L, MESSAGE_HANDLER);

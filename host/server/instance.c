@@ -43,7 +43,8 @@ instance_build(lua_State *L, struct request *r)
 
 	lua_settop(L, 0);
 	lua_rawgeti(L, LUA_REGISTRYINDEX,
-		    datagram ? r->terms->generation.datagram_ref : r->terms->generation.stream_ref);
+		    datagram ? r->terms->generation.datagram_ref
+			     : r->terms->generation.stream_ref);
 	lua_rawgeti(L, LUA_REGISTRYINDEX, r->terms->generation.self_ref);
 	push_address(L, request_client(r, &room));
 	handle_push(L, rfile_class, r->stream, 0);

@@ -49,11 +49,13 @@ request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunct
 		report_outcome(r, LOG_DEBUG, "unanswered", "the sender has no address");
 		return 0;
 	}
-	if (s->reply && n < REPLY_ALONE && s->reply(s, p, n, &x->from.addr, &x->from.local)) {
+	if (s->reply && n < REPLY_ALONE &&
+	    s->reply(s, p, n, &x->from.addr, &x->from.local)) {
 		stream_replied(st);
 		return 0;
 	}
-	rc = datagram_try(&s->port, p, n, &x->from.addr, &x->from.local, x->tries++, &deadline);
+	rc = datagram_try(&s->port, p, n, &x->from.addr, &x->from.local, x->tries++,
+			  &deadline);
 	if (rc == -EINPROGRESS)
 		return task_park(L, deadline, NULL, NULL, ctx, k);
 	if (rc < 0) {
@@ -216,8 +218,7 @@ prepare(struct site *s, struct stream *st, const struct arrival *a)
 			      .stream = st,
 			      .terms = terms_hold(s->terms),
 			      .failure_ref = LUA_NOREF};
-	if (set_sender(r, a) < 0 ||
-	    (s->attrs.idle_timeout != ATTR_NONE && !watch_idle(r)))
+	if (set_sender(r, a) < 0 || (s->attrs.idle_timeout != ATTR_NONE && !watch_idle(r)))
 		goto fail_request;
 	r->task = task_new(&s->engine->sched, s->script);
 	if (!r->task)

@@ -44,10 +44,10 @@ enum { REQUEST_ADDR = 28 }; /* an IPv6 address fits, and that of most Unix clien
 struct extra {
 	void *link; /* the pool's */
 	struct request *request;
-	struct loop_timer idle;   /* in a site with an idle_timeout */
-	struct dgram_from from;   /* a client with a longer address; of datagrams, all */
-	size_t full_len;          /* of a datagram that was cut: its true length, else 0 */
-	unsigned tries;           /* to send the reply */
+	struct loop_timer idle; /* in a site with an idle_timeout */
+	struct dgram_from from; /* a client with a longer address; of datagrams, all */
+	size_t full_len;        /* of a datagram that was cut: its true length, else 0 */
+	unsigned tries;         /* to send the reply */
 };
 
 /* There is one for each idle connection: it is kept small.  Its script is its task's. */

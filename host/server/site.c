@@ -277,8 +277,8 @@ site_warm(struct site *s)
 	if (!co)
 		return false;
 	script_give_co(s->script, co, ref, true);
-	return warm_pool(&s->pool) && warm_pool(&s->extras) && warm_pool(&s->engine->sched.pool) &&
-	       warm_pool(&s->engine->io.streams) &&
+	return warm_pool(&s->pool) && warm_pool(&s->extras) &&
+	       warm_pool(&s->engine->sched.pool) && warm_pool(&s->engine->io.streams) &&
 	       (s->script->borrowed || alloc_reserve(&s->script->state.alloc));
 }
 

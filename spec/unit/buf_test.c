@@ -54,7 +54,8 @@ test_buf(void)
 	buf_drop(&b, 0);
 	CHECK(holds(&b, "world!"));
 	buf_drop(&b, 6);
-	CHECK(buf_len(&b) == 0 && !b.at && buf_cap(&b) == 0); /* an empty one owns nothing */
+	CHECK(buf_len(&b) == 0 && !b.at &&
+	      buf_cap(&b) == 0); /* an empty one owns nothing */
 	CHECK(buf_put(&b, big, sizeof(big)) && buf_len(&b) == sizeof(big));
 	CHECK(!buf_put(&b, big, (size_t)-1 / 2)); /* too much: and nothing has changed */
 	CHECK(buf_len(&b) == sizeof(big) && buf_data(&b)[sizeof(big) - 1] == 'x');
