@@ -8,28 +8,29 @@ enum { SMALLEST = 256 };
 static bool
 make_room(struct buf *b, size_t n)
 {
-	size_t len = buf_len(b), cap = b->cap ? b->cap : SMALLEST;
-	char *p;
+	size_t len = buf_len(b), cap = buf_cap(b) ? buf_cap(b) : SMALLEST;
+	struct bytes *at = b->at;
 
-	if (b->cap - b->end >= n && b->base)
+	if (at && at->cap - at->end >= n)
 		return true;
-	if (b->off >= len && b->base && b->cap - len >= n) {
-		memcpy(b->base, b->base + b->off, len);
-		b->off = 0;
-		b->end = len;
+	if (at && at->off >= len && at->cap - len >= n) {
+		memcpy(at->data, at->data + at->off, len);
+		at->off = 0;
+		at->end = len;
 		return true;
 	}
 	if (n > (size_t)-1 / 4 - len)
 		return false;
 	while (cap < len + n)
 		cap *= 2;
-	p = malloc(cap);
-	if (!p)
+	at = malloc(sizeof(*at) + cap);
+	if (!at)
 		return false;
+	*at = (struct bytes){.end = len, .cap = cap};
 	if (len)
-		memcpy(p, b->base + b->off, len);
-	free(b->base);
-	*b = (struct buf){.base = p, .end = len, .cap = cap};
+		memcpy(at->data, buf_data(b), len);
+	free(b->at);
+	b->at = at;
 	return true;
 }
 
@@ -40,22 +41,24 @@ buf_put(struct buf *b, const void *p, size_t n)
 		return true;
 	if (!make_room(b, n))
 		return false;
-	memcpy(b->base + b->end, p, n);
-	b->end += n;
+	memcpy(b->at->data + b->at->end, p, n);
+	b->at->end += n;
 	return true;
 }
 
 void
 buf_drop(struct buf *b, size_t n)
 {
-	b->off += n;
-	if (b->off == b->end)
+	if (!b->at)
+		return;
+	b->at->off += n;
+	if (b->at->off == b->at->end)
 		buf_free(b);
 }
 
 void
 buf_free(struct buf *b)
 {
-	free(b->base);
-	*b = (struct buf){0};
+	free(b->at);
+	b->at = NULL;
 }

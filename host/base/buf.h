@@ -9,21 +9,36 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* One pointer, for an idle connection has several that are empty. */
 struct buf {
-	char *base; /* NULL when empty */
-	size_t off, end, cap;
+	struct bytes *at; /* NULL when empty */
+};
+
+/* The buffer's own.  Whoever knows how much there will be may lend it room that never has
+ * to grow, and does not free it. */
+struct bytes {
+	size_t off, end, cap; /* of data */
+	char data[];
 };
 
 static inline size_t
 buf_len(const struct buf *b)
 {
-	return b->end - b->off;
+	return b->at ? b->at->end - b->at->off : 0;
 }
 
+/* "" when empty. */
 static inline const char *
 buf_data(const struct buf *b)
 {
-	return b->base + b->off;
+	return b->at ? b->at->data + b->at->off : "";
+}
+
+/* How much memory it has for bytes. */
+static inline size_t
+buf_cap(const struct buf *b)
+{
+	return b->at ? b->at->cap : 0;
 }
 
 /* Appends a copy of n bytes.  False: out of memory, and nothing changed. */

@@ -228,15 +228,17 @@ void
 log_urgent(struct log *log, enum log_level level, const char *event,
 	   const struct log_field *fields)
 {
-	char room[URGENT];
-	struct line l = {.buf = {.base = room, .cap = sizeof(room)}};
+	_Alignas(struct bytes) char room[URGENT];
+	struct bytes *bytes = (struct bytes *)(void *)room;
+	struct line l = {.buf = {.at = bytes}};
 	size_t n = 64;
 
+	*bytes = (struct bytes){.cap = sizeof(room) - sizeof(*bytes)};
 	for (const struct log_field *f = fields; f->name; f++)
 		n += strlen(f->name) + 24 + 6 * f->len; /* at worst, all is escaped */
 	if (level < log->level)
 		return;
-	if (n > sizeof(room)) /* then it must do without them */
+	if (n > bytes->cap) /* then it must do without them */
 		fields = NULL;
 	compose(log, &l, level, event, fields);
 	deliver(log, buf_data(&l.buf), buf_len(&l.buf));

@@ -4,12 +4,15 @@
 #include <string.h>
 
 /* The first slab is small, for those who need one or two structs; each next one holds
- * twice as many, up to this. */
-enum { FIRST_SLAB = 2, LARGEST_SLAB = 32 };
+ * twice as many, up to this: no more, so that the gaps between blocks of others have room
+ * for one. */
+enum { FIRST_SLAB = 2, LARGEST_SLAB = 16 };
 
-/* Each slab begins with a head; the structs follow, each on cache lines of its own. */
-enum { LINE = 64, SLAB_HEAD = LINE };
+/* The first struct begins a cache line, and all do whose size is a multiple of one; others
+ * begin half a line. */
+enum { LINE = 64, STEP = LINE / 2 };
 
+/* At the end of each slab, behind its structs. */
 struct slab {
 	struct slab *next;
 	size_t n;
@@ -18,7 +21,13 @@ struct slab {
 void
 pool_init(struct pool *p, size_t size)
 {
-	*p = (struct pool){.size = (size + LINE - 1) & ~(size_t)(LINE - 1)};
+	*p = (struct pool){.size = (size + STEP - 1) & ~(size_t)(STEP - 1)};
+}
+
+static char *
+items_of(const struct pool *p, struct slab *slab)
+{
+	return (char *)slab - p->size * slab->n;
 }
 
 static void
@@ -26,17 +35,18 @@ add_slab(struct pool *p)
 {
 	struct slab *last = p->slabs, *slab;
 	size_t n = last ? last->n * 2 : FIRST_SLAB;
+	void *items;
 
 	if (n > LARGEST_SLAB)
 		n = LARGEST_SLAB;
-	slab = aligned_alloc(LINE, SLAB_HEAD + p->size * n);
-	if (!slab)
+	if (posix_memalign(&items, LINE, p->size * n + sizeof(*slab)) != 0)
 		return;
-	memset(slab, 0, SLAB_HEAD + p->size * n);
+	memset(items, 0, p->size * n);
+	slab = (struct slab *)(void *)((char *)items + p->size * n);
 	*slab = (struct slab){.next = last, .n = n};
 	p->slabs = slab;
 	for (size_t i = n; i-- > 0;) {
-		void **item = (void **)(void *)((char *)slab + SLAB_HEAD + p->size * i);
+		void **item = (void **)(void *)((char *)items + p->size * i);
 		*item = p->spare;
 		p->spare = item;
 	}
@@ -71,16 +81,16 @@ pool_each(struct pool *p, void (*fn)(void *item))
 {
 	for (struct slab *slab = p->slabs; slab; slab = slab->next)
 		for (size_t i = 0; i < slab->n; i++)
-			fn((char *)slab + SLAB_HEAD + p->size * i);
+			fn(items_of(p, slab) + p->size * i);
 }
 
 void
 pool_free(struct pool *p)
 {
 	while (p->slabs) {
-		struct slab *next = ((struct slab *)p->slabs)->next;
-		free(p->slabs);
-		p->slabs = next;
+		struct slab *slab = p->slabs;
+		p->slabs = slab->next;
+		free(items_of(p, slab));
 	}
 	p->spare = NULL;
 }

@@ -5,8 +5,8 @@
  * it.  A threading server's seats and a forked child have none (io->journals is false); a
  * worker of a master has one of its own.
  *
- * The connection that journal.open() numbers has its number in its stream, as s->conn, by
- * which the host can find it.  One engine, its thread. */
+ * The connection that journal.open() numbers has its number in its stream, as
+ * stream_conn(), by which the host can find it.  One engine, its thread. */
 #ifndef HOST_BIND_DIARY_H
 #define HOST_BIND_DIARY_H
 

@@ -62,11 +62,11 @@ answer_from(lua_State *L, struct addr *to)
 	if (!s || !s->from)
 		return NULL;
 	addr_text(to, a, sizeof(a));
-	addr_text(s->from, b, sizeof(b));
+	addr_text(&s->from->addr, b, sizeof(b));
 	if (strcmp(a, b) != 0)
 		return NULL;
-	*to = *s->from;
-	return s->local;
+	*to = s->from->addr;
+	return &s->from->local;
 }
 
 static int sendto_k(lua_State *L, int status, lua_KContext tries);

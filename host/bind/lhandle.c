@@ -29,7 +29,8 @@ handle_push(lua_State *L, const char *class, struct stream *s, int nuv)
 {
 	struct handle *h = lua_newuserdatauv(L, sizeof(*h), nuv);
 
-	*h = (struct handle){.class = class, .stream = s, .serial = s ? s->serial : 0};
+	*h = (struct handle){
+	    .stream = s, .serial = s ? s->serial : 0, .mark = handle_mark(class)};
 	lua_rawgetp(L, LUA_REGISTRYINDEX, class);
 	lua_setmetatable(L, -2);
 	return h;
@@ -38,7 +39,8 @@ handle_push(lua_State *L, const char *class, struct stream *s, int nuv)
 static struct stream *
 live(lua_State *L, const struct handle *h)
 {
-	if ((!h->stream || h->stream->serial != h->serial) && h->class == socket_class)
+	if ((!h->stream || h->stream->serial != h->serial) &&
+	    h->mark == handle_mark(socket_class))
 		luaL_error(L, "the connection is closed: it cannot be used any more");
 	if (!h->stream || h->stream->serial != h->serial)
 		luaL_error(L, "the request is over: its objects cannot be used any more");
@@ -60,7 +62,7 @@ handle_self(lua_State *L)
 
 	/* Far cheaper than comparing metatables, and just as safe: see struct handle. */
 	if (!h || lua_rawlen(L, 1) != sizeof(*h) ||
-	    h->class != lua_touserdata(L, lua_upvalueindex(1)))
+	    h->mark != handle_mark(lua_touserdata(L, lua_upvalueindex(1))))
 		luaL_typeerror(L, 1, lua_touserdata(L, lua_upvalueindex(1)));
 	return live(L, h);
 }

@@ -13,12 +13,20 @@
 struct addr;
 struct stream;
 
+/* There are three for each connection: it is kept small. */
 struct handle {
-	const char
-	    *class; /* one of the names below: no other userdata begins with its address */
 	struct stream *stream;
 	uint32_t serial;
+	uint32_t mark; /* handle_mark() of its class */
 };
+
+/* Names a class in 32 bits.  The highest is set, which it is in no address's upper half:
+ * no other userdata of a handle's size ends like that. */
+static inline uint32_t
+handle_mark(const char *class)
+{
+	return (uint32_t)(uintptr_t) class | UINT32_C(1) << 31;
+}
 
 /* The classes' names.  Their metatables are in the registry under the name, as for
  * luaL_checkudata(), and under its address, which is found without comparing. */

@@ -85,8 +85,8 @@ journal_l_open(lua_State *L)
 		return luaL_error(L,
 				  "the journal has no room for one more server's name; a "
 				  "reset of all forgets them");
-	if (h && handle_peek(L))
-		handle_peek(L)->conn = r.conn;
+	if (h && handle_peek(L) && stream_set_conn(handle_peek(L), r.conn) < 0)
+		return luaL_error(L, "not enough memory");
 	lua_pushinteger(L, (lua_Integer)r.conn);
 	lua_pushinteger(L, (lua_Integer)nth);
 	return 2;

@@ -337,7 +337,7 @@ shut(lua_State *L, struct stream *s)
 {
 	const struct handle *h = lua_touserdata(L, 1);
 
-	if (h->class == socket_class)
+	if (h->mark == handle_mark(socket_class))
 		stream_free(s);
 	else
 		stream_shut(s);

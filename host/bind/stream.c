@@ -20,28 +20,43 @@ payer_of(const struct stream *s)
 {
 	const struct task *t = s->task ? s->task : s->io->sched->current;
 
-	return s->payer ? s->payer : t ? &t->script->state.alloc : NULL;
+	if (s->more && s->more->payer)
+		return s->more->payer;
+	return t ? &t->script->state.alloc : NULL;
 }
 
 static size_t
-charge_of(size_t cap)
+charge_of(const struct buf *b)
 {
-	return cap > STREAM_SPARED ? cap : 0;
+	return buf_cap(b) > STREAM_SPARED ? buf_cap(b) : 0;
+}
+
+/* False: out of memory. */
+static bool
+need_more(struct stream *s)
+{
+	if (s->more)
+		return true;
+	s->more = pool_take(&s->io->mores);
+	if (s->more)
+		*s->more = (struct stream_more){0};
+	return s->more != NULL;
 }
 
 /* To be called when a buffer has grown or gone. */
 static void
 charge(struct stream *s)
 {
-	size_t now =
-	    charge_of(s->in.cap) + charge_of(s->out.cap) + charge_of(s->pushed.cap);
+	size_t now = charge_of(&s->in) + charge_of(&s->out) + charge_of(&s->pushed);
+	struct stream_more *m;
 
-	if (now == s->charged)
+	if (now == (s->more ? s->more->charged : 0) || !need_more(s))
 		return;
-	s->payer = payer_of(s);
-	if (s->payer)
-		alloc_count(s->payer, (ptrdiff_t)(now - s->charged));
-	s->charged = now;
+	m = s->more;
+	m->payer = payer_of(s);
+	if (m->payer)
+		alloc_count(m->payer, (ptrdiff_t)(now - m->charged));
+	m->charged = now;
 }
 
 /* Whether the state may have a buffer that holds n bytes more.  What the peers of many
@@ -49,10 +64,10 @@ charge(struct stream *s)
 static bool
 may_keep(const struct stream *s, const struct buf *b, size_t n)
 {
-	size_t cap = b->cap * 2 > buf_len(b) + n ? b->cap * 2 : buf_len(b) + n;
+	size_t cap = buf_cap(b) * 2 > buf_len(b) + n ? buf_cap(b) * 2 : buf_len(b) + n;
 	struct alloc *a;
 
-	if (buf_len(b) + n <= STREAM_SPARED || buf_len(b) + n <= b->cap)
+	if (buf_len(b) + n <= STREAM_SPARED || buf_len(b) + n <= buf_cap(b))
 		return true;
 	a = payer_of(s);
 	return !a || alloc_has_room(a, cap);
@@ -112,6 +127,7 @@ io_init(struct io *io, struct sched *sched, struct log *log)
 {
 	*io = (struct io){.sched = sched, .log = log};
 	pool_init(&io->streams, sizeof(struct stream));
+	pool_init(&io->mores, sizeof(struct stream_more));
 	lingers_init(&io->lingers, sched->loop);
 	io->gather = malloc(STREAM_GATHER);
 	if (!io->gather)
@@ -127,6 +143,7 @@ io_free(struct io *io)
 	diary_close(io);
 	lingers_drop(&io->lingers);
 	pool_free(&io->streams);
+	pool_free(&io->mores);
 	free(io->gather);
 	io->gather = NULL;
 }
@@ -252,6 +269,21 @@ stream_open(struct stream *s, int fd)
 	return rc;
 }
 
+uint64_t
+stream_conn(const struct stream *s)
+{
+	return s->more ? s->more->conn : 0;
+}
+
+int
+stream_set_conn(struct stream *s, uint64_t conn)
+{
+	if (!need_more(s))
+		return -ENOMEM;
+	s->more->conn = conn;
+	return 0;
+}
+
 int
 stream_give(struct stream *s)
 {
@@ -367,6 +399,8 @@ stream_free(struct stream *s)
 	stream_shut(s);
 	s->serial++;
 	s->open = false;
+	if (s->more)
+		pool_give(&s->io->mores, s->more);
 	pool_give(&s->io->streams, s);
 }
 
@@ -377,7 +411,7 @@ stream_view(const struct stream *s, const char **p, size_t *n)
 		*p = s->lent;
 		*n = s->lent_len;
 	} else {
-		*p = s->in.base ? buf_data(&s->in) : "";
+		*p = buf_data(&s->in);
 		*n = buf_len(&s->in);
 	}
 }
@@ -484,7 +518,7 @@ stream_reply(struct stream *s, const char **p)
 		return s->io->gathered;
 	}
 	stream_flush(s);
-	*p = s->out.base ? buf_data(&s->out) : "";
+	*p = buf_data(&s->out);
 	return buf_len(&s->out);
 }
 
@@ -612,7 +646,7 @@ stream_let_pushed(struct stream *s)
 		s->out = b;
 	else if (!buf_put(&s->out, buf_data(&b), buf_len(&b)))
 		s->error = ENOMEM;
-	if (s->out.base != b.base)
+	if (s->out.at != b.at)
 		buf_free(&b);
 	charge(s);
 	if (!s->error && !s->out_op.fd)
@@ -703,8 +737,8 @@ stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k
 	stream_check_reader(L, s);
 	s->fills = s->sends = 0;
 	s->reader = t;
-	s->in_op.hint[0] = t;
-	s->in_op.hint[1] = t->co;
+	s->fd.hint[0] = t;
+	s->fd.hint[1] = t->co;
 	return task_park(L, deadline_of(s), detach_reader, s, ctx, k);
 }
 

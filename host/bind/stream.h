@@ -18,13 +18,12 @@
 #include "base/pool.h"
 #include "loop/linger.h"
 #include "loop/loop.h"
-#include "net/addr.h"
 
 #include <lua.h>
 #include <stdint.h>
 
 struct alloc;
-struct dgram_local;
+struct dgram_from;
 struct diary;
 struct log;
 struct sched;
@@ -44,7 +43,7 @@ struct stream;
 struct io {
 	struct sched *sched;
 	struct log *log; /* borrowed; NULL: no log */
-	struct pool streams;
+	struct pool streams, mores;
 	char *gather; /* STREAM_GATHER bytes */
 	size_t gathered;
 	struct stream *gatherer; /* whose bytes they are */
@@ -59,53 +58,57 @@ struct io {
 
 enum stream_mode { STREAM_FULL, STREAM_LINE, STREAM_NO };
 
-/* In the order in which a request needs the fields: each block is a cache line. */
+/* What few streams need. */
+struct stream_more {
+	struct alloc *payer; /* the memory of the state that large buffers count as, once */
+	size_t charged;      /* there are any; and how much of it */
+	uint64_t conn;       /* its number in the journal (diary.h); 0: none */
+};
+
+/* Four cache lines, in the order in which a request needs the fields: there is one for each
+ * idle connection, and it is kept small. */
 struct stream {
-	void *link; /* the pool's */
-	struct io *io;
+	struct io *io;       /* the pool's, while the struct is there */
 	struct task *reader; /* who waits to read */
 	struct task *task; /* whose connection it is; is cancelled when the peer is gone */
-	size_t lent_len;
+	uint32_t lent_len;
 	uint32_t serial;
-	int error;      /* a write failed with this errno: so will all others */
-	uint16_t fills; /* receives since the last wait */
-	uint16_t sends; /* sends since the last wait */
-	uint8_t mode;   /* enum stream_mode */
-	bool open;      /* between stream_new() and stream_free() */
-	bool datagram;  /* no descriptor: one datagram in, one out */
-	bool closed;    /* by the handler; the descriptor is gone */
-	bool eof;       /* nothing more will be received */
-	bool read_closed, write_closed; /* rfile:close(), wfile:close() */
-	bool lost;                      /* unread bytes were lost for want of memory */
-	bool abortive;                  /* closing sends a reset: so_linger is 0 */
-	bool pushing;                   /* `pushed` has bytes */
-	bool interrupted;               /* see stream_interrupt() */
+	uint16_t error;        /* a write failed with this errno: so will all others */
+	uint8_t fills;         /* receives since the last wait */
+	uint8_t sends;         /* sends since the last wait */
+	bool closed;           /* by the handler; the descriptor is gone */
+	bool eof;              /* nothing more will be received */
+	uint8_t mode : 2;      /* enum stream_mode */
+	bool open : 1;         /* between stream_new() and stream_free() */
+	bool datagram : 1;     /* no descriptor: one datagram in, one out */
+	bool pushing : 1;      /* `pushed` has bytes */
+	bool read_closed : 1;  /* rfile:close() */
+	bool write_closed : 1; /* wfile:close() */
+	bool lost : 1;         /* unread bytes were lost for want of memory */
+	bool abortive : 1;     /* closing sends a reset: so_linger is 0 */
+	bool interrupted : 1;  /* see stream_interrupt() */
 
 	struct loop_fd fd;
-
 	struct loop_op in_op;
 	const char
 	    *lent;      /* received and unread, in the receive buffer: see stream_view() */
-	size_t scanned; /* of the unread bytes, searched in vain */
 	int64_t active; /* when bytes last moved */
 
-	struct buf in;     /* received, not yet read */
-	struct buf out;    /* written, not yet sent; a datagram's reply */
-	struct buf pushed; /* by others, to go behind the write that is under way */
-
-	int64_t timeout;      /* of each operation, ns; CLOCK_NEVER: none */
+	uint32_t scanned;     /* of the unread bytes, searched in vain; at most max_line */
 	uint32_t receive_max; /* rbufsize */
 	uint32_t collect_max; /* wbufsize */
 	uint32_t max_line;
+	struct buf in;       /* received, not yet read */
+	struct buf out;      /* written, not yet sent; a datagram's reply */
+	struct buf pushed;   /* by others, to go behind the write that is under way */
+	int64_t timeout;     /* of each operation, ns; CLOCK_NEVER: none */
 	struct task *writer; /* who waits to write */
-	struct alloc *payer; /* the memory of the state that large buffers count as, once */
-	size_t charged;      /* there are any; and how much of it */
 	struct loop_op out_op;
-	/* A datagram's sender, and the local address it wrote to; the request's. */
-	const struct addr *from;
-	const struct dgram_local *local;
-	uint64_t conn; /* its number in the journal (diary.h); 0: none */
+	const struct dgram_from *from; /* of a datagram; the request's */
+	struct stream_more *more;      /* NULL: none */
 };
+
+_Static_assert(sizeof(struct stream) <= 256, "an idle connection is small");
 
 /* Errors: -ENOMEM. */
 int io_init(struct io *io, struct sched *sched, struct log *log);
@@ -123,6 +126,10 @@ int stream_new(struct io *io, int fd, bool likely, struct stream **out);
 /* Gives a datagram's stream, whose bytes are not asked for yet, a connection instead; fd
  * is closed on failure.  Errors: as stream_new(). */
 int stream_open(struct stream *s, int fd);
+
+/* Its number in the journal; 0: none.  Errors, of setting it: -ENOMEM. */
+uint64_t stream_conn(const struct stream *s);
+int stream_set_conn(struct stream *s, uint64_t conn);
 
 /* Hands the descriptor over to somebody else, who will use it: -1 if there is none, or if
  * received bytes would be lost. */

@@ -35,7 +35,7 @@ take_line(lua_State *L, struct stream *s, bool keep_nl)
 		return refuse(L, "line too long");
 	if (nl)
 		return take(L, s, p, len + keep_nl, !keep_nl);
-	s->scanned = n;
+	s->scanned = (uint32_t)n;
 	if (!s->eof)
 		return MORE;
 	return n > 0 ? take(L, s, p, n, 0) : refuse(L, "closed");
@@ -54,7 +54,8 @@ take_until(lua_State *L, struct stream *s, const char *delimiter, size_t dn)
 		return refuse(L, "line too long");
 	if (at)
 		return take(L, s, p, (size_t)(at - p) + dn, 0);
-	s->scanned = n >= dn ? n - dn + 1 : 0; /* a part of the delimiter may be here */
+	s->scanned =
+	    n >= dn ? (uint32_t)(n - dn + 1) : 0; /* a part of the delimiter may be here */
 	return s->eof ? refuse(L, "closed") : MORE;
 }
 

@@ -34,6 +34,13 @@ static const int64_t DOUBT = 50 * CLOCK_MS;
 
 enum { LOOKS = 256 };
 
+/* A time in 2^20 ns, modulo 2^32: for times that are near each other. */
+static uint32_t
+stamp(int64_t t)
+{
+	return (uint32_t)(t >> 20);
+}
+
 struct data {
 	struct loop *loop;
 	int ep;
@@ -153,7 +160,7 @@ on_doubt(struct loop_timer *timer)
 		list_remove(&f->doubts);
 		if (!f->in)
 			continue; /* not waiting now: it will come again */
-		if (now - f->since < DOUBT) {
+		if (stamp(now) - f->since <= stamp(DOUBT)) {
 			list_append(&d->doubts, &f->doubts);
 			continue;
 		}
@@ -175,7 +182,7 @@ doubt(struct loop_fd *f)
 
 	list_append(&d->doubts, &f->doubts);
 	if (!d->timer.slot)
-		loop_timer_set(f->loop, &d->timer, f->since + DOUBT);
+		loop_timer_set(f->loop, &d->timer, f->loop->now + DOUBT);
 }
 
 static void
@@ -245,11 +252,11 @@ fetch(const struct data *d, int ahead)
 	const struct loop_fd *f;
 
 	if (ahead + 2 < d->n && d->batch[ahead + 2].data.ptr)
-		fetch_lines((const char *)d->batch[ahead + 2].data.ptr - 64, 5);
+		fetch_lines((const char *)d->batch[ahead + 2].data.ptr - 48, 4);
 	if (ahead >= d->n || !(f = d->batch[ahead].data.ptr) || !f->in)
 		return;
-	fetch_lines(f->in->hint[0], 2);
-	fetch_lines(f->in->hint[1], 4);
+	fetch_lines(f->hint[0], 2);
+	fetch_lines(f->hint[1], 4);
 }
 
 static bool
@@ -280,7 +287,7 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 {
 	f->readable = false;
 	if (f->edge) {
-		f->since = f->loop->now;
+		f->since = stamp(f->loop->now);
 		if (!sure && list_empty(&f->doubts))
 			doubt(f);
 	} else if (f->shared) {

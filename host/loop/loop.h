@@ -32,12 +32,10 @@ struct loop_fd;
 
 struct loop_op {
 	void (*done)(struct loop_op *op);
-	struct loop_fd *fd;  /* while pending, else NULL */
-	const void *hint[2]; /* what done() will need first, to be fetched into the cache;
-				or NULL */
+	struct loop_fd *fd; /* while pending, else NULL */
 };
 
-/* Read only for callers, but for hangup and at_end, which may be set at any time. */
+/* Read only for callers, but for hangup, at_end and hint, which may be set at any time. */
 struct loop_fd {
 	struct loop *loop;
 	struct loop_op *in, *out;           /* pending */
@@ -46,16 +44,18 @@ struct loop_fd {
 	void (*at_end)(struct loop_fd *f);  /* the peer's end has come, be it behind
 					       unread data; not for a reset */
 	int fd;
-	unsigned armed; /* the backend's own */
-	bool readable;  /* a receive is worth trying */
-	bool shared;    /* LOOP_SHARED */
-	bool level;     /* the backend's own: a stream that is watched level-triggered */
-	bool edge;      /* registered edge-triggered: a stream that keeps to the rules */
-	bool ended;     /* the peer's end or an error is behind the data */
-	int64_t since;  /* the backend's own: when it began to wait */
-	struct list doubts; /* the backend's own */
-	struct slot *slot;  /* io_uring's */
-	bool stream;        /* io_uring's: a stream that it was given */
+	unsigned armed;  /* the backend's own */
+	uint32_t since;  /* the backend's own: when it began to wait, about in ms */
+	bool readable;   /* a receive is worth trying */
+	bool ended;      /* the peer's end or an error is behind the data */
+	bool shared : 1; /* LOOP_SHARED */
+	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
+	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
+	bool stream : 1; /* io_uring's: a stream that it was given */
+	struct list doubts;  /* the backend's own */
+	struct slot *slot;   /* io_uring's */
+	const void *hint[2]; /* what the receiver's done() will need first, to be fetched
+				into the cache; or NULL; may be set at any time */
 };
 
 /* Called once, before the loop waits next. */

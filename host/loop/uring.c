@@ -42,7 +42,7 @@ struct ring {
 		struct slot *slot; /* NULL: there is none */
 		const char *p;
 		size_t n;
-	} chunk; /* what has just come, while its receiver is called */
+	} chunk;              /* what has just come, while its receiver is called */
 	struct slot *current; /* whose end is being told; NULL: it has gone meanwhile */
 	/* Streams that epoll has to watch unless they are gone, or have begun to receive,
 	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
@@ -449,8 +449,8 @@ fetch(struct ring *r, unsigned head, unsigned ready)
 		__builtin_prefetch((void *)all[(head + 3) & mask].user_data);
 	if (ready > 2 && all[(head + 2) & mask].user_data > EPOLL) {
 		s = (void *)all[(head + 2) & mask].user_data;
-		for (int i = -1; s->f && i < 4; i++)
-			__builtin_prefetch((const char *)s->f + i * 64);
+		for (int i = 0; s->f && i < 4; i++)
+			__builtin_prefetch((const char *)s->f - 48 + i * 64);
 	}
 	if (ready < 2 || all[(head + 1) & mask].user_data <= EPOLL)
 		return;
@@ -459,9 +459,9 @@ fetch(struct ring *r, unsigned head, unsigned ready)
 	if (!f || !f->in)
 		return;
 	for (int i = 0; i < 2; i++)
-		__builtin_prefetch((const char *)f->in->hint[0] + i * 64);
+		__builtin_prefetch((const char *)f->hint[0] + i * 64);
 	for (int i = 0; i < 4; i++)
-		__builtin_prefetch((const char *)f->in->hint[1] + i * 64);
+		__builtin_prefetch((const char *)f->hint[1] + i * 64);
 }
 
 /* What has come and is no completion yet. */

@@ -40,7 +40,7 @@ core_accept(lua_State *L)
 	struct core *c = core_check(L);
 	struct request *r = own_request(L, c);
 	struct arrival a = {.fd = -1};
-	struct addr client;
+	struct addr client, room;
 	struct dgram d;
 	int rc;
 
@@ -52,7 +52,7 @@ core_accept(lua_State *L)
 	if (rc < 0)
 		return lerror_raise_errno(L, "accept", -rc);
 	instance_push_request(L, r);
-	push_address(L, &r->client);
+	push_address(L, request_client(r, &room));
 	return 2;
 }
 
@@ -85,13 +85,16 @@ core_hand_over(lua_State *L)
 	struct core *c = core_check(L);
 	struct request *r = own_request(L, c);
 	struct stream *st = r->stream;
-	struct arrival a = {.fd = -1, .client = &r->client};
-	struct dgram d = {.from = r->client, .local = r->local};
+	struct addr room;
+	struct arrival a = {.fd = -1, .client = request_client(r, &room)};
+	struct dgram d = {0};
 	int rc;
 
 	if (st->datagram) {
 		stream_view(st, &d.data, &d.len);
-		d.full_len = r->full_len ? r->full_len : d.len;
+		d.from = r->extra->from.addr;
+		d.local = r->extra->from.local;
+		d.full_len = r->extra->full_len ? r->extra->full_len : d.len;
 		a.dgram = &d;
 	} else {
 		a.fd = stream_give(st);
@@ -112,6 +115,7 @@ core_fork(lua_State *L)
 	struct core *c = core_check(L);
 	struct request *r = own_request(L, c);
 	struct stream *st = r->stream;
+	struct addr room;
 	pid_t pid;
 
 	if (c->host.child) {
@@ -119,7 +123,7 @@ core_fork(lua_State *L)
 		return 1;
 	}
 	stream_flush(st); /* the parent's bytes are not the child's */
-	pid = forking_fork(c->server, st, &r->client);
+	pid = forking_fork(c->server, st, request_client(r, &room));
 	if (pid < 0)
 		return lerror_raise_errno(L, "fork", (int)-pid);
 	if (pid > 0) {

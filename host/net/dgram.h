@@ -19,6 +19,12 @@ struct dgram_local {
 	} u;
 };
 
+/* Whom to answer, and from where. */
+struct dgram_from {
+	struct addr addr;
+	struct dgram_local local;
+};
+
 struct dgram {
 	const char *data;
 	size_t len;      /* bytes of data */

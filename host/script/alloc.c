@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Slabs are aligned to their size, so that a block leads to its slab. */
-enum { SLAB = 16 * 1024 };
+/* Slabs are aligned to their size, so that a block leads to its slab.  The last bytes are
+ * left to malloc(), whose own word comes before the next slab: without them there would be
+ * a gap of nearly a slab's size before each. */
+enum { SLAB = 32 * 1024, END = SLAB - 8 };
 
 struct slab {
 	struct slab *next, *prev; /* among the open ones of its class */
@@ -17,7 +19,7 @@ struct slab {
 /* The class of a slab with blocks of all sizes.  The first blocks of a state are on such
  * slabs, for a state of its own for each request should be small: with a slab for each
  * size it would touch a page for each. */
-enum { MIXED = ALLOC_CLASSES, MIXED_SLABS = 8 };
+enum { MIXED = ALLOC_CLASSES, MIXED_SLABS = 4 };
 
 /* One cache line, so that blocks of a line's size, and Lua has many, lie on one and not
  * across two: a thousand connections feel it. */
@@ -62,13 +64,21 @@ shut_slab(struct alloc *a, struct slab *s)
 }
 
 static struct slab *
+get_slab(void)
+{
+	void *p;
+
+	return posix_memalign(&p, SLAB, END) == 0 ? p : NULL;
+}
+
+static struct slab *
 new_slab(struct alloc *a, unsigned class)
 {
 	struct slab *s = a->spare;
 
 	a->spare = NULL;
 	if (!s)
-		s = aligned_alloc(SLAB, SLAB);
+		s = get_slab();
 	if (!s)
 		return NULL;
 	*s = (struct slab){.fresh = (char *)s + HEAD, .class = class};
@@ -79,7 +89,7 @@ new_slab(struct alloc *a, unsigned class)
 static struct slab *
 new_mixed(void)
 {
-	struct slab *s = aligned_alloc(SLAB, SLAB);
+	struct slab *s = get_slab();
 
 	if (s)
 		*s = (struct slab){.fresh = (char *)s + HEAD, .class = MIXED};
@@ -92,7 +102,7 @@ carve(struct slab *s, size_t size)
 {
 	void *p = s->fresh;
 
-	if (s->fresh + size > (char *)s + SLAB)
+	if (s->fresh + size > (char *)s + END)
 		return NULL;
 	s->fresh += size;
 	return p;
@@ -140,7 +150,7 @@ get_small(struct alloc *a, unsigned class)
 		p = s->fresh;
 		s->fresh += size;
 	}
-	if (!s->free && s->fresh + size > (char *)s + SLAB)
+	if (!s->free && s->fresh + size > (char *)s + END)
 		shut_slab(a, s);
 	return p;
 }
@@ -158,7 +168,7 @@ put_small(struct alloc *a, void *p, unsigned class)
 		a->loose[class] = p;
 		return;
 	}
-	if (!s->free && s->fresh + size > (char *)s + SLAB)
+	if (!s->free && s->fresh + size > (char *)s + END)
 		open_slab(a, s); /* it was full */
 	*(void **)p = s->free;
 	s->free = p;

@@ -11,8 +11,10 @@
 #include <stddef.h>
 
 enum {
-	ALLOC_STEP = 16,   /* size classes are its multiples */
-	ALLOC_SMALL = 512, /* a larger block is malloc()'s */
+	ALLOC_STEP = 16, /* size classes are its multiples */
+	ALLOC_SMALL =
+	    720, /* a larger block is malloc()'s; the stack of a new coroutine is not
+		  */
 	ALLOC_CLASSES = ALLOC_SMALL / ALLOC_STEP,
 };
 

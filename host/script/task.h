@@ -36,10 +36,13 @@ struct task {
 	lua_State *co;
 	void (*detach)(void *arg); /* takes back what this wait had in flight */
 	void *detach_arg;
-	enum task_state state;
 	int wake;          /* why the last wait ended */
 	int nargs;         /* on co's stack, for its first run */
+	int ref;           /* keeps co alive */
+	uint8_t state;     /* enum task_state */
 	uint8_t cancelled; /* 0 no, 1 asked for, 2 raised */
+	uint8_t overrun;   /* past its limit of CPU time: 0 no, 1 just now, 2 cleaning up */
+	bool chore;        /* no request: it may not wait */
 	int64_t deadline;  /* of this wait */
 	int64_t limit;     /* of the whole task; once cancelled, of its cleaning up */
 	int64_t cpu;       /* used since its last wait, in the runs before this one */
@@ -49,12 +52,9 @@ struct task {
 	struct stream *stream; /* the bindings': its request's, or NULL */
 	/* Among those to be resumed; in a wait it is for whoever is to wake the task. */
 	struct list ready;
-	int ref;                           /* keeps co alive */
 	const char *why;                   /* of the cancel: a literal */
 	int64_t grace;                     /* nanoseconds to clean up in, once cancelled */
 	const struct allowance *allowance; /* NULL: the scheduler's */
-	bool chore;                        /* no request: it may not wait */
-	uint8_t overrun; /* past its limit of CPU time: 0 no, 1 just now, 2 cleaning up */
 	int64_t started;
 	/* Called once when the task has ended, with its coroutine still there: on
 	 * an error (status not LUA_OK) the error value is on top of its stack. */

@@ -18,7 +18,7 @@ numbered(const struct site *s, const struct list *l)
 {
 	for (; l != &s->requests; l = l->next) {
 		struct request *r = LIST_ENTRY(l, struct request, link);
-		if (r->stream->conn && !r->stream->closed)
+		if (stream_conn(r->stream) && !r->stream->closed)
 			return r;
 	}
 	return NULL;
@@ -46,7 +46,7 @@ host_connection(const struct host *h, uint64_t id)
 	struct request *r = NULL;
 
 	while ((r = connection_next(h, r)))
-		if (r->stream->conn == id)
+		if (stream_conn(r->stream) == id)
 			return r;
 	return NULL;
 }
@@ -58,7 +58,7 @@ record_push(const struct request *r, const char *p, size_t n)
 	const struct journal_record pushed = {.kind = JOURNAL_PUSH,
 					      .server = server,
 					      .server_len = server ? strlen(server) : 0,
-					      .conn = r->stream->conn,
+					      .conn = stream_conn(r->stream),
 					      .data = p,
 					      .data_len = n};
 
@@ -68,7 +68,7 @@ record_push(const struct request *r, const char *p, size_t n)
 int
 connection_push(struct request *r, const char *p, size_t n, char *why, size_t size)
 {
-	uint64_t id = r->stream->conn;
+	uint64_t id = stream_conn(r->stream);
 	int rc = stream_push(r->stream, p, n);
 
 	if (rc == 0 && n > 0)

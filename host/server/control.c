@@ -379,15 +379,16 @@ static void
 push_connection(lua_State *L, const struct request *r)
 {
 	char client[ADDR_TEXT];
+	struct addr room;
 
 	lua_createtable(L, 0, 5);
-	set_integer(L, "id", (lua_Integer)r->stream->conn);
+	set_integer(L, "id", (lua_Integer)stream_conn(r->stream));
 	set_string(L, "server", r->site->view.name);
-	addr_text(&r->client, client, sizeof(client));
+	addr_text(request_client(r, &room), client, sizeof(client));
 	set_string(L, "client", client);
 	lua_pushnumber(L, (lua_Number)(clock_now() - r->task->started) / CLOCK_SECOND);
 	lua_setfield(L, -2, "age");
-	set_integer(L, "generation", r->script->number);
+	set_integer(L, "generation", r->task->script->number);
 }
 
 static int

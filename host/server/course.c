@@ -33,11 +33,11 @@ static int
 push_hook(lua_State *L, struct request *r, int ref)
 {
 	lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
-	if (!r->generation.bound)
+	if (!r->terms->generation.bound)
 		lua_getfield(L, SELF, "server");
 	lua_getfield(L, SELF, "request");
 	lua_getfield(L, SELF, "client_address");
-	return r->generation.bound ? 2 : 3;
+	return r->terms->generation.bound ? 2 : 3;
 }
 
 /* verify_request, setup, handle: a C function of self, for handlers that have the
@@ -48,8 +48,9 @@ body_k(lua_State *L, int status, lua_KContext step)
 	struct request *r = running_request(L);
 
 	(void)status;
-	if (step == 0 && r->generation.verify_ref) {
-		lua_callk(L, push_hook(L, r, r->generation.verify_ref), 1, 1, body_k);
+	if (step == 0 && r->terms->generation.verify_ref) {
+		lua_callk(L, push_hook(L, r, r->terms->generation.verify_ref), 1, 1,
+			  body_k);
 		step = 1;
 	}
 	if (step == 1) {
@@ -61,7 +62,7 @@ body_k(lua_State *L, int status, lua_KContext step)
 		}
 		lua_settop(L, SELF);
 	}
-	if (step <= 1 && r->script->has_setup) {
+	if (step <= 1 && r->task->script->has_setup) {
 		lua_getfield(L, SELF, "setup");
 		lua_pushvalue(L, SELF);
 		lua_callk(L, 1, 0, 2, body_k);
@@ -122,25 +123,26 @@ static int
 tell(lua_State *L, struct request *r)
 {
 	struct site *s = r->site;
+	struct addr room;
 	int n;
 
 	forget_failure(L, r);
 	lua_pushvalue(L, FAILURE);
 	if (is_own_fault(L) && s->tell) {
 		state_push_text(L, -1);
-		if (s->tell(s, &r->client, lua_tostring(L, -1))) {
+		if (s->tell(s, request_client(r, &room), lua_tostring(L, -1))) {
 			lua_pop(L, 1);
 			report_count(r, L);
 			return LUA_OK;
 		}
 		lua_pop(L, 1);
 	}
-	if (!is_own_fault(L) || !r->generation.error_ref) {
+	if (!is_own_fault(L) || !r->terms->generation.error_ref) {
 		report_error(r, L);
 		return LUA_OK;
 	}
 	report_count(r, L);
-	n = push_hook(L, r, r->generation.error_ref);
+	n = push_hook(L, r, r->terms->generation.error_ref);
 	lua_pushvalue(L, FAILURE);
 	r->stage = TOLD;
 	return lua_pcallk(L, n + 1, 0, MESSAGE_HANDLER, TOLD, steps);
@@ -176,15 +178,15 @@ begin(lua_State *L, struct request *r)
 {
 	int n = 1;
 
-	if (r->generation.drive_ref) {
-		lua_rawgeti(L, LUA_REGISTRYINDEX, r->generation.drive_ref);
+	if (r->terms->generation.drive_ref) {
+		lua_rawgeti(L, LUA_REGISTRYINDEX, r->terms->generation.drive_ref);
 		if (r->open) {
 			lua_getfield(L, SELF, "request");
 			lua_getfield(L, SELF, "client_address");
 		}
 		n = r->open ? 2 : 0;
 	} else {
-		if (r->script->has_setup || r->generation.verify_ref)
+		if (r->task->script->has_setup || r->terms->generation.verify_ref)
 			lua_pushcfunction(L, body);
 		else
 			lua_getfield(L, SELF, "handle");
@@ -198,8 +200,8 @@ static bool
 keep_failure(lua_State *L, struct request *r, int status)
 {
 	bool ok = status == LUA_OK || status == LUA_YIELD;
-	bool refused =
-	    ok && r->generation.verify_ref && lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+	bool refused = ok && r->terms->generation.verify_ref && lua_isboolean(L, -1) &&
+		       !lua_toboolean(L, -1);
 
 	if (ok) {
 		lua_settop(L, MESSAGE_HANDLER);
@@ -220,13 +222,13 @@ steps(lua_State *L, int status, lua_KContext step)
 		step = RAN;
 	}
 	if (step == RAN && (status == LUA_OK || status == LUA_YIELD) &&
-	    !r->script->has_finish && !r->generation.verify_ref) {
+	    !r->task->script->has_finish && !r->terms->generation.verify_ref) {
 		lua_settop(L, MESSAGE_HANDLER);
 		return send_rest(L, r); /* nearly always */
 	}
 	if (step == RAN) {
-		bool finishes = keep_failure(L, r, status) && r->script->has_finish &&
-				!r->generation.drive_ref;
+		bool finishes = keep_failure(L, r, status) && r->task->script->has_finish &&
+				!r->terms->generation.drive_ref;
 		status = LUA_OK;
 		if (finishes) {
 			lua_getfield(L, SELF, "finish");

@@ -4,6 +4,7 @@
 #include "bind/stream.h"
 #include "script/finalizer.h"
 #include "script/script.h"
+#include "script/task.h"
 #include "server/request.h"
 
 #include <lauxlib.h>
@@ -36,28 +37,30 @@ void
 instance_build(lua_State *L, struct request *r)
 {
 	bool datagram = r->stream->datagram;
+	struct addr room;
 	const char *p;
 	size_t n;
 
 	lua_settop(L, 0);
 	lua_rawgeti(L, LUA_REGISTRYINDEX,
-		    datagram ? r->generation.datagram_ref : r->generation.stream_ref);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, r->generation.self_ref);
-	push_address(L, &r->client);
+		    datagram ? r->terms->generation.datagram_ref
+			     : r->terms->generation.stream_ref);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, r->terms->generation.self_ref);
+	push_address(L, request_client(r, &room));
 	handle_push(L, rfile_class, r->stream, 0);
 	handle_push(L, wfile_class, r->stream, 0);
 	if (datagram) {
 		stream_view(r->stream, &p, &n);
 		lua_pushlstring(L, p, n);
-		lua_rawgeti(L, LUA_REGISTRYINDEX, r->generation.port_ref);
+		lua_rawgeti(L, LUA_REGISTRYINDEX, r->terms->generation.port_ref);
 	} else
 		handle_push(L, request_class, r->stream, 0);
 	lua_call(L, 5 + datagram, 1);
-	if (r->full_len) {
-		lua_pushinteger(L, (lua_Integer)r->full_len);
+	if (datagram && r->extra->full_len) {
+		lua_pushinteger(L, (lua_Integer)r->extra->full_len);
 		lua_setfield(L, -2, "truncated");
 	}
-	lua_rawgeti(L, LUA_REGISTRYINDEX, r->script->meta_ref);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, r->task->script->meta_ref);
 	finalizer_set_metatable(L);
 }
 
@@ -75,10 +78,10 @@ instance_push_request(lua_State *L, struct request *r)
 	lua_createtable(L, 2, 1);
 	lua_pushlstring(L, p, n);
 	lua_rawseti(L, -2, 1);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, r->generation.port_ref);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, r->terms->generation.port_ref);
 	lua_rawseti(L, -2, 2);
-	if (r->full_len) {
-		lua_pushinteger(L, (lua_Integer)r->full_len);
+	if (r->extra->full_len) {
+		lua_pushinteger(L, (lua_Integer)r->extra->full_len);
 		lua_setfield(L, -2, "truncated");
 	}
 }

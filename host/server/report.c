@@ -17,11 +17,12 @@ report_outcome(struct request *r, enum log_level level, const char *event, const
 {
 	struct site *s = r->site;
 	char client[ADDR_TEXT];
+	struct addr room;
 
-	addr_text(&r->client, client, sizeof(client));
+	addr_text(request_client(r, &room), client, sizeof(client));
 	struct log_field f[] = {log_str("server", s->view.name),
 				log_str("client", client),
-				log_int("generation", r->script->number),
+				log_int("generation", r->task->script->number),
 				log_str("why", why),
 				{0}};
 	log_event(s->engine->log, level, event, f);
@@ -35,12 +36,13 @@ log_error(struct request *r, const char *event, const char *text, size_t n,
 	struct site *s = r->site;
 	const char *nl = memmem(text, n, "\nstack traceback:", 17);
 	char client[ADDR_TEXT];
+	struct addr room;
 	struct log_field f[6];
 
-	addr_text(&r->client, client, sizeof(client));
+	addr_text(request_client(r, &room), client, sizeof(client));
 	f[0] = log_str("server", s->view.name);
 	f[1] = log_str("client", client);
-	f[2] = log_int("generation", r->script->number);
+	f[2] = log_int("generation", r->task->script->number);
 	f[3] = log_bytes("error", text, nl ? (size_t)(nl - text) : n);
 	f[4] = nl ? log_bytes("traceback", nl + 1, n - (size_t)(nl + 1 - text))
 		  : log_str("traceback", traceback);
@@ -189,13 +191,14 @@ static void
 name_task(const struct task *t, struct log_field f[2], char client[ADDR_TEXT])
 {
 	const struct request *r = t->owner;
+	struct addr room;
 
 	if (t->chore) {
 		f[0] = log_str("script", t->script->path);
 		f[1] = log_str("client", NULL);
 		return;
 	}
-	addr_text(&r->client, client, ADDR_TEXT);
+	addr_text(request_client(r, &room), client, ADDR_TEXT);
 	f[0] = log_str("server", r->site->view.name);
 	f[1] = log_str("client", client);
 }

@@ -14,15 +14,27 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A reply of this size or more is sent by itself, so that a failure is the request's. */
 enum { REPLY_ALONE = 8 * 1024 };
+
+const struct addr *
+request_client(const struct request *r, struct addr *room)
+{
+	if (r->client_len == 0 && r->extra)
+		return &r->extra->from.addr;
+	memcpy(&room->ss, r->client, sizeof(r->client));
+	room->len = r->client_len;
+	return room;
+}
 
 int
 request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunction k)
 {
 	struct site *s = r->site;
 	struct stream *st = r->stream;
+	struct extra *x = r->extra;
 	const char *p;
 	size_t n;
 	int64_t deadline = 0;
@@ -31,17 +43,19 @@ request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunct
 	n = stream_reply(st, &p);
 	if (n == 0)
 		return 0;
-	if (r->client.len == 0 ||
-	    (addr_is_unix(&r->client) && r->client.len <= sizeof(sa_family_t))) {
+	if (x->from.addr.len == 0 ||
+	    (addr_is_unix(&x->from.addr) && x->from.addr.len <= sizeof(sa_family_t))) {
 		count_add(&s->counters->unanswered, 1);
 		report_outcome(r, LOG_DEBUG, "unanswered", "the sender has no address");
 		return 0;
 	}
-	if (s->reply && n < REPLY_ALONE && s->reply(s, p, n, &r->client, &r->local)) {
+	if (s->reply && n < REPLY_ALONE &&
+	    s->reply(s, p, n, &x->from.addr, &x->from.local)) {
 		stream_replied(st);
 		return 0;
 	}
-	rc = datagram_try(&s->port, p, n, &r->client, &r->local, r->tries++, &deadline);
+	rc = datagram_try(&s->port, p, n, &x->from.addr, &x->from.local, x->tries++,
+			  &deadline);
 	if (rc == -EINPROGRESS)
 		return task_park(L, deadline, NULL, NULL, ctx, k);
 	if (rc < 0) {
@@ -53,21 +67,84 @@ request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunct
 	return 0;
 }
 
+/* What few requests need, if this one does not have it yet.  Errors: -ENOMEM. */
+static int
+need_extra(struct request *r)
+{
+	struct extra *x = r->extra ? r->extra : pool_take(&r->site->extras);
+
+	if (!x)
+		return -ENOMEM;
+	if (!r->extra)
+		*x = (struct extra){.request = r};
+	r->extra = x;
+	return 0;
+}
+
+/* Errors: -ENOMEM. */
+static int
+set_client(struct request *r, const struct addr *client)
+{
+	if (client->len <= REQUEST_ADDR) {
+		memcpy(r->client, &client->ss, REQUEST_ADDR);
+		r->client_len = (uint8_t)client->len;
+		return 0;
+	}
+	if (need_extra(r) < 0)
+		return -ENOMEM;
+	r->extra->from.addr.len = client->len;
+	memcpy(&r->extra->from.addr.ss, &client->ss, client->len);
+	return 0;
+}
+
+/* Who has sent what has arrived.  Errors: -ENOMEM. */
+static int
+set_sender(struct request *r, const struct arrival *a)
+{
+	const struct dgram *d = a->dgram;
+	struct extra *x;
+
+	if (!d)
+		return set_client(r, a->client);
+	if (need_extra(r) < 0)
+		return -ENOMEM;
+	x = r->extra;
+	x->from.addr.len = a->client->len;
+	memcpy(&x->from.addr.ss, &a->client->ss, a->client->len);
+	x->from.local = d->local;
+	x->full_len = d->full_len > d->len ? d->full_len : 0;
+	r->stream->from = &x->from;
+	return 0;
+}
+
+/* Gives the struct back, and what it holds but for its stream and task. */
+static void
+release(struct request *r)
+{
+	struct site *s = r->site;
+
+	if (r->extra) {
+		if (r->extra->idle.fire)
+			loop_timer_done(s->engine->loop, &r->extra->idle);
+		pool_give(&s->extras, r->extra);
+	}
+	terms_release(s, r->terms);
+	pool_give(&s->pool, r);
+}
+
 static void
 end(struct request *r)
 {
 	struct site *s = r->site;
 
-	if (s->attrs.idle_timeout != ATTR_NONE)
-		loop_timer_done(s->engine->loop, &r->idle);
 	stream_free(r->stream);
 	list_remove(&r->link);
 	s->nrequests--;
-	if (r->generation.drive_ref && r->open && !r->passed_on)
+	if (r->terms->generation.drive_ref && r->open && !r->passed_on)
 		count_add(&s->counters->requests, 1); /* its course has shown whose it is */
-	if (!r->generation.drive_ref || (r->open && !r->passed_on))
+	if (!r->terms->generation.drive_ref || (r->open && !r->passed_on))
 		count_add(&s->counters->ended, 1);
-	pool_give(&s->pool, r);
+	release(r);
 	s->ended(s);
 }
 
@@ -84,7 +161,7 @@ task_ended(struct task *t, int status)
 static void
 on_idle(struct loop_timer *timer)
 {
-	struct request *r = LIST_ENTRY(timer, struct request, idle);
+	const struct request *r = LIST_ENTRY(timer, struct extra, idle)->request;
 	int64_t now = loop_now(r->site->engine->loop), late = now - timer->when;
 	int64_t due = clock_after(r->stream->active, r->site->attrs.idle_timeout);
 
@@ -116,53 +193,54 @@ apply_attrs(struct stream *st, const struct attrs *a)
 		st->timeout = clock_after(0, a->timeout);
 }
 
+/* Has it cancelled when no bytes move for too long.  False: out of memory. */
+static bool
+watch_idle(struct request *r)
+{
+	struct loop *loop = r->site->engine->loop;
+
+	if (need_extra(r) < 0 || loop_timer_init(loop, &r->extra->idle, on_idle) < 0)
+		return false;
+	loop_timer_set(loop, &r->extra->idle,
+		       clock_after(loop_now(loop), r->site->attrs.idle_timeout));
+	return true;
+}
+
 /* A request with its stream and task, ready to run.  NULL: out of memory; st is freed. */
 static struct request *
-prepare(struct site *s, struct stream *st, const struct addr *client)
+prepare(struct site *s, struct stream *st, const struct arrival *a)
 {
-	struct loop *loop = s->engine->loop;
 	struct request *r = pool_take(&s->pool);
 
 	if (!r)
 		goto fail_stream;
 	*r = (struct request){.site = s,
 			      .stream = st,
-			      .script = s->script,
-			      .generation = s->generation,
-			      .allowance = s->allowance,
+			      .terms = terms_hold(s->terms),
 			      .failure_ref = LUA_NOREF};
-	r->client.len = client->len;
-	memcpy(&r->client.ss, &client->ss, client->len);
-	if (s->attrs.idle_timeout != ATTR_NONE &&
-	    loop_timer_init(loop, &r->idle, on_idle) < 0)
+	if (set_sender(r, a) < 0 || (s->attrs.idle_timeout != ATTR_NONE && !watch_idle(r)))
 		goto fail_request;
 	r->task = task_new(&s->engine->sched, s->script);
 	if (!r->task)
-		goto fail_timer;
+		goto fail_request;
 	r->task->owner = r;
 	r->task->ended = task_ended;
 	r->task->overran = course_overran;
-	r->task->allowance = &r->allowance;
+	r->task->allowance = &r->terms->allowance;
 	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
 	r->task->stream = st;
 	apply_attrs(st, &s->attrs);
 	if (s->attrs.request_timeout != ATTR_NONE)
 		task_limit(r->task, clock_after(clock_now(), s->attrs.request_timeout));
-	if (s->attrs.idle_timeout != ATTR_NONE)
-		loop_timer_set(loop, &r->idle,
-			       clock_after(loop_now(loop), s->attrs.idle_timeout));
 	list_append(&s->requests, &r->link);
 	s->nrequests++;
 	if (!s->generation.drive_ref)
 		count_add(&s->counters->requests, 1);
 	return r;
 
-fail_timer:
-	if (s->attrs.idle_timeout != ATTR_NONE)
-		loop_timer_done(loop, &r->idle);
 fail_request:
-	pool_give(&s->pool, r);
+	release(r);
 fail_stream:
 	stream_free(st);
 	return NULL;
@@ -192,15 +270,6 @@ open_stream(struct site *s, const struct arrival *a, struct stream **out)
 	return 0;
 }
 
-static void
-take_datagram(struct request *r, const struct dgram *d)
-{
-	r->local = d->local;
-	r->stream->from = &r->client;
-	r->stream->local = &r->local;
-	r->full_len = d->full_len > d->len ? d->full_len : 0;
-}
-
 int
 request_start(struct site *s, const struct arrival *a)
 {
@@ -210,12 +279,10 @@ request_start(struct site *s, const struct arrival *a)
 
 	if (rc < 0)
 		return rc;
-	r = prepare(s, st, a->client);
+	r = prepare(s, st, a);
 	if (!r)
 		return -ENOMEM;
 	r->open = true;
-	if (a->dgram)
-		take_datagram(r, a->dgram);
 	run(r);
 	return 0;
 }
@@ -223,7 +290,8 @@ request_start(struct site *s, const struct arrival *a)
 int
 request_pull(struct site *s)
 {
-	static const struct addr nobody;
+	static const struct addr unknown;
+	static const struct arrival nobody = {.fd = -1, .client = &unknown};
 	struct stream *st;
 	struct request *r;
 	int rc = stream_new(&s->engine->io, -1, false, &st);
@@ -243,12 +311,15 @@ request_open(struct request *r, const struct arrival *a)
 	struct stream *st = r->stream;
 
 	r->open = true;
-	r->client = *a->client;
+	if (set_sender(r, a) < 0) {
+		if (a->fd >= 0)
+			close(a->fd);
+		return -ENOMEM;
+	}
 	if (!a->dgram)
 		return stream_open(st, a->fd);
 	count_add(&r->site->engine->io.bytes_in, a->dgram->len);
 	if (a->dgram->len > 0)
 		stream_lend(st, a->dgram->data, a->dgram->len);
-	take_datagram(r, a->dgram);
 	return 0;
 }

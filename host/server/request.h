@@ -28,27 +28,50 @@ struct generation {
 	bool bound;                   /* hooks know their server: it is no argument */
 };
 
+/* What all requests have in common that begin under one generation of a site, whose pool
+ * owns the struct: it goes when the site has the next one and the last request has ended.
+ */
+struct terms {
+	void *link;    /* the pool's */
+	unsigned refs; /* requests, and the site */
+	struct generation generation;
+	struct allowance allowance;
+};
+
+enum { REQUEST_ADDR = 28 }; /* an IPv6 address fits, and that of most Unix clients */
+
+/* What few requests need. */
+struct extra {
+	void *link; /* the pool's */
+	struct request *request;
+	struct loop_timer idle; /* in a site with an idle_timeout */
+	struct dgram_from from; /* a client with a longer address; of datagrams, all */
+	size_t full_len;        /* of a datagram that was cut: its true length, else 0 */
+	unsigned tries;         /* to send the reply */
+};
+
+/* There is one for each idle connection: it is kept small.  Its script is its task's. */
 struct request {
 	struct list link; /* in the site's requests */
 	struct site *site;
 	struct stream *stream;
 	struct task *task;
-	struct script *script; /* borrowed from the task */
-	struct addr client;
-	struct dgram_local local; /* datagrams */
-	size_t full_len;          /* a datagram that was cut: its true length, else 0 */
-	struct loop_timer idle;
-	unsigned tries; /* to send the reply */
+	struct terms *terms; /* the site's, when it began */
+	struct extra *extra; /* NULL: none */
+	int failure_ref;     /* in the registry: the error that has ended its course, until
+				it is told */
+	uint8_t stage;       /* of its course: see course.c */
 	bool failed;
-	uint8_t stage;   /* of its course: see course.c */
-	int failure_ref; /* in the registry: the error that has ended its course, until it
-			    is told */
-	bool passed_on;  /* a thread or child goes on with it */
+	bool passed_on; /* a thread or child goes on with it */
 	bool open; /* false: its connection is still to be accepted, see request_pull() */
-	/* The site's, when it began. */
-	struct generation generation;
-	struct allowance allowance;
+	/* The client: see request_client(). */
+	uint8_t client_len; /* 0: unknown, or the extra's */
+	unsigned char client[REQUEST_ADDR];
 };
+
+/* The client's address, which is the request's or put in room; its length is 0 if it is not
+ * known. */
+const struct addr *request_client(const struct request *r, struct addr *room);
 
 /* Runs a request that accepts its connection, or receives its datagram, itself; for a site
  * with a drive function.  Errors: as request_start(). */

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <lauxlib.h>
+#include <stdio.h>
 
 void
 site_init(struct site *s)
@@ -17,6 +18,8 @@ site_init(struct site *s)
 	list_init(&s->view.objects);
 	list_init(&s->port.objects);
 	pool_init(&s->pool, sizeof(struct request));
+	pool_init(&s->extras, sizeof(struct extra));
+	pool_init(&s->all_terms, sizeof(struct terms));
 	s->allowance = site_allowance(&s->given);
 	s->allowance.preempted = &s->counters->preempted;
 }
@@ -26,8 +29,10 @@ site_count_in(struct site *s, struct counters *counters)
 {
 	s->counters = counters;
 	s->allowance.preempted = &counters->preempted;
+	if (s->terms)
+		s->terms->allowance.preempted = &counters->preempted;
 	for (struct list *l = s->requests.next; l != &s->requests; l = l->next)
-		LIST_ENTRY(l, struct request, link)->allowance.preempted =
+		LIST_ENTRY(l, struct request, link)->terms->allowance.preempted =
 		    &counters->preempted;
 }
 
@@ -62,8 +67,18 @@ site_drop(const struct site_plan *plan)
 }
 
 void
+terms_release(struct site *s, struct terms *t)
+{
+	if (--t->refs == 0)
+		pool_give(&s->all_terms, t);
+}
+
+void
 site_leave(struct site *s)
 {
+	if (s->terms)
+		terms_release(s, s->terms);
+	s->terms = NULL;
 	forget_refs(s->script, &s->generation);
 	s->generation = (struct generation){0};
 	script_release(s->script);
@@ -77,6 +92,8 @@ site_free(struct site *s)
 		script_release(s->script);
 	s->script = NULL;
 	pool_free(&s->pool);
+	pool_free(&s->extras);
+	pool_free(&s->all_terms);
 	server_vanish(&s->view);
 	datagram_vanish(&s->port);
 }
@@ -148,6 +165,17 @@ attach(lua_State *L)
 	return 0;
 }
 
+/* The pool gets room, and keeps it. */
+static bool
+warm_pool(struct pool *p)
+{
+	void *item = pool_take(p);
+
+	if (item)
+		pool_give(p, item);
+	return item != NULL;
+}
+
 int
 site_prepare(struct site *s, struct script *script, struct site_plan *plan, char *why,
 	     size_t size)
@@ -155,6 +183,10 @@ site_prepare(struct site *s, struct script *script, struct site_plan *plan, char
 	lua_State *L = script->state.L;
 
 	*plan = (struct site_plan){.script = script, .attrs = s->given};
+	if (!warm_pool(&s->all_terms)) {
+		snprintf(why, size, "out of memory");
+		return -EINVAL;
+	}
 	if (site_read_attrs(script, &plan->attrs, why, size) < 0)
 		return -EINVAL;
 	lua_pushcfunction(L, attach);
@@ -195,6 +227,11 @@ site_commit(struct site *s, const struct site_plan *plan)
 	s->allowance.preempted = &s->counters->preempted;
 	s->generation = plan->generation;
 	s->script = plan->script;
+	if (s->terms)
+		terms_release(s, s->terms);
+	s->terms = pool_take(&s->all_terms); /* there is one: see site_prepare() */
+	*s->terms = (struct terms){
+	    .refs = 1, .generation = s->generation, .allowance = s->allowance};
 	if (old)
 		script_release(old);
 }
@@ -217,7 +254,7 @@ site_running(const struct site *s, unsigned number)
 	uint64_t n = 0;
 
 	for (const struct list *l = s->requests.next; l != &s->requests; l = l->next)
-		n += LIST_ENTRY(l, struct request, link)->script->number == number;
+		n += LIST_ENTRY(l, struct request, link)->task->script->number == number;
 	return n;
 }
 
@@ -226,20 +263,9 @@ site_retire(struct site *s, unsigned number, const char *why)
 {
 	for (struct list *l = s->requests.next; l != &s->requests; l = l->next) {
 		struct request *r = LIST_ENTRY(l, struct request, link);
-		if (r->script->number == number)
+		if (r->task->script->number == number)
 			task_cancel(r->task, why);
 	}
-}
-
-/* The pool gets room, and keeps it. */
-static bool
-warm_pool(struct pool *p)
-{
-	void *item = pool_take(p);
-
-	if (item)
-		pool_give(p, item);
-	return item != NULL;
 }
 
 bool
@@ -251,8 +277,8 @@ site_warm(struct site *s)
 	if (!co)
 		return false;
 	script_give_co(s->script, co, ref, true);
-	return warm_pool(&s->pool) && warm_pool(&s->engine->sched.pool) &&
-	       warm_pool(&s->engine->io.streams) &&
+	return warm_pool(&s->pool) && warm_pool(&s->extras) &&
+	       warm_pool(&s->engine->sched.pool) && warm_pool(&s->engine->io.streams) &&
 	       (s->script->borrowed || alloc_reserve(&s->script->state.alloc));
 }
 

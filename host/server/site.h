@@ -40,9 +40,11 @@ struct site {
 	struct allowance allowance;   /* of that, what limits computing */
 	struct script *script;        /* the current generation; holds a reference */
 	struct generation generation; /* what that holds for this site */
+	struct terms *terms;          /* both, for requests; NULL: no generation yet */
 	struct list requests;
 	uint64_t nrequests;
 	struct pool pool; /* of requests */
+	struct pool extras, all_terms;
 	struct log_gate reply_gate;
 };
 
@@ -53,6 +55,16 @@ void site_count_in(struct site *s, struct counters *counters);
 
 /* The limits of computing that these attributes set. */
 struct allowance site_allowance(const struct attrs *a);
+
+/* What a request begins under, and gives back at its end. */
+static inline struct terms *
+terms_hold(struct terms *t)
+{
+	t->refs++;
+	return t;
+}
+
+void terms_release(struct site *s, struct terms *t);
 
 /* No request may be left. */
 void site_free(struct site *s);

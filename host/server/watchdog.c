@@ -16,6 +16,8 @@ fill(struct stuck_report *r, const struct stuck *what)
 	const struct request *q = what->owner;
 	const char *name = q ? q->site->view.name : "";
 	size_t n = strlen(name);
+	const struct addr *client;
+	struct addr room;
 
 	r->what = *what;
 	r->client.len = 0;
@@ -25,9 +27,10 @@ fill(struct stuck_report *r, const struct stuck *what)
 	r->server[n] = 0;
 	if (!q)
 		return;
-	r->generation = q->script->number;
-	r->client.len = q->client.len;
-	memcpy(&r->client.ss, &q->client.ss, q->client.len);
+	r->generation = q->task->script->number;
+	client = request_client(q, &room);
+	r->client.len = client->len;
+	memcpy(&r->client.ss, &client->ss, client->len);
 }
 
 static void

@@ -45,7 +45,7 @@ test_buf(void)
 
 	memset(big, 'x', sizeof(big));
 	CHECK(buf_len(&b) == 0);
-	CHECK(buf_put(&b, "", 0) && !b.base);
+	CHECK(buf_put(&b, "", 0) && !b.at);
 	CHECK(buf_put(&b, "hello ", 6) && buf_put(&b, "world", 5) &&
 	      holds(&b, "hello world"));
 	buf_drop(&b, 6);
@@ -54,12 +54,13 @@ test_buf(void)
 	buf_drop(&b, 0);
 	CHECK(holds(&b, "world!"));
 	buf_drop(&b, 6);
-	CHECK(buf_len(&b) == 0 && !b.base && b.cap == 0); /* an empty one owns nothing */
+	CHECK(buf_len(&b) == 0 && !b.at &&
+	      buf_cap(&b) == 0); /* an empty one owns nothing */
 	CHECK(buf_put(&b, big, sizeof(big)) && buf_len(&b) == sizeof(big));
 	CHECK(!buf_put(&b, big, (size_t)-1 / 2)); /* too much: and nothing has changed */
 	CHECK(buf_len(&b) == sizeof(big) && buf_data(&b)[sizeof(big) - 1] == 'x');
 	buf_free(&b);
-	CHECK(buf_len(&b) == 0 && !b.base);
+	CHECK(buf_len(&b) == 0 && !b.at);
 	buf_free(&b);
 	walk();
 }

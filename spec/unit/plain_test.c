@@ -18,7 +18,7 @@ l_write(lua_State *L)
 	lua_settop(L, 1);
 	plain_write(L, 1, b);
 	CHECK(lua_gettop(L) == 1);
-	lua_pushlstring(L, b->base ? buf_data(b) : "", buf_len(b));
+	lua_pushlstring(L, buf_data(b), buf_len(b));
 	return 1;
 }
 

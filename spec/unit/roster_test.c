@@ -450,7 +450,7 @@ only(struct server *s)
 {
 	struct request *r = LIST_ENTRY(s->site.requests.next, struct request, link);
 
-	r->stream->conn = 7;
+	stream_set_conn(r->stream, 7);
 	return r;
 }
 
