@@ -113,7 +113,31 @@ get_mixed(struct alloc *a, size_t size)
 	return carve(s, size);
 }
 
-static void *
+/* Where neither a loose block nor an open slab has one. */
+static __attribute__((noinline)) void *
+get_fresh(struct alloc *a, unsigned class)
+{
+	size_t size = (class + 1) * ALLOC_STEP;
+	void *p = get_mixed(a, size);
+	struct slab *s;
+
+	if (p)
+		return p;
+	s = new_slab(a, class);
+	if (!s)
+		return NULL;
+	s->live++;
+	return carve(s, size);
+}
+
+/* No block of this size would fit behind the last one that was handed out. */
+static inline bool
+is_carved(const struct slab *s, size_t size)
+{
+	return s->fresh + size > (const char *)s + SLAB;
+}
+
+static inline void *
 get_small(struct alloc *a, unsigned class)
 {
 	size_t size = (class + 1) * ALLOC_STEP;
@@ -124,14 +148,8 @@ get_small(struct alloc *a, unsigned class)
 		a->loose[class] = *(void **)p;
 		return p;
 	}
-	if (!s) {
-		p = get_mixed(a, size);
-		if (p)
-			return p;
-		s = new_slab(a, class);
-	}
 	if (!s)
-		return NULL;
+		return get_fresh(a, class);
 	s->live++;
 	p = s->free;
 	if (p)
@@ -140,12 +158,23 @@ get_small(struct alloc *a, unsigned class)
 		p = s->fresh;
 		s->fresh += size;
 	}
-	if (!s->free && s->fresh + size > (char *)s + SLAB)
+	if (!s->free && is_carved(s, size))
 		shut_slab(a, s);
 	return p;
 }
 
-static void
+/* The slab's last block has been put back. */
+static __attribute__((noinline)) void
+put_slab(struct alloc *a, struct slab *s)
+{
+	shut_slab(a, s);
+	if (a->spare)
+		free(s);
+	else
+		a->spare = s;
+}
+
+static inline void
 put_small(struct alloc *a, void *p, unsigned class)
 {
 	struct slab *s = slab_of(p);
@@ -158,17 +187,12 @@ put_small(struct alloc *a, void *p, unsigned class)
 		a->loose[class] = p;
 		return;
 	}
-	if (!s->free && s->fresh + size > (char *)s + SLAB)
+	if (!s->free && is_carved(s, size))
 		open_slab(a, s); /* it was full */
 	*(void **)p = s->free;
 	s->free = p;
-	if (--s->live > 0)
-		return;
-	shut_slab(a, s);
-	if (a->spare)
-		free(s);
-	else
-		a->spare = s;
+	if (--s->live == 0)
+		put_slab(a, s);
 }
 
 static void *
@@ -187,7 +211,7 @@ put(struct alloc *a, void *p, size_t n)
 }
 
 /* Another size for a block of `old` bytes. */
-static void *
+static __attribute__((noinline)) void *
 move(struct alloc *a, void *p, size_t old, size_t n)
 {
 	void *q;
@@ -222,22 +246,29 @@ alloc_has_room(struct alloc *a, size_t n)
 	return false;
 }
 
+static inline void
+release(struct alloc *a, void *p, size_t n)
+{
+	put(a, p, n);
+	a->used -= n;
+	if (a->used < a->low)
+		a->low = a->used;
+}
+
+/* Nearly all calls get a small block or give one back: these have nothing in their way. */
 void *
 alloc_realloc(void *ud, void *p, size_t old, size_t n)
 {
 	struct alloc *a = ud;
 	void *q;
 
-	if (!p)
-		old = 0; /* then it is a type, not a size */
 	if (n == 0) {
 		if (p)
-			put(a, p, old);
-		a->used -= old;
-		if (a->used < a->low)
-			a->low = a->used;
+			release(a, p, old);
 		return NULL;
 	}
+	if (!p)
+		old = 0; /* then it is a type, not a size */
 	if (n > old && !alloc_has_room(a, n - old))
 		return NULL;
 	q = p ? move(a, p, old, n) : get(a, n);

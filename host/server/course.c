@@ -187,7 +187,7 @@ begin(lua_State *L, struct request *r)
 		if (r->script->has_setup || r->generation.verify_ref)
 			lua_pushcfunction(L, body);
 		else
-			lua_getfield(L, SELF, "handle");
+			instance_push_handle(L);
 		lua_pushvalue(L, SELF);
 	}
 	return lua_pcallk(L, n, 1, MESSAGE_HANDLER, RAN, steps);
@@ -254,14 +254,12 @@ steps(lua_State *L, int status, lua_KContext step)
 int
 course_run(lua_State *L)
 {
-	struct request *r = lua_touserdata(L, 1);
+	struct request *r = running_request(L);
 
 	if (r->open)
 		instance_build(L, r);
-	else {
-		lua_settop(L, 0);
+	else
 		lua_newtable(L);
-	}
 	lua_pushcfunction(L, state_traceback);
 	return steps(L, LUA_OK, 0);
 }

@@ -173,9 +173,8 @@ run(struct request *r)
 {
 	lua_State *co = r->task->co;
 
-	lua_pushcfunction(co, course_run);
-	lua_pushlightuserdata(co, r);
-	task_start(r->task, 1);
+	lua_rawgeti(co, LUA_REGISTRYINDEX, r->generation.course_ref);
+	task_start(r->task, 0);
 }
 
 /* A connection's bytes, or a datagram's. */
