@@ -113,23 +113,6 @@ get_mixed(struct alloc *a, size_t size)
 	return carve(s, size);
 }
 
-/* Where neither a loose block nor an open slab has one. */
-static __attribute__((noinline)) void *
-get_fresh(struct alloc *a, unsigned class)
-{
-	size_t size = (class + 1) * ALLOC_STEP;
-	void *p = get_mixed(a, size);
-	struct slab *s;
-
-	if (p)
-		return p;
-	s = new_slab(a, class);
-	if (!s)
-		return NULL;
-	s->live++;
-	return carve(s, size);
-}
-
 /* No block of this size would fit behind the last one that was handed out. */
 static inline bool
 is_carved(const struct slab *s, size_t size)
@@ -137,7 +120,7 @@ is_carved(const struct slab *s, size_t size)
 	return s->fresh + size > (const char *)s + SLAB;
 }
 
-static inline void *
+static void *
 get_small(struct alloc *a, unsigned class)
 {
 	size_t size = (class + 1) * ALLOC_STEP;
@@ -148,8 +131,14 @@ get_small(struct alloc *a, unsigned class)
 		a->loose[class] = *(void **)p;
 		return p;
 	}
+	if (!s) {
+		p = get_mixed(a, size);
+		if (p)
+			return p;
+		s = new_slab(a, class);
+	}
 	if (!s)
-		return get_fresh(a, class);
+		return NULL;
 	s->live++;
 	p = s->free;
 	if (p)
@@ -163,18 +152,7 @@ get_small(struct alloc *a, unsigned class)
 	return p;
 }
 
-/* The slab's last block has been put back. */
-static __attribute__((noinline)) void
-put_slab(struct alloc *a, struct slab *s)
-{
-	shut_slab(a, s);
-	if (a->spare)
-		free(s);
-	else
-		a->spare = s;
-}
-
-static inline void
+static void
 put_small(struct alloc *a, void *p, unsigned class)
 {
 	struct slab *s = slab_of(p);
@@ -191,8 +169,13 @@ put_small(struct alloc *a, void *p, unsigned class)
 		open_slab(a, s); /* it was full */
 	*(void **)p = s->free;
 	s->free = p;
-	if (--s->live == 0)
-		put_slab(a, s);
+	if (--s->live > 0)
+		return;
+	shut_slab(a, s);
+	if (a->spare)
+		free(s);
+	else
+		a->spare = s;
 }
 
 static void *
@@ -211,7 +194,7 @@ put(struct alloc *a, void *p, size_t n)
 }
 
 /* Another size for a block of `old` bytes. */
-static __attribute__((noinline)) void *
+static void *
 move(struct alloc *a, void *p, size_t old, size_t n)
 {
 	void *q;
@@ -246,7 +229,7 @@ alloc_has_room(struct alloc *a, size_t n)
 	return false;
 }
 
-static inline void
+static __attribute__((noinline)) void
 release(struct alloc *a, void *p, size_t n)
 {
 	put(a, p, n);
@@ -255,7 +238,58 @@ release(struct alloc *a, void *p, size_t n)
 		a->low = a->used;
 }
 
-/* Nearly all calls get a small block or give one back: these have nothing in their way. */
+static __attribute__((noinline)) void *
+acquire(struct alloc *a, void *p, size_t old, size_t n)
+{
+	void *q;
+
+	if (n > old && !alloc_has_room(a, n - old))
+		return NULL;
+	q = p ? move(a, p, old, n) : get(a, n);
+	if (q)
+		a->used += n - old;
+	return q;
+}
+
+/* A block, where nothing else is to be done; else NULL. */
+static inline void *
+get_quickly(struct alloc *a, unsigned class)
+{
+	size_t size = (class + 1) * ALLOC_STEP;
+	struct slab *s = a->open[class];
+	void *p = a->loose[class], *next;
+
+	if (p) {
+		a->loose[class] = *(void **)p;
+		return p;
+	}
+	if (!s)
+		return NULL;
+	p = s->free;
+	if (p && (next = *(void **)p))
+		s->free = next;
+	else if (!p && !is_carved(s, 2 * size)) {
+		p = s->fresh;
+		s->fresh += size;
+	} else
+		return NULL; /* it may be the last one */
+	s->live++;
+	return p;
+}
+
+static inline bool
+put_quickly(const struct alloc *a, void *p)
+{
+	struct slab *s = slab_of(p);
+
+	if (a->apart || s->class == MIXED || !s->free || s->live == 1)
+		return false;
+	*(void **)p = s->free;
+	s->free = p;
+	s->live--;
+	return true;
+}
+
 void *
 alloc_realloc(void *ud, void *p, size_t old, size_t n)
 {
@@ -263,18 +297,22 @@ alloc_realloc(void *ud, void *p, size_t old, size_t n)
 	void *q;
 
 	if (n == 0) {
-		if (p)
+		if (p && old <= ALLOC_SMALL && a->used - old >= a->low &&
+		    put_quickly(a, p))
+			a->used -= old;
+		else if (p)
 			release(a, p, old);
 		return NULL;
 	}
-	if (!p)
-		old = 0; /* then it is a type, not a size */
-	if (n > old && !alloc_has_room(a, n - old))
-		return NULL;
-	q = p ? move(a, p, old, n) : get(a, n);
-	if (q)
-		a->used += n - old;
-	return q;
+	if (p)
+		return acquire(a, p, old, n);
+	/* old is a type, not a size */
+	if (n <= ALLOC_SMALL && (!a->limit || a->used + n <= a->limit) &&
+	    (q = get_quickly(a, (unsigned)((n - 1) / ALLOC_STEP)))) {
+		a->used += n;
+		return q;
+	}
+	return acquire(a, NULL, 0, n);
 }
 
 bool
