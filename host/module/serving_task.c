@@ -86,7 +86,7 @@ core_hand_over(lua_State *L)
 	struct request *r = own_request(L, c);
 	struct stream *st = r->stream;
 	struct arrival a = {.fd = -1, .client = &r->client};
-	struct dgram d = {.from = r->client, .local = r->local};
+	struct dgram d = {.local = r->local};
 	int rc;
 
 	if (st->datagram) {

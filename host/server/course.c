@@ -146,9 +146,9 @@ tell(lua_State *L, struct request *r)
 	return lua_pcallk(L, n + 1, 0, MESSAGE_HANDLER, TOLD, steps);
 }
 
-/* The last step: what was written goes out. */
+/* What was written goes out. */
 static int
-send_rest(lua_State *L, struct request *r)
+send_written(lua_State *L, struct request *r)
 {
 	struct stream *st = r->stream;
 
@@ -169,6 +169,16 @@ send_rest(lua_State *L, struct request *r)
 		report_outcome(r, LOG_INFO, "peer gone", strerror(st->error));
 	}
 	return 0;
+}
+
+/* The last step; what raises or waits in it does not come back here. */
+static int
+send_rest(lua_State *L, struct request *r)
+{
+	int n = send_written(L, r);
+
+	stream_leave_unread(r->stream);
+	return n;
 }
 
 static int

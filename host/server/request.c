@@ -125,14 +125,18 @@ prepare(struct site *s, struct stream *st, const struct addr *client)
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){.site = s,
-			      .stream = st,
-			      .script = s->script,
-			      .generation = s->generation,
-			      .allowance = s->allowance,
-			      .failure_ref = LUA_NOREF};
-	r->client.len = client->len;
-	memcpy(&r->client.ss, &client->ss, client->len);
+	r->site = s; /* one by one: to clear all of it, addresses too, takes longer */
+	r->stream = st;
+	r->script = s->script;
+	addr_copy(&r->client, client);
+	r->local.family = 0;
+	r->full_len = 0;
+	r->tries = 0;
+	r->failed = r->passed_on = r->open = false;
+	r->stage = 0;
+	r->failure_ref = LUA_NOREF;
+	r->generation = s->generation;
+	r->allowance = s->allowance;
 	if (s->attrs.idle_timeout != ATTR_NONE &&
 	    loop_timer_init(loop, &r->idle, on_idle) < 0)
 		goto fail_request;
@@ -242,7 +246,7 @@ request_open(struct request *r, const struct arrival *a)
 	struct stream *st = r->stream;
 
 	r->open = true;
-	r->client = *a->client;
+	addr_copy(&r->client, a->client);
 	if (!a->dgram)
 		return stream_open(st, a->fd);
 	count_add(&r->site->engine->io.bytes_in, a->dgram->len);
