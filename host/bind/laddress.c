@@ -69,7 +69,7 @@ push_address(lua_State *L, const struct addr *a)
 }
 
 /* Of one host after the other there come many: a text is made for the first of them. */
-enum { HOSTS = 16 };
+enum { HOSTS = 16 /* see slot_of() */ };
 
 struct hosts {
 	struct in6_addr ip[HOSTS]; /* what user value i + 1 is the text of */
@@ -99,15 +99,21 @@ ip_of(const struct addr *a)
 	return ip;
 }
 
+static unsigned
+slot_of(const struct in6_addr *ip)
+{
+	uint32_t n =
+	    ip->s6_addr32[0] ^ ip->s6_addr32[1] ^ ip->s6_addr32[2] ^ ip->s6_addr32[3];
+
+	return n * 2654435769U >> 28;
+}
+
 static void
 push_host(lua_State *L, const struct addr *a, int hosts)
 {
 	struct hosts *h = lua_touserdata(L, hosts);
 	struct in6_addr ip = ip_of(a);
-	unsigned i = (ip.s6_addr32[0] ^ ip.s6_addr32[1] ^ ip.s6_addr32[2] ^
-		      ip.s6_addr32[3]) *
-			 2654435769U >>
-		     28;
+	unsigned i = slot_of(&ip);
 	char text[ADDR_TEXT];
 
 	if (h->known[i] && memcmp(&h->ip[i], &ip, sizeof(ip)) == 0) {

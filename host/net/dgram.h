@@ -34,12 +34,12 @@ struct dgram_out; /* a batch to send from */
 struct dgram_in *dgram_in_new(size_t max, bool with_local);
 void dgram_in_free(struct dgram_in *b);
 
-/* Headers for recvmmsg(2), DGRAM_BATCH of them, ready for another batch; used: those that the
- * last one has filled. */
+/* Headers for recvmmsg(2), DGRAM_BATCH of them, ready for another batch; used: those that
+ * the last one has filled. */
 struct mmsghdr *dgram_in_headers(struct dgram_in *b, unsigned used);
 
-/* Datagram i of a batch just received, and who sent it; its data, and that address, are valid
- * until the next batch. */
+/* Datagram i of a batch just received, and who sent it; its data, and that address, are
+ * valid until the next batch. */
 const struct addr *dgram_in_get(struct dgram_in *b, unsigned i, struct dgram *out);
 
 struct dgram_out *dgram_out_new(void);

@@ -297,8 +297,7 @@ alloc_realloc(void *ud, void *p, size_t old, size_t n)
 	void *q;
 
 	if (n == 0) {
-		if (p && old <= ALLOC_SMALL && a->used - old >= a->low &&
-		    put_quickly(a, p))
+		if (p && old <= ALLOC_SMALL && a->used - old >= a->low && put_quickly(a, p))
 			a->used -= old;
 		else if (p)
 			release(a, p, old);

@@ -34,8 +34,8 @@ static int
 receive_batch(struct server *s)
 {
 	struct datagrams *d = &s->dgrams;
-	int n =
-	    loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(d->in, d->n), batch_size(s));
+	int n = loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(d->in, d->n),
+			      batch_size(s));
 
 	if (n >= 0) {
 		d->at = 0;

@@ -12,8 +12,8 @@ struct generation;
 struct request;
 struct script;
 
-/* Pushes f as the function that a task runs for each request of the generation: its upvalues
- * are what instances are made of.  For a protected call. */
+/* Pushes f as the function that a task runs for each request of the generation: its
+ * upvalues are what instances are made of.  For a protected call. */
 void instance_push_course(lua_State *L, lua_CFunction f, const struct script *sc,
 			  const struct generation *g);
 
