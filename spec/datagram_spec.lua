@@ -457,6 +457,22 @@ describe("a reply over UDP", function()
     end
   end
 
+  it("says of each of many hosts which it is, whatever was done to an address before", function()
+    local p = host.start(script([[
+      local a = self.client_address
+      self.wfile:write(a.host, " ", a.port, " ", tostring(a))
+      a[1], a[2] = "another", 0]]), { listen = "udp://127.0.0.1:0" })
+    for _ = 1, 2 do
+      for i = 1, 50 do
+        local c <close> = host.connect(p:url(), { bind = ("udp://127.0.%d.%d:0"):format(i % 3, i) })
+        local name, port = sys.name(c.fd)
+        assert.are.equal(("%s %d %s:%d"):format(name, port, name, port), (ask(c, "who")))
+        assert.are.equal(("%s %d %s:%d"):format(name, port, name, port), (ask(c, "and now")))
+      end
+    end
+    p:stop()
+  end)
+
   it("tells IPv4 clients of a [::] server by their IPv4 address", function()
     local p = host.start(script([[self.wfile:write(self.client_address.host)]]), { listen = "udp://[::]:0" })
     local c <close> = host.connect("udp://127.0.0.1:" .. port_of(p:url()))

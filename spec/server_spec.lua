@@ -248,6 +248,25 @@ describe("the life of a request", function()
     p:stop()
   end)
 
+  it("has an instance whose class may get a finalizer, or another handle, later on", function()
+    local p = host.start(host.write [[
+      local H, gone = {}, 0
+      function H:handle()
+        getmetatable(self).__gc = function() gone = gone + 1 end
+        H.handle = function(h)
+          collectgarbage()
+          h.wfile:write(gone)
+          H.handle = function(h) collectgarbage() h.wfile:write("and ", gone) end
+        end
+        self.wfile:write("none")
+      end
+      return H]])
+    assert.are.equal("none", ask(p, ""))
+    assert.are.equal("0", ask(p, ""))
+    assert.are.equal("and 1", ask(p, ""))
+    p:stop()
+  end)
+
   it("may inherit its methods", function()
     local p = host.start(host.write [[
       local Base = { timeout = 0.05 }

@@ -2,6 +2,8 @@
 #include "bind/lhandle.h"
 #include "net/addr.h"
 
+#include <netinet/in.h>
+#include <stdbool.h>
 #include <string.h>
 
 static int
@@ -63,6 +65,82 @@ push_address(lua_State *L, const struct addr *a)
 	lua_pushinteger(L, addr_port(a));
 	lua_rawseti(L, -2, 2);
 	lua_rawgetp(L, LUA_REGISTRYINDEX, address_class);
+	lua_setmetatable(L, -2);
+}
+
+/* Of one host after the other there come many: a text is made for the first of them. */
+enum { HOSTS = 16 /* see slot_of() */ };
+
+struct hosts {
+	struct in6_addr ip[HOSTS]; /* what user value i + 1 is the text of */
+	bool known[HOSTS];
+};
+
+void
+push_hosts(lua_State *L)
+{
+	struct hosts *h = lua_newuserdatauv(L, sizeof(*h), HOSTS);
+
+	memset(h, 0, sizeof(*h));
+}
+
+/* The number that names it, IPv4 as mapped into IPv6. */
+static struct in6_addr
+ip_of(const struct addr *a)
+{
+	const struct sockaddr_in *in = (const void *)&a->ss;
+	const struct sockaddr_in6 *in6 = (const void *)&a->ss;
+	struct in6_addr ip = {0};
+
+	if (a->ss.ss_family == AF_INET6)
+		return in6->sin6_addr;
+	ip.s6_addr32[2] = htonl(0xffff);
+	ip.s6_addr32[3] = in->sin_addr.s_addr;
+	return ip;
+}
+
+static unsigned
+slot_of(const struct in6_addr *ip)
+{
+	uint32_t n =
+	    ip->s6_addr32[0] ^ ip->s6_addr32[1] ^ ip->s6_addr32[2] ^ ip->s6_addr32[3];
+
+	return n * 2654435769U >> 28;
+}
+
+static void
+push_host(lua_State *L, const struct addr *a, int hosts)
+{
+	struct hosts *h = lua_touserdata(L, hosts);
+	struct in6_addr ip = ip_of(a);
+	unsigned i = slot_of(&ip);
+	char text[ADDR_TEXT];
+
+	if (h->known[i] && memcmp(&h->ip[i], &ip, sizeof(ip)) == 0) {
+		lua_getiuservalue(L, hosts, (int)i + 1);
+		return;
+	}
+	addr_host(a, text, sizeof(text));
+	lua_pushstring(L, text);
+	lua_pushvalue(L, -1);
+	lua_setiuservalue(L, hosts, (int)i + 1);
+	h->ip[i] = ip;
+	h->known[i] = true;
+}
+
+void
+push_known_address(lua_State *L, const struct addr *a, int hosts, int meta)
+{
+	if (a->len == 0 || addr_is_unix(a)) {
+		push_address(L, a);
+		return;
+	}
+	lua_createtable(L, 2, 0);
+	push_host(L, a, hosts);
+	lua_rawseti(L, -2, 1);
+	lua_pushinteger(L, addr_port(a));
+	lua_rawseti(L, -2, 2);
+	lua_pushvalue(L, meta);
 	lua_setmetatable(L, -2);
 }
 

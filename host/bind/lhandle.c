@@ -25,12 +25,20 @@ handle_class(lua_State *L, const char *name, const luaL_Reg *methods)
 }
 
 struct handle *
-handle_push(lua_State *L, const char *class, struct stream *s, int nuv)
+handle_push_bare(lua_State *L, const char *class, struct stream *s, int nuv)
 {
 	struct handle *h = lua_newuserdatauv(L, sizeof(*h), nuv);
 
 	*h = (struct handle){
 	    .stream = s, .serial = s ? s->serial : 0, .mark = handle_mark(class)};
+	return h;
+}
+
+struct handle *
+handle_push(lua_State *L, const char *class, struct stream *s, int nuv)
+{
+	struct handle *h = handle_push_bare(L, class, s, nuv);
+
 	lua_rawgetp(L, LUA_REGISTRYINDEX, class);
 	lua_setmetatable(L, -2);
 	return h;

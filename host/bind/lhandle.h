@@ -57,8 +57,17 @@ struct stream *handle_peek(lua_State *L);
 /* A duration in seconds at idx (nil or none: for ever) as nanoseconds. */
 int64_t arg_seconds(lua_State *L, int idx);
 
+/* The same, without its metatable. */
+struct handle *handle_push_bare(lua_State *L, const char *class, struct stream *s, int nuv);
+
 /* Pushes an address: {host, port} with .host and .port, or a path. */
 void push_address(lua_State *L, const struct addr *a);
+
+/* Pushes an object that remembers texts of hosts. */
+void push_hosts(lua_State *L);
+
+/* Pushes an address with its help; meta: where the class's metatable is. */
+void push_known_address(lua_State *L, const struct addr *a, int hosts, int meta);
 
 /* The address at idx, {host, port} or a path; raises if it is neither. */
 void check_address(lua_State *L, int idx, struct addr *out);

@@ -430,6 +430,15 @@ stream_consume(struct stream *s, size_t n)
 }
 
 void
+stream_leave_unread(struct stream *s)
+{
+	if (s->io->borrower != s)
+		return;
+	s->io->borrower = NULL;
+	s->lent_len = 0;
+}
+
+void
 stream_lend(struct stream *s, const char *p, size_t n)
 {
 	if (s->io->borrower)

@@ -146,6 +146,9 @@ void stream_free(struct stream *s);
 void stream_view(const struct stream *s, const char **p, size_t *n);
 void stream_consume(struct stream *s, size_t n);
 
+/* Nobody will read any more: what is unread in a receive buffer need not move. */
+void stream_leave_unread(struct stream *s);
+
 /* Gives a datagram's stream its bytes, which the caller keeps until the task has run. */
 void stream_lend(struct stream *s, const char *p, size_t n);
 

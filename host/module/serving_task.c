@@ -92,7 +92,6 @@ core_hand_over(lua_State *L)
 
 	if (st->datagram) {
 		stream_view(st, &d.data, &d.len);
-		d.from = r->extra->from.addr;
 		d.local = r->extra->from.local;
 		d.full_len = r->extra->full_len ? r->extra->full_len : d.len;
 		a.dgram = &d;

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/socket.h>
 
 enum transport { TRANSPORT_TCP, TRANSPORT_UDP, TRANSPORT_UNIX, TRANSPORT_UNIXGRAM };
@@ -37,6 +38,19 @@ static inline struct sockaddr *
 addr_sa_out(struct addr *a)
 {
 	return (struct sockaddr *)(void *)&a->ss;
+}
+
+/* What is behind the address itself is left as it was. */
+static inline void
+addr_copy(struct addr *to, const struct addr *from)
+{
+	to->len = from->len;
+	if (from->len == sizeof(struct sockaddr))
+		memcpy(&to->ss, &from->ss, sizeof(struct sockaddr)); /* IPv4: no call */
+	else {
+		to->ss.ss_family = AF_UNSPEC; /* of none */
+		memcpy(&to->ss, &from->ss, from->len);
+	}
 }
 
 bool transport_is_stream(enum transport t);

@@ -16,7 +16,7 @@ struct dgram_in {
 	char *bytes; /* DGRAM_BATCH times max */
 	struct mmsghdr headers[DGRAM_BATCH];
 	struct iovec iov[DGRAM_BATCH];
-	struct sockaddr_storage from[DGRAM_BATCH];
+	struct addr from[DGRAM_BATCH];
 	union control control[DGRAM_BATCH];
 };
 
@@ -32,6 +32,23 @@ struct dgram_out {
 	char arena[ARENA];
 };
 
+/* What the kernel changes in a header. */
+static void
+make_ready(struct dgram_in *b, unsigned i)
+{
+	struct msghdr *h = &b->headers[i].msg_hdr;
+
+	h->msg_namelen = sizeof(b->from[i].ss);
+	h->msg_controllen = b->with_local ? sizeof(b->control[i]) : 0;
+}
+
+/* Buffers one behind the other at a power of two would share a few sets of the cache. */
+static size_t
+stride(size_t max)
+{
+	return (max + 127) & ~(size_t)63;
+}
+
 struct dgram_in *
 dgram_in_new(size_t max, bool with_local)
 {
@@ -41,15 +58,19 @@ dgram_in_new(size_t max, bool with_local)
 		return NULL;
 	b->max = max;
 	b->with_local = with_local;
-	b->bytes = malloc(max * DGRAM_BATCH);
+	b->bytes = malloc(stride(max) * DGRAM_BATCH);
 	if (!b->bytes) {
 		free(b);
 		return NULL;
 	}
-	for (int i = 0; i < DGRAM_BATCH; i++) {
-		b->iov[i] = (struct iovec){b->bytes + max * (size_t)i, max};
-		b->headers[i].msg_hdr = (struct msghdr){
-		    .msg_name = &b->from[i], .msg_iov = &b->iov[i], .msg_iovlen = 1};
+	for (unsigned i = 0; i < DGRAM_BATCH; i++) {
+		b->iov[i] = (struct iovec){b->bytes + stride(max) * i, max};
+		b->headers[i].msg_hdr =
+		    (struct msghdr){.msg_name = &b->from[i].ss,
+				    .msg_iov = &b->iov[i],
+				    .msg_iovlen = 1,
+				    .msg_control = with_local ? &b->control[i] : NULL};
+		make_ready(b, i);
 	}
 	return b;
 }
@@ -64,14 +85,10 @@ dgram_in_free(struct dgram_in *b)
 }
 
 struct mmsghdr *
-dgram_in_headers(struct dgram_in *b)
+dgram_in_headers(struct dgram_in *b, unsigned used)
 {
-	for (int i = 0; i < DGRAM_BATCH; i++) {
-		struct msghdr *h = &b->headers[i].msg_hdr;
-		h->msg_namelen = sizeof(b->from[i]);
-		h->msg_control = b->with_local ? &b->control[i] : NULL;
-		h->msg_controllen = b->with_local ? sizeof(b->control[i]) : 0;
-	}
+	for (unsigned i = 0; i < used; i++)
+		make_ready(b, i);
 	return b->headers;
 }
 
@@ -101,8 +118,8 @@ read_local(const struct msghdr *h, struct dgram_local *out)
 	}
 }
 
-void
-dgram_in_get(const struct dgram_in *b, unsigned i, struct dgram *out)
+const struct addr *
+dgram_in_get(struct dgram_in *b, unsigned i, struct dgram *out)
 {
 	const struct mmsghdr *m = &b->headers[i];
 
@@ -112,12 +129,12 @@ dgram_in_get(const struct dgram_in *b, unsigned i, struct dgram *out)
 	/* Unix sockets do not tell the full length; one byte more stands for "longer". */
 	if (m->msg_hdr.msg_flags & MSG_TRUNC && out->full_len <= b->max)
 		out->full_len = b->max + 1;
-	out->from.len = m->msg_hdr.msg_namelen;
-	memcpy(&out->from.ss, &b->from[i], out->from.len);
 	if (b->with_local)
 		read_local(&m->msg_hdr, &out->local);
 	else
 		out->local.family = 0;
+	b->from[i].len = m->msg_hdr.msg_namelen;
+	return &b->from[i];
 }
 
 /* Fills in a header and its control; iov and control must outlive it. */
@@ -178,8 +195,7 @@ dgram_out_put(struct dgram_out *b, const void *data, size_t n, const struct addr
 	if (n)
 		memcpy(b->arena + b->used, data, n);
 	b->iov[i] = (struct iovec){b->arena + b->used, n};
-	b->to[i].len = to->len;
-	memcpy(&b->to[i].ss, &to->ss, to->len);
+	addr_copy(&b->to[i], to);
 	compose(&b->headers[i].msg_hdr, &b->iov[i], &b->control[i], &b->to[i], local);
 	b->used += n;
 	b->n++;

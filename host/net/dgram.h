@@ -29,7 +29,6 @@ struct dgram {
 	const char *data;
 	size_t len;      /* bytes of data */
 	size_t full_len; /* bytes that were sent; more than len if the datagram was cut */
-	struct addr from;
 	struct dgram_local local;
 };
 
@@ -41,11 +40,13 @@ struct dgram_out; /* a batch to send from */
 struct dgram_in *dgram_in_new(size_t max, bool with_local);
 void dgram_in_free(struct dgram_in *b);
 
-/* Headers for recvmmsg(2), DGRAM_BATCH of them, ready for another batch. */
-struct mmsghdr *dgram_in_headers(struct dgram_in *b);
+/* Headers for recvmmsg(2), DGRAM_BATCH of them, ready for another batch; used: those that
+ * the last one has filled. */
+struct mmsghdr *dgram_in_headers(struct dgram_in *b, unsigned used);
 
-/* Datagram i of a batch just received; its data is valid until the next batch. */
-void dgram_in_get(const struct dgram_in *b, unsigned i, struct dgram *out);
+/* Datagram i of a batch just received, and who sent it; its data, and that address, are
+ * valid until the next batch. */
+const struct addr *dgram_in_get(struct dgram_in *b, unsigned i, struct dgram *out);
 
 struct dgram_out *dgram_out_new(void);
 void dgram_out_free(struct dgram_out *b);

@@ -123,6 +123,13 @@ get_mixed(struct alloc *a, size_t size)
 	return carve(s, size);
 }
 
+/* No block of this size would fit behind the last one that was handed out. */
+static inline bool
+is_carved(const struct slab *s, size_t size)
+{
+	return s->fresh + size > (const char *)s + END;
+}
+
 static void *
 get_small(struct alloc *a, unsigned class)
 {
@@ -150,7 +157,7 @@ get_small(struct alloc *a, unsigned class)
 		p = s->fresh;
 		s->fresh += size;
 	}
-	if (!s->free && s->fresh + size > (char *)s + END)
+	if (!s->free && is_carved(s, size))
 		shut_slab(a, s);
 	return p;
 }
@@ -168,7 +175,7 @@ put_small(struct alloc *a, void *p, unsigned class)
 		a->loose[class] = p;
 		return;
 	}
-	if (!s->free && s->fresh + size > (char *)s + END)
+	if (!s->free && is_carved(s, size))
 		open_slab(a, s); /* it was full */
 	*(void **)p = s->free;
 	s->free = p;
@@ -232,28 +239,89 @@ alloc_has_room(struct alloc *a, size_t n)
 	return false;
 }
 
-void *
-alloc_realloc(void *ud, void *p, size_t old, size_t n)
+static __attribute__((noinline)) void
+release(struct alloc *a, void *p, size_t n)
 {
-	struct alloc *a = ud;
+	put(a, p, n);
+	a->used -= n;
+	if (a->used < a->low)
+		a->low = a->used;
+}
+
+static __attribute__((noinline)) void *
+acquire(struct alloc *a, void *p, size_t old, size_t n)
+{
 	void *q;
 
-	if (!p)
-		old = 0; /* then it is a type, not a size */
-	if (n == 0) {
-		if (p)
-			put(a, p, old);
-		a->used -= old;
-		if (a->used < a->low)
-			a->low = a->used;
-		return NULL;
-	}
 	if (n > old && !alloc_has_room(a, n - old))
 		return NULL;
 	q = p ? move(a, p, old, n) : get(a, n);
 	if (q)
 		a->used += n - old;
 	return q;
+}
+
+/* A block, where nothing else is to be done; else NULL. */
+static inline void *
+get_quickly(struct alloc *a, unsigned class)
+{
+	size_t size = (class + 1) * ALLOC_STEP;
+	struct slab *s = a->open[class];
+	void *p = a->loose[class], *next;
+
+	if (p) {
+		a->loose[class] = *(void **)p;
+		return p;
+	}
+	if (!s)
+		return NULL;
+	p = s->free;
+	if (p && (next = *(void **)p))
+		s->free = next;
+	else if (!p && !is_carved(s, 2 * size)) {
+		p = s->fresh;
+		s->fresh += size;
+	} else
+		return NULL; /* it may be the last one */
+	s->live++;
+	return p;
+}
+
+static inline bool
+put_quickly(const struct alloc *a, void *p)
+{
+	struct slab *s = slab_of(p);
+
+	if (a->apart || s->class == MIXED || !s->free || s->live == 1)
+		return false;
+	*(void **)p = s->free;
+	s->free = p;
+	s->live--;
+	return true;
+}
+
+void *
+alloc_realloc(void *ud, void *p, size_t old, size_t n)
+{
+	struct alloc *a = ud;
+	void *q;
+
+	if (n == 0) {
+		if (p && old <= ALLOC_SMALL && a->used - old >= a->low && put_quickly(a, p))
+			a->used -= old;
+		else if (p)
+			release(a, p, old);
+		return NULL;
+	}
+	if (p)
+		return acquire(a, p, old, n);
+	/* old is a type, not a size */
+	if (n <= ALLOC_SMALL && (!a->limit || a->used + n <= a->limit) &&
+	    (q = get_quickly(a, (unsigned)((n - 1) / ALLOC_STEP)))) {
+		a->used += n;
+		return q;
+	}
+	return acquire(a, NULL, 0, n);
 }
 
 bool

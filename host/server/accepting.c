@@ -163,11 +163,9 @@ accepting_pull(struct server *s, struct arrival *a, struct addr *client, struct 
 	if (transport_is_stream(s->site.view.transport)) {
 		rc = a->fd = loop_accept(&s->fd, &s->accept_op, client);
 	} else {
-		rc = datagrams_next(s, d);
-		if (rc == 0) {
-			*client = d->from;
+		rc = datagrams_next(s, d, client);
+		if (rc == 0)
 			a->dgram = d;
-		}
 	}
 	return rc == -EINPROGRESS ? -EAGAIN : rc < 0 ? rc : 0;
 }

@@ -148,9 +148,9 @@ tell(lua_State *L, struct request *r)
 	return lua_pcallk(L, n + 1, 0, MESSAGE_HANDLER, TOLD, steps);
 }
 
-/* The last step: what was written goes out. */
+/* What was written goes out. */
 static int
-send_rest(lua_State *L, struct request *r)
+send_written(lua_State *L, struct request *r)
 {
 	struct stream *st = r->stream;
 
@@ -173,6 +173,16 @@ send_rest(lua_State *L, struct request *r)
 	return 0;
 }
 
+/* The last step; what raises or waits in it does not come back here. */
+static int
+send_rest(lua_State *L, struct request *r)
+{
+	int n = send_written(L, r);
+
+	stream_leave_unread(r->stream);
+	return n;
+}
+
 static int
 begin(lua_State *L, struct request *r)
 {
@@ -189,7 +199,7 @@ begin(lua_State *L, struct request *r)
 		if (r->task->script->has_setup || r->terms->generation.verify_ref)
 			lua_pushcfunction(L, body);
 		else
-			lua_getfield(L, SELF, "handle");
+			instance_push_handle(L);
 		lua_pushvalue(L, SELF);
 	}
 	return lua_pcallk(L, n, 1, MESSAGE_HANDLER, RAN, steps);
@@ -256,14 +266,12 @@ steps(lua_State *L, int status, lua_KContext step)
 int
 course_run(lua_State *L)
 {
-	struct request *r = lua_touserdata(L, 1);
+	struct request *r = running_request(L);
 
 	if (r->open)
 		instance_build(L, r);
-	else {
-		lua_settop(L, 0);
+	else
 		lua_newtable(L);
-	}
 	lua_pushcfunction(L, state_traceback);
 	return steps(L, LUA_OK, 0);
 }

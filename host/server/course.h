@@ -11,7 +11,7 @@
 struct request;
 struct task;
 
-/* The function of the task.  Argument: the request, a light userdata. */
+/* The function of the task: see instance_push_course(). */
 int course_run(lua_State *L);
 
 /* For struct task: the course has gone on for too long; pushes what does the rest of it. */

@@ -34,8 +34,8 @@ static int
 receive_batch(struct server *s)
 {
 	struct datagrams *d = &s->dgrams;
-	int n =
-	    loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(d->in), batch_size(s));
+	int n = loop_recvmmsg(&s->fd, &s->accept_op, dgram_in_headers(d->in, d->n),
+			      batch_size(s));
 
 	if (n >= 0) {
 		d->at = 0;
@@ -48,9 +48,9 @@ static void
 begin_next(struct server *s)
 {
 	struct dgram d;
-	struct arrival a = {.fd = -1, .client = &d.from, .dgram = &d};
+	struct arrival a = {.fd = -1, .dgram = &d};
 
-	dgram_in_get(s->dgrams.in, s->dgrams.at++, &d);
+	a.client = dgram_in_get(s->dgrams.in, s->dgrams.at++, &d);
 	if (d.full_len > d.len) {
 		struct log_field f[] = {
 		    log_str("server", s->site.view.name),
@@ -96,13 +96,13 @@ datagrams_receive(struct server *s)
 }
 
 int
-datagrams_next(struct server *s, struct dgram *d)
+datagrams_next(struct server *s, struct dgram *d, struct addr *from)
 {
 	struct datagrams *in = &s->dgrams;
 	int rc = in->at == in->n ? receive_batch(s) : 0;
 
 	if (rc < 0)
 		return rc;
-	dgram_in_get(in->in, in->at++, d);
+	addr_copy(from, dgram_in_get(in->in, in->at++, d));
 	return 0;
 }

@@ -33,8 +33,8 @@ void datagrams_free(struct datagrams *d);
 /* Begins the requests that have come, as accepting.h has it for connections. */
 void datagrams_receive(struct server *s);
 
-/* The next one, for a request that pulls; its data is valid until the next batch.
- * -EINPROGRESS: there is none; else -errno. */
-int datagrams_next(struct server *s, struct dgram *d);
+/* The next one and who sent it, for a request that pulls; its data is valid until the next
+ * batch. -EINPROGRESS: there is none; else -errno. */
+int datagrams_next(struct server *s, struct dgram *d, struct addr *from);
 
 #endif

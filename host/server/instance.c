@@ -22,15 +22,70 @@ static const char CONSTRUCTORS[] =
     "end\n"
     "return stream, datagram\n";
 
+/* The upvalues: an upvalue is at hand where the registry has to be searched. */
+enum upvalue {
+	STREAM = 1, /* constructors */
+	DATAGRAM,
+	SERVER,
+	HOSTS, /* see push_known_address() */
+	RFILE, /* metatables of objects */
+	WFILE,
+	ADDRESS,
+	REQUEST,
+	CLASS, /* self's metatable */
+	PORT,  /* the datagram socket */
+	GC,    /* names */
+	HANDLE,
+};
+
 void
-instance_prepare(lua_State *L, int *stream_ref, int *datagram_ref)
+instance_push_course(lua_State *L, lua_CFunction f, const struct script *sc,
+		     const struct generation *g)
 {
 	if (luaL_loadbufferx(L, CONSTRUCTORS, sizeof(CONSTRUCTORS) - 1, "=moonport", "t") !=
 	    LUA_OK)
 		lua_error(L);
 	lua_call(L, 0, 2);
-	*datagram_ref = luaL_ref(L, LUA_REGISTRYINDEX);
-	*stream_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, g->self_ref);
+	push_hosts(L);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, rfile_class);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, wfile_class);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, address_class);
+	lua_rawgetp(L, LUA_REGISTRYINDEX, request_class);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->meta_ref);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, g->port_ref);
+	lua_pushliteral(L, "__gc");
+	lua_pushliteral(L, "handle");
+	lua_pushcclosure(L, f, HANDLE);
+}
+
+static void
+push_upvalue(lua_State *L, enum upvalue u)
+{
+	lua_pushvalue(L, lua_upvalueindex(u));
+}
+
+static void
+push_object(lua_State *L, const char *class, enum upvalue meta, struct stream *s)
+{
+	handle_push_bare(L, class, s, 0);
+	push_upvalue(L, meta);
+	lua_setmetatable(L, -2);
+}
+
+/* The script may have put a finalizer there. */
+static void
+set_class(lua_State *L)
+{
+	push_upvalue(L, CLASS);
+	push_upvalue(L, GC);
+	if (lua_rawget(L, -2) == LUA_TNIL) {
+		lua_pop(L, 1);
+		lua_setmetatable(L, -2);
+	} else {
+		lua_pop(L, 1);
+		finalizer_set_metatable(L);
+	}
 }
 
 void
@@ -41,27 +96,31 @@ instance_build(lua_State *L, struct request *r)
 	const char *p;
 	size_t n;
 
-	lua_settop(L, 0);
-	lua_rawgeti(L, LUA_REGISTRYINDEX,
-		    datagram ? r->terms->generation.datagram_ref
-			     : r->terms->generation.stream_ref);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, r->terms->generation.self_ref);
-	push_address(L, request_client(r, &room));
-	handle_push(L, rfile_class, r->stream, 0);
-	handle_push(L, wfile_class, r->stream, 0);
+	push_upvalue(L, datagram ? DATAGRAM : STREAM);
+	push_upvalue(L, SERVER);
+	push_known_address(L, request_client(r, &room), lua_upvalueindex(HOSTS),
+			   lua_upvalueindex(ADDRESS));
+	push_object(L, rfile_class, RFILE, r->stream);
+	push_object(L, wfile_class, WFILE, r->stream);
 	if (datagram) {
 		stream_view(r->stream, &p, &n);
 		lua_pushlstring(L, p, n);
-		lua_rawgeti(L, LUA_REGISTRYINDEX, r->terms->generation.port_ref);
+		push_upvalue(L, PORT);
 	} else
-		handle_push(L, request_class, r->stream, 0);
+		push_object(L, request_class, REQUEST, r->stream);
 	lua_call(L, 5 + datagram, 1);
 	if (datagram && r->extra->full_len) {
 		lua_pushinteger(L, (lua_Integer)r->extra->full_len);
 		lua_setfield(L, -2, "truncated");
 	}
-	lua_rawgeti(L, LUA_REGISTRYINDEX, r->task->script->meta_ref);
-	finalizer_set_metatable(L);
+	set_class(L);
+}
+
+void
+instance_push_handle(lua_State *L)
+{
+	push_upvalue(L, HANDLE);
+	lua_gettable(L, 1);
 }
 
 void

@@ -8,14 +8,20 @@
 
 #include <lua.h>
 
+struct generation;
 struct request;
+struct script;
 
-/* Makes the functions that build instances, and their registry references.  For a protected
- * call. */
-void instance_prepare(lua_State *L, int *stream_ref, int *datagram_ref);
+/* Pushes f as the function that a task runs for each request of the generation: its
+ * upvalues are what instances are made of.  For a protected call. */
+void instance_push_course(lua_State *L, lua_CFunction f, const struct script *sc,
+			  const struct generation *g);
 
-/* Leaves self, and nothing else, on the stack of the request's task. */
+/* For that function: pushes self, onto an empty stack. */
 void instance_build(lua_State *L, struct request *r);
+
+/* For that function: pushes self.handle; self is at 1. */
+void instance_push_handle(lua_State *L);
 
 /* Pushes what hooks get as the request: the socket object, or {data, socket}. */
 void instance_push_request(lua_State *L, struct request *r);

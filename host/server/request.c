@@ -109,8 +109,7 @@ set_sender(struct request *r, const struct arrival *a)
 	if (need_extra(r) < 0)
 		return -ENOMEM;
 	x = r->extra;
-	x->from.addr.len = a->client->len;
-	memcpy(&x->from.addr.ss, &a->client->ss, a->client->len);
+	addr_copy(&x->from.addr, a->client);
 	x->from.local = d->local;
 	x->full_len = d->full_len > d->len ? d->full_len : 0;
 	r->stream->from = &x->from;
@@ -251,9 +250,8 @@ run(struct request *r)
 {
 	lua_State *co = r->task->co;
 
-	lua_pushcfunction(co, course_run);
-	lua_pushlightuserdata(co, r);
-	task_start(r->task, 1);
+	lua_rawgeti(co, LUA_REGISTRYINDEX, r->terms->generation.course_ref);
+	task_start(r->task, 0);
 }
 
 /* A connection's bytes, or a datagram's. */

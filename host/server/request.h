@@ -20,12 +20,12 @@ struct task;
 
 /* Registry references in a script's state, and what hooks it has; 0: none. */
 struct generation {
-	int self_ref;                 /* self.server */
-	int port_ref;                 /* the datagram socket object */
-	int stream_ref, datagram_ref; /* what builds instances: see instance_prepare() */
-	int verify_ref, error_ref;    /* verify_request, handle_error */
-	int drive_ref;                /* a function that runs the whole request */
-	bool bound;                   /* hooks know their server: it is no argument */
+	int self_ref;              /* self.server */
+	int port_ref;              /* the datagram socket object */
+	int course_ref;            /* what the tasks run: see instance_push_course() */
+	int verify_ref, error_ref; /* verify_request, handle_error */
+	int drive_ref;             /* a function that runs the whole request */
+	bool bound;                /* hooks know their server: it is no argument */
 };
 
 /* What all requests have in common that begin under one generation of a site, whose pool

@@ -4,6 +4,7 @@
 #include "script/script.h"
 #include "script/task.h"
 #include "server/counters.h"
+#include "server/course.h"
 #include "server/engine.h"
 #include "server/instance.h"
 
@@ -52,7 +53,7 @@ site_allowance(const struct attrs *a)
 static void
 forget_refs(const struct script *sc, const struct generation *g)
 {
-	const int refs[] = {g->self_ref,   g->port_ref,  g->stream_ref, g->datagram_ref,
+	const int refs[] = {g->self_ref,   g->port_ref,  g->course_ref,
 			    g->verify_ref, g->error_ref, g->drive_ref};
 
 	for (size_t i = 0; i < sizeof(refs) / sizeof(*refs); i++)
@@ -155,13 +156,14 @@ attach(lua_State *L)
 		if (g->bound)
 			g->drive_ref = hook(L, "drive");
 	}
-	instance_prepare(L, &g->stream_ref, &g->datagram_ref);
 	if (!g->self_ref) {
 		server_push(L, &s->view);
 		g->self_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	}
 	datagram_push(L, &s->port);
 	g->port_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	instance_push_course(L, course_run, sc, g);
+	g->course_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	return 0;
 }
 
