@@ -101,7 +101,15 @@ wfile_write_args(lua_State *L, struct stream *s)
 static int
 wfile_write(lua_State *L)
 {
-	return wfile_write_args(L, handle_self(L));
+	struct stream *s = handle_of(L, wfile_class);
+	size_t n;
+	const char *p = lua_gettop(L) == 2 ? lua_tolstring(L, 2, &n) : NULL;
+
+	if (p && !s->write_closed && stream_collect(s, p, n)) { /* nearly always */
+		lua_settop(L, 1);
+		return 1;
+	}
+	return wfile_write_args(L, s);
 }
 
 static int flush_k(lua_State *L, int status, lua_KContext closing);

@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Receives, and sends, of one task in a row before others get a turn. */
-enum { FILLS = 16, SENDS = 64 };
+/* Receives of one task in a row before others get a turn. */
+enum { FILLS = 16 };
 
 static struct alloc *
 payer_of(const struct stream *s)
@@ -49,11 +49,12 @@ charge(struct stream *s)
 static bool
 may_keep(const struct stream *s, const struct buf *b, size_t n)
 {
-	size_t cap = b->cap * 2 > buf_len(b) + n ? b->cap * 2 : buf_len(b) + n;
+	size_t cap;
 	struct alloc *a;
 
 	if (buf_len(b) + n <= STREAM_SPARED || buf_len(b) + n <= b->cap)
 		return true;
+	cap = b->cap * 2 > buf_len(b) + n ? b->cap * 2 : buf_len(b) + n;
 	a = payer_of(s);
 	return !a || alloc_has_room(a, cap);
 }
@@ -371,28 +372,10 @@ stream_free(struct stream *s)
 }
 
 void
-stream_view(const struct stream *s, const char **p, size_t *n)
+stream_drop_kept(struct stream *s, size_t n)
 {
-	if (s->lent_len > 0) {
-		*p = s->lent;
-		*n = s->lent_len;
-	} else {
-		*p = s->in.base ? buf_data(&s->in) : "";
-		*n = buf_len(&s->in);
-	}
-}
-
-void
-stream_consume(struct stream *s, size_t n)
-{
-	s->scanned = 0;
-	if (s->lent_len > 0) {
-		s->lent += n;
-		s->lent_len -= n;
-	} else {
-		buf_drop(&s->in, n);
-		charge(s);
-	}
+	buf_drop(&s->in, n);
+	charge(s);
 }
 
 void
@@ -558,7 +541,7 @@ stream_may_write(struct stream *s)
 		s->writer = NULL; /* back from a yield */
 	if (s->writer)
 		return -EINPROGRESS;
-	return s->sends >= SENDS && is_own(s, t) ? -EAGAIN : 0;
+	return s->sends >= STREAM_SENDS && is_own(s, t) ? -EAGAIN : 0;
 }
 
 ssize_t
@@ -684,10 +667,8 @@ detach_writer(void *arg)
 }
 
 void
-stream_check_reader(lua_State *L, struct stream *s)
+stream_refuse_reader(lua_State *L, struct stream *s)
 {
-	if (!s->reader)
-		return;
 	if (s->reader == s->io->sched->current)
 		s->reader = NULL; /* back from a yield */
 	else
@@ -705,7 +686,7 @@ stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k
 	s->reader = t;
 	s->in_op.hint[0] = t;
 	s->in_op.hint[1] = t->co;
-	return task_park(L, deadline_of(s), detach_reader, s, ctx, k);
+	return task_wait(t, L, deadline_of(s), detach_reader, s, ctx, k);
 }
 
 int
@@ -718,7 +699,7 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 				     "can at a time");
 	s->fills = s->sends = 0;
 	s->writer = t;
-	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
+	return task_wait(t, L, deadline_of(s), detach_writer, s, ctx, k);
 }
 
 static void

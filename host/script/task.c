@@ -479,7 +479,13 @@ int
 task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
 	  lua_KContext ctx, lua_KFunction k)
 {
-	struct task *t = task_current(L);
+	return task_wait(task_current(L), L, deadline, detach, arg, ctx, k);
+}
+
+int
+task_wait(struct task *t, lua_State *L, int64_t deadline, void (*detach)(void *arg),
+	  void *arg, lua_KContext ctx, lua_KFunction k)
+{
 	struct sched *s = t->sched;
 
 	t->detach = detach;
@@ -495,7 +501,8 @@ task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
 	t->state = TASK_WAITING;
 	t->deadline = deadline;
 	t->cpu = t->final = 0;
-	arm(t);
+	if (deadline != CLOCK_NEVER || t->limit != CLOCK_NEVER)
+		arm(t);
 	s->parked = true;
 	return lua_yieldk(L, 0, ctx, k);
 }

@@ -151,6 +151,10 @@ struct task *task_current(lua_State *L);
 int task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
 	      lua_KContext ctx, lua_KFunction k);
 
+/* The same for a task that is known to be the one that runs L. */
+int task_wait(struct task *t, lua_State *L, int64_t deadline, void (*detach)(void *arg),
+	      void *arg, lua_KContext ctx, lua_KFunction k);
+
 /* For the continuation: 0, or -ETIMEDOUT.  Raises "cancelled". */
 int task_woke(lua_State *L);
 
