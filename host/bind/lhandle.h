@@ -6,6 +6,7 @@
 #ifndef HOST_BIND_LHANDLE_H
 #define HOST_BIND_LHANDLE_H
 
+#include "base/rare.h"
 #include "bind/stream.h"
 
 #include <lauxlib.h>
@@ -54,7 +55,7 @@ handle_peek(lua_State *L)
 }
 
 /* Raises what is wrong with argument 1. */
-void handle_refuse(lua_State *L, const char *class);
+RARE void handle_refuse(lua_State *L, const char *class);
 
 /* As handle_self(), for a class that is known.  Far cheaper than comparing metatables, and
  * just as safe: see struct handle. */

@@ -5,6 +5,7 @@
  */
 #include "bind/lrfile.h"
 
+#include "base/rare.h"
 #include "bind/lhandle.h"
 #include "bind/stream.h"
 #include "bind/take.h"
@@ -14,7 +15,7 @@
 #include <errno.h>
 #include <string.h>
 
-int
+RARE int
 read_failed(lua_State *L, ssize_t rc)
 {
 	if (rc == 0) {
@@ -246,7 +247,7 @@ rfile_unpack(lua_State *L)
 
 /* An iteration step: nil at the end of the stream, an error for any other failure.
  * Stack: ..., nil, message [, errno]: n values. */
-static int
+static RARE int
 step_result(lua_State *L, int n)
 {
 	const char *why;

@@ -1,6 +1,7 @@
 #include "bind/stream.h"
 
 #include "base/clock.h"
+#include "base/rare.h"
 #include "bind/diary.h"
 #include "script/script.h"
 #include "script/task.h"
@@ -46,20 +47,23 @@ charge(struct stream *s)
 
 /* Whether the state may have a buffer that holds n bytes more.  What the peers of many
  * connections send is bounded for each; what one handler has its own collect is not. */
-static bool
-may_keep(const struct stream *s, const struct buf *b, size_t n)
+static RARE bool
+may_grow(const struct stream *s, const struct buf *b, size_t len)
 {
-	size_t cap;
-	struct alloc *a;
+	struct alloc *a = payer_of(s);
 
-	if (buf_len(b) + n <= STREAM_SPARED || buf_len(b) + n <= b->cap)
-		return true;
-	cap = b->cap * 2 > buf_len(b) + n ? b->cap * 2 : buf_len(b) + n;
-	a = payer_of(s);
-	return !a || alloc_has_room(a, cap);
+	return !a || alloc_has_room(a, b->cap * 2 > len ? b->cap * 2 : len);
 }
 
 static bool
+may_keep(const struct stream *s, const struct buf *b, size_t n)
+{
+	size_t len = buf_len(b) + n;
+
+	return len <= STREAM_SPARED || len <= b->cap || may_grow(s, b, len);
+}
+
+static RARE bool
 keep(struct stream *s, struct buf *b, const char *p, size_t n)
 {
 	bool ok = may_keep(s, b, n) && buf_put(b, p, n);
@@ -73,17 +77,18 @@ static void
 settle(struct io *io)
 {
 	struct stream *s = io->borrower;
-	size_t n = s->lent_len;
 
 	io->borrower = NULL;
-	s->lent_len = 0;
-	if (n > 0 && !keep(s, &s->in, s->lent, n))
+	if (s->lent_len == 0)
+		return;
+	if (!keep(s, &s->in, s->lent, s->lent_len))
 		s->lost = true; /* the next read reports it */
+	s->lent_len = 0;
 }
 
 /* A send has failed while its task does something else.  That a peer is gone shows when
  * the connection is used; any other reason would never come out. */
-static void
+static RARE void
 notice_failure(struct stream *s)
 {
 	if (s->error && s->error != EPIPE && s->error != ECONNRESET && s->task)
@@ -101,7 +106,8 @@ task_ran(struct sched *sched)
 		settle(io);
 	if (s) {
 		stream_flush(s);
-		notice_failure(s);
+		if (s->error)
+			notice_failure(s);
 	}
 	s = sched->current ? sched->current->stream : NULL;
 	if (s && s->pushing)

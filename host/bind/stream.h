@@ -16,6 +16,7 @@
 #include "base/buf.h"
 #include "base/count.h"
 #include "base/pool.h"
+#include "base/rare.h"
 #include "loop/linger.h"
 #include "loop/loop.h"
 #include "net/addr.h"
@@ -234,7 +235,7 @@ void stream_shut(struct stream *s);
 
 /* Before a read, and before each piece of it: raises if another task is in the middle of
  * one, for neither would get what it wants. */
-void stream_refuse_reader(lua_State *L, struct stream *s); /* for the next one */
+RARE void stream_refuse_reader(lua_State *L, struct stream *s); /* for the next one */
 
 static inline void
 stream_check_reader(lua_State *L, struct stream *s)

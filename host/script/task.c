@@ -1,6 +1,7 @@
 #include "script/task.h"
 
 #include "base/clock.h"
+#include "base/rare.h"
 #include "script/coro.h"
 #include "script/lerror.h"
 #include "script/meter.h"
@@ -237,7 +238,7 @@ task_clean_up(struct task *t)
 
 /* It is past its limit of CPU time.  No pcall of its own can catch that: its coroutines are
  * closed, and what its owner wants done at the end runs in their place. */
-static void
+static RARE void
 overran(struct task *t)
 {
 	lua_State *L = t->script->state.L;
@@ -444,7 +445,7 @@ task_current(lua_State *L)
 	return s->current;
 }
 
-static int
+static RARE int
 raise_cancelled(lua_State *L, struct task *t)
 {
 	t->cancelled = 2;
@@ -454,7 +455,7 @@ raise_cancelled(lua_State *L, struct task *t)
 }
 
 /* Raises unless L, the running task's innermost coroutine, can yield all the way out. */
-static void
+static RARE void
 check_way_out(lua_State *L, struct sched *s)
 {
 	lua_State *stuck = s->barrier ? s->barrier : lua_isyieldable(L) ? NULL : L;
