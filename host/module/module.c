@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/pool.h"
 #include "bind/lmoonport.h"
+#include "bind/lhttp.h"
 #include "bind/lresp.h"
 #include "bind/stream.h"
 #include "module/mocked.h"
@@ -250,7 +251,14 @@ module_mock(lua_State *L)
 }
 
 __attribute__((visibility("default"))) int luaopen_moonport(lua_State *L);
+__attribute__((visibility("default"))) int luaopen_moonport_http_scan(lua_State *L);
 __attribute__((visibility("default"))) int luaopen_moonport_resp_scan(lua_State *L);
+
+int
+luaopen_moonport_http_scan(lua_State *L)
+{
+	return open_http_scan(L);
+}
 
 int
 luaopen_moonport_resp_scan(lua_State *L)

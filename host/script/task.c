@@ -445,8 +445,8 @@ task_current(lua_State *L)
 	return s->current;
 }
 
-static RARE int
-raise_cancelled(lua_State *L, struct task *t)
+RARE int
+task_raise_cancelled(lua_State *L, struct task *t)
 {
 	t->cancelled = 2;
 	lua_pushfstring(L, "cancelled: %s", t->why);
@@ -497,7 +497,7 @@ task_wait(struct task *t, lua_State *L, int64_t deadline, void (*detach)(void *a
 	}
 	if (t->cancelled == 1) {
 		take_back(t);
-		return raise_cancelled(L, t);
+		return task_raise_cancelled(L, t);
 	}
 	t->state = TASK_WAITING;
 	t->deadline = deadline;
@@ -506,18 +506,6 @@ task_wait(struct task *t, lua_State *L, int64_t deadline, void (*detach)(void *a
 		arm(t);
 	s->parked = true;
 	return lua_yieldk(L, 0, ctx, k);
-}
-
-int
-task_woke(lua_State *L)
-{
-	struct task *t = sched_of(L)->current;
-	int wake = t->wake;
-
-	t->wake = 0;
-	if (wake == -ECANCELED)
-		raise_cancelled(L, t);
-	return wake;
 }
 
 void
@@ -546,7 +534,7 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 	struct task *t = task_current(L);
 
 	if (t->cancelled == 1)
-		return raise_cancelled(L, t);
+		return task_raise_cancelled(L, t);
 	/* Where it cannot yield it simply goes on: nothing is lost but fairness. */
 	if (t->sched->barrier || !lua_isyieldable(L) || t->sched->running != L)
 		return k(L, LUA_OK, ctx);
