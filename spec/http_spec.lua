@@ -359,7 +359,8 @@ describe("moonport.http", function()
       http.reply(other.wfile, req, case[1], case[2], "")
       local text = table.concat(usual.sent):gsub("Date: [^\r]*", "")
       assert.are.equal(text, (table.concat(other.sent):gsub("Date: [^\r]*", "")))
-      assert.matches(("^HTTP/1.1 %d %%a+.*\r\nContent%%-Length: %d\r\n\r\n%s$"):format(case[1], #case[2], case[2]), text)
+      assert.matches("^HTTP/1.1 " .. case[1] .. " %a", text)
+      assert.matches("\r\nContent%-Length: " .. #case[2] .. "\r\n\r\n" .. case[2] .. "$", text)
     end
   end)
 

@@ -284,8 +284,10 @@ next_line(lua_State *L, struct stream *s, int kind)
 			return stream_park_in(L, s, kind, next_k);
 		if (got == -EAGAIN)
 			return stream_yield_in(L, s, kind, next_k);
-		if (got < 0)
+		if (got == -ENOMEM) /* asked again, it is the same */
 			break;
+		if (got < 0)
+			return step_result(L, read_failed(L, got));
 	}
 	if (o != MORE)
 		return o == TAKEN ? 1 : step_result(L, 2);
