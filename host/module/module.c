@@ -4,8 +4,8 @@
  * loop.  Loading it changes nothing in the process or the Lua state. */
 #include "base/log.h"
 #include "base/pool.h"
-#include "bind/lmoonport.h"
 #include "bind/lhttp.h"
+#include "bind/lmoonport.h"
 #include "bind/lresp.h"
 #include "bind/stream.h"
 #include "module/mocked.h"
