@@ -4,7 +4,6 @@
  * loop.  Loading it changes nothing in the process or the Lua state. */
 #include "base/log.h"
 #include "base/pool.h"
-#include "bind/lhttp.h"
 #include "bind/lmoonport.h"
 #include "bind/lresp.h"
 #include "bind/stream.h"
@@ -251,14 +250,7 @@ module_mock(lua_State *L)
 }
 
 __attribute__((visibility("default"))) int luaopen_moonport(lua_State *L);
-__attribute__((visibility("default"))) int luaopen_moonport_http_scan(lua_State *L);
 __attribute__((visibility("default"))) int luaopen_moonport_resp_scan(lua_State *L);
-
-int
-luaopen_moonport_http_scan(lua_State *L)
-{
-	return open_http_scan(L);
-}
 
 int
 luaopen_moonport_resp_scan(lua_State *L)
