@@ -1,8 +1,11 @@
 -- The reader of requests over a connection that is none: what comes out does not depend on how the bytes were cut.
 
+local cases = require("support.case")
+local host = require("support.host")
+
 local clock = 0
 
----A fresh moonport.http on a clock of its own.
+---A fresh moonport.http on a clock of its own; without its part in C, as where there is no host.
 local function load_http()
   local function require() return { monotonic = function() return clock end } end
   local env = setmetatable({ require = require }, { __index = _G })
@@ -345,5 +348,56 @@ describe("moonport.http", function()
     c = connection {}
     http.reply(c.wfile, { method = "DELETE", keep_alive = true, minor = 0 }, 204, "")
     assert.matches("^HTTP/1.1 204 No Content\r\nDate: [^\r]*\r\nConnection: keep%-alive\r\n\r\n$", table.concat(c.sent))
+  end)
+
+  it("writes the usual reply as any other", function()
+    local req = { method = "GET", keep_alive = true, minor = 1 }
+    for _, case in ipairs { { 200, "text" }, { 200, "longer" }, { 404, "longer" }, { 299, "" }, { 200, "text" } } do
+      local usual, other = connection {}, connection {}
+      http.reply(usual.wfile, req, case[1], case[2])
+      http.reply(other.wfile, req, case[1], case[2], "")
+      local text = table.concat(usual.sent):gsub("Date: [^\r]*", "")
+      assert.are.equal(text, (table.concat(other.sent):gsub("Date: [^\r]*", "")))
+      assert.matches("^HTTP/1.1 " .. case[1] .. " %a", text)
+      assert.matches("\r\nContent%-Length: " .. #case[2] .. "\r\n\r\n" .. case[2] .. "$", text)
+    end
+  end)
+
+  describe("with its part in C", function()
+    local p
+    setup(function() p = cases.start() end)
+    teardown(function()
+      p:stop()
+      host.cleanup()
+    end)
+
+    local function head(...)
+      return cases.run(p, ("return require('moonport.http.scan').head(%q, %d, %d, %d, %d)"):format(...))
+    end
+
+    it("takes a usual head in one call", function()
+      local got = cases.run(p, [[
+        local scan = require("moonport.http.scan")
+        local text = "POST /some/path HTTP/1.0\r\nHost:\tb.test:80\r\nX_y-z!:  two words\r\nEmpty:\r\n\r\n"
+        local method, target, minor, h, after, plain = scan.head("--" .. text .. "rest", 3, 60, 150, 4)
+        return method, target, minor, h.host, h["x_y-z!"], h.empty, after - #text, plain]])
+      assert.are.same({ "POST", "/some/path", 0, "b.test:80", "two words", "", 3, true, n = 8 }, got)
+      assert.is_false(head("GET /?x HTTP/1.1\r\n\r\n", 1, 60, 150, 4)[6])
+    end)
+
+    it("leaves what is not all there, or beyond a limit, to others", function()
+      local text = "GET / HTTP/1.1\r\nHost: aaaaaaaaaaaaaa\r\nB: c\r\n\r\n"
+      for stop = 1, #text - 1 do assert.are.equal(0, head(text:sub(1, stop), 1, 60, 150, 4).n) end
+      assert.are.equal(6, head(text, 1, 22, #text - 2, 2).n)
+      assert.are.equal(0, head(text, 1, 21, #text - 2, 2).n)
+      assert.are.equal(0, head(text, 1, 22, #text - 3, 2).n)
+      assert.are.equal(0, head(text, 1, 22, #text - 2, 1).n)
+    end)
+
+    it("reads what it reads without", function()
+      local good, bad, first = table.unpack(cases.run(p, "return dofile('spec/support/heads.lua')"), 1, 3)
+      assert.is_nil(first)
+      assert.is_true(good > 1000 and bad > 1000, good .. ", " .. bad)
+    end)
   end)
 end)

@@ -34,6 +34,10 @@ local function scan(text, pos)
   return case.run(p, ("return require('moonport.resp.scan').command(%q, %d)"):format(text, pos))
 end
 
+local function repeats(...)
+  return case.run(p, ("return require('moonport.resp.scan').repeats(%q, %d, %q)"):format(...))[1]
+end
+
 local function each_byte(s)
   local out = {}
   for i = 1, #s do out[i] = s:sub(i, i) end
@@ -68,6 +72,17 @@ describe("resp.framing", function()
     assert.are.same({ words, "closed" }, { commands(text) })
     assert.are.same({ words, "closed" }, { commands(each_byte(text)) })
     for i = 1, #text - 1, 7 do assert.are.same(words, (commands(text:sub(1, i), text:sub(i + 1)))) end
+  end)
+
+  it("counts how often a text stands behind itself", function()
+    assert.are.equal(3, repeats("ababab", 1, "ab"))
+    assert.are.equal(2, repeats("xababa", 2, "ab"))
+    assert.are.equal(1, repeats("ababba", 3, "ab"))
+    assert.are.equal(0, repeats("aba", 3, "ab"))
+    assert.are.equal(0, repeats("ab", 3, "ab"))
+    assert.are.equal(2, repeats("a\0a\0", 1, "a\0"))
+    assert.are.same({ false, false, n = 2 }, case.run(p, [[local repeats = require("moonport.resp.scan").repeats
+      return (pcall(repeats, "ab", 4, "ab")), (pcall(repeats, "ab", 1, ""))]]))
   end)
 
   it("puts together as many words as there are", function()

@@ -57,6 +57,20 @@ end
 describe("a stream", function()
   after_each(host.cleanup)
 
+  it("that is reset in the middle of a line raises where lines are awaited", function()
+    local p = start(script([[
+      local ok, why = pcall(function() for line in self.rfile:lines() do moonport.log("info", line) end end)
+      moonport.log("info", ("%s %s"):format(tostring(ok), type(why) == "table" and why.code or tostring(why)))
+    ]]))
+    local c = host.connect(p:url())
+    assert(c:send("one\nhalf"))
+    p:find("script", true) -- it has taken that
+    c:reset()
+    host.eventually("it says how that ended", function() return messages(p)[2] end)
+    assert.are.same({ "one", "false ECONNRESET" }, messages(p))
+    p:stop()
+  end)
+
   for _, transport in ipairs(transports) do
     describe("over " .. transport.name, function()
       -- torture list 12

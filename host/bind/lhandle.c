@@ -63,24 +63,20 @@ handle_check(lua_State *L, const char *name)
 	return live(L, luaL_checkudata(L, 1, name));
 }
 
-struct stream *
-handle_self(lua_State *L)
+void
+handle_refuse(lua_State *L, const char *class)
 {
 	const struct handle *h = lua_touserdata(L, 1);
 
-	/* Far cheaper than comparing metatables, and just as safe: see struct handle. */
-	if (!h || lua_rawlen(L, 1) != sizeof(*h) ||
-	    h->mark != handle_mark(lua_touserdata(L, lua_upvalueindex(1))))
-		luaL_typeerror(L, 1, lua_touserdata(L, lua_upvalueindex(1)));
-	return live(L, h);
+	if (!h || lua_rawlen(L, 1) != sizeof(*h) || h->mark != handle_mark(class))
+		luaL_typeerror(L, 1, class);
+	live(L, h);
 }
 
 struct stream *
-handle_peek(lua_State *L)
+handle_self(lua_State *L)
 {
-	const struct handle *h = lua_touserdata(L, 1);
-
-	return h && h->stream && h->stream->serial == h->serial ? h->stream : NULL;
+	return handle_of(L, lua_touserdata(L, lua_upvalueindex(1)));
 }
 
 int64_t

@@ -6,12 +6,14 @@
 #ifndef HOST_BIND_LHANDLE_H
 #define HOST_BIND_LHANDLE_H
 
+#include "base/rare.h"
+#include "bind/stream.h"
+
 #include <lauxlib.h>
 #include <lua.h>
 #include <stdint.h>
 
 struct addr;
-struct stream;
 
 /* There are three for each connection: it is kept small. */
 struct handle {
@@ -52,7 +54,29 @@ struct stream *handle_check(lua_State *L, const char *name);
 struct stream *handle_self(lua_State *L);
 
 /* The live stream of argument 1, also when it was closed; NULL when it is over. */
-struct stream *handle_peek(lua_State *L);
+static inline struct stream *
+handle_peek(lua_State *L)
+{
+	const struct handle *h = lua_touserdata(L, 1);
+
+	return h && h->stream && h->stream->serial == h->serial ? h->stream : NULL;
+}
+
+/* Raises what is wrong with argument 1. */
+RARE void handle_refuse(lua_State *L, const char *class);
+
+/* As handle_self(), for a class that is known.  Far cheaper than comparing metatables, and
+ * just as safe: see struct handle. */
+static inline struct stream *
+handle_of(lua_State *L, const char *class)
+{
+	const struct handle *h = lua_touserdata(L, 1);
+
+	if (!h || lua_rawlen(L, 1) != sizeof(*h) || h->mark != handle_mark(class) || !h->stream ||
+	    h->stream->serial != h->serial || h->stream->closed)
+		handle_refuse(L, class);
+	return h->stream;
+}
 
 /* A duration in seconds at idx (nil or none: for ever) as nanoseconds. */
 int64_t arg_seconds(lua_State *L, int idx);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "bind/levent.h"
 #include "bind/lhandle.h"
+#include "bind/lhttp.h"
 #include "bind/ljournal.h"
 #include "bind/lresp.h"
 #include "bind/lspawn.h"
@@ -261,6 +262,8 @@ preload_moonport(lua_State *L)
 	lua_setfield(L, -2, "moonport.journal");
 	lua_pushcfunction(L, open_resp_scan);
 	lua_setfield(L, -2, "moonport.resp.scan");
+	lua_pushcfunction(L, open_http_scan);
+	lua_setfield(L, -2, "moonport.http.scan");
 	lua_pushcfunction(L, open_tls);
 	lua_setfield(L, -2, "moonport.tls");
 	return 0;

@@ -254,11 +254,28 @@ make_bare(lua_State *L)
 	return 1;
 }
 
+static int
+repeats(lua_State *L)
+{
+	size_t len, n;
+	const char *buf = luaL_checklstring(L, 1, &len), *at, *end = buf + len;
+	lua_Integer pos = luaL_checkinteger(L, 2), times = 0;
+	const char *text = luaL_checklstring(L, 3, &n);
+
+	luaL_argcheck(L, pos >= 1 && (size_t)pos - 1 <= len, 2, "it is outside");
+	luaL_argcheck(L, n > 0, 3, "it is empty");
+	for (at = buf + pos - 1; (size_t)(end - at) >= n && memcmp(at, text, n) == 0;
+	     at += n)
+		times++;
+	lua_pushinteger(L, times);
+	return 1;
+}
+
 int
 open_resp_scan(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-	    {"bare", make_bare}, {"command", command}, {NULL, NULL}};
+	    {"bare", make_bare}, {"command", command}, {"repeats", repeats}, {NULL, NULL}};
 
 	luaL_newlib(L, functions);
 	return 1;

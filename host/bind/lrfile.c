@@ -5,6 +5,7 @@
  */
 #include "bind/lrfile.h"
 
+#include "base/rare.h"
 #include "bind/lhandle.h"
 #include "bind/stream.h"
 #include "bind/take.h"
@@ -14,7 +15,7 @@
 #include <errno.h>
 #include <string.h>
 
-int
+RARE int
 read_failed(lua_State *L, ssize_t rc)
 {
 	if (rc == 0) {
@@ -38,14 +39,13 @@ static int
 read_one(lua_State *L, struct stream *s, const struct want *w, lua_KContext ctx,
 	 lua_KFunction k, bool *parked)
 {
-	int top = lua_gettop(L);
 	bool collected = false;
 	ssize_t n;
 
 	for (;;) {
 		enum outcome o = take_wanted(L, s, w);
 		if (o != MORE)
-			return lua_gettop(L) - top;
+			return (int)o;
 		n = stream_fill(s);
 		if (n == -EINPROGRESS || n == -EAGAIN) {
 			*parked = true;
@@ -142,7 +142,7 @@ read_k(lua_State *L, int status, lua_KContext ctx)
 static struct stream *
 self_for_reading(lua_State *L)
 {
-	struct stream *s = handle_self(L);
+	struct stream *s = handle_of(L, rfile_class);
 
 	if (s->read_closed)
 		luaL_error(L, "attempt to read from a closed rfile");
@@ -247,7 +247,7 @@ rfile_unpack(lua_State *L)
 
 /* An iteration step: nil at the end of the stream, an error for any other failure.
  * Stack: ..., nil, message [, errno]: n values. */
-static int
+static RARE int
 step_result(lua_State *L, int n)
 {
 	const char *why;
@@ -274,8 +274,24 @@ next_line(lua_State *L, struct stream *s, int kind)
 {
 	struct want w = {.kind = (unsigned)kind};
 	bool parked = false;
-	int n = read_one(L, s, &w, kind, next_k, &parked);
+	enum outcome o = MORE;
+	ssize_t got;
+	int n;
 
+	while (stream_is_dry(s) || (o = take_line(L, s, kind == LINE_NL)) == MORE) {
+		got = stream_fill(s);
+		if (got == -EINPROGRESS)
+			return stream_park_in(L, s, kind, next_k);
+		if (got == -EAGAIN)
+			return stream_yield_in(L, s, kind, next_k);
+		if (got == -ENOMEM) /* asked again, it is the same */
+			break;
+		if (got < 0)
+			return step_result(L, read_failed(L, got));
+	}
+	if (o != MORE)
+		return o == TAKEN ? 1 : step_result(L, 2);
+	n = read_one(L, s, &w, kind, next_k, &parked);
 	return parked || n == 1 ? n : step_result(L, n);
 }
 
@@ -293,19 +309,13 @@ next_k(lua_State *L, int status, lua_KContext ctx)
 static int
 rfile_next(lua_State *L)
 {
-	struct stream *s = self_for_reading(L);
-
-	lua_settop(L, 1);
-	return next_line(L, s, LINE);
+	return next_line(L, self_for_reading(L), LINE);
 }
 
 static int
 rfile_next_nl(lua_State *L)
 {
-	struct stream *s = self_for_reading(L);
-
-	lua_settop(L, 1);
-	return next_line(L, s, LINE_NL);
+	return next_line(L, self_for_reading(L), LINE_NL);
 }
 
 static int

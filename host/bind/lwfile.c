@@ -48,6 +48,10 @@ write_from(lua_State *L, struct stream *s, size_t done)
 		size_t len, off;
 		const char *p = lua_tolstring(L, i, &len);
 
+		if (done <= before && stream_collect(s, p, len)) { /* nearly always */
+			before += len;
+			continue;
+		}
 		off = done > before ? done - before : 0;
 		while (off < len) {
 			ssize_t n = stream_write(s, p + off, len - off);
@@ -101,7 +105,15 @@ wfile_write_args(lua_State *L, struct stream *s)
 static int
 wfile_write(lua_State *L)
 {
-	return wfile_write_args(L, handle_self(L));
+	struct stream *s = handle_of(L, wfile_class);
+	size_t n;
+	const char *p = lua_gettop(L) == 2 ? lua_tolstring(L, 2, &n) : NULL;
+
+	if (p && !s->write_closed && stream_collect(s, p, n)) { /* nearly always */
+		lua_pushvalue(L, 1);
+		return 1;
+	}
+	return wfile_write_args(L, s);
 }
 
 static int flush_k(lua_State *L, int status, lua_KContext closing);

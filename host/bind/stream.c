@@ -1,6 +1,7 @@
 #include "bind/stream.h"
 
 #include "base/clock.h"
+#include "base/rare.h"
 #include "bind/diary.h"
 #include "script/script.h"
 #include "script/task.h"
@@ -12,8 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Receives, and sends, of one task in a row before others get a turn. */
-enum { FILLS = 16, SENDS = 64 };
+/* Receives of one task in a row before others get a turn. */
+enum { FILLS = 16 };
 
 static struct alloc *
 payer_of(const struct stream *s)
@@ -61,19 +62,23 @@ charge(struct stream *s)
 
 /* Whether the state may have a buffer that holds n bytes more.  What the peers of many
  * connections send is bounded for each; what one handler has its own collect is not. */
-static bool
-may_keep(const struct stream *s, const struct buf *b, size_t n)
+static RARE bool
+may_grow(const struct stream *s, const struct buf *b, size_t len)
 {
-	size_t cap = buf_cap(b) * 2 > buf_len(b) + n ? buf_cap(b) * 2 : buf_len(b) + n;
-	struct alloc *a;
+	struct alloc *a = payer_of(s);
 
-	if (buf_len(b) + n <= STREAM_SPARED || buf_len(b) + n <= buf_cap(b))
-		return true;
-	a = payer_of(s);
-	return !a || alloc_has_room(a, cap);
+	return !a || alloc_has_room(a, buf_cap(b) * 2 > len ? buf_cap(b) * 2 : len);
 }
 
 static bool
+may_keep(const struct stream *s, const struct buf *b, size_t n)
+{
+	size_t len = buf_len(b) + n;
+
+	return len <= STREAM_SPARED || len <= buf_cap(b) || may_grow(s, b, len);
+}
+
+static RARE bool
 keep(struct stream *s, struct buf *b, const char *p, size_t n)
 {
 	bool ok = may_keep(s, b, n) && buf_put(b, p, n);
@@ -87,17 +92,18 @@ static void
 settle(struct io *io)
 {
 	struct stream *s = io->borrower;
-	size_t n = s->lent_len;
 
 	io->borrower = NULL;
-	s->lent_len = 0;
-	if (n > 0 && !keep(s, &s->in, s->lent, n))
+	if (s->lent_len == 0)
+		return;
+	if (!keep(s, &s->in, s->lent, s->lent_len))
 		s->lost = true; /* the next read reports it */
+	s->lent_len = 0;
 }
 
 /* A send has failed while its task does something else.  That a peer is gone shows when
  * the connection is used; any other reason would never come out. */
-static void
+static RARE void
 notice_failure(struct stream *s)
 {
 	if (s->error && s->error != EPIPE && s->error != ECONNRESET && s->task)
@@ -115,7 +121,8 @@ task_ran(struct sched *sched)
 		settle(io);
 	if (s) {
 		stream_flush(s);
-		notice_failure(s);
+		if (s->error)
+			notice_failure(s);
 	}
 	s = sched->current ? sched->current->stream : NULL;
 	if (s && s->pushing)
@@ -405,28 +412,10 @@ stream_free(struct stream *s)
 }
 
 void
-stream_view(const struct stream *s, const char **p, size_t *n)
+stream_drop_kept(struct stream *s, size_t n)
 {
-	if (s->lent_len > 0) {
-		*p = s->lent;
-		*n = s->lent_len;
-	} else {
-		*p = buf_data(&s->in);
-		*n = buf_len(&s->in);
-	}
-}
-
-void
-stream_consume(struct stream *s, size_t n)
-{
-	s->scanned = 0;
-	if (s->lent_len > 0) {
-		s->lent += n;
-		s->lent_len -= n;
-	} else {
-		buf_drop(&s->in, n);
-		charge(s);
-	}
+	buf_drop(&s->in, n);
+	charge(s);
 }
 
 void
@@ -601,7 +590,7 @@ stream_may_write(struct stream *s)
 		s->writer = NULL; /* back from a yield */
 	if (s->writer)
 		return -EINPROGRESS;
-	return s->sends >= SENDS && is_own(s, t) ? -EAGAIN : 0;
+	return s->sends >= STREAM_SENDS && is_own(s, t) ? -EAGAIN : 0;
 }
 
 ssize_t
@@ -727,10 +716,8 @@ detach_writer(void *arg)
 }
 
 void
-stream_check_reader(lua_State *L, struct stream *s)
+stream_refuse_reader(lua_State *L, struct stream *s)
 {
-	if (!s->reader)
-		return;
 	if (s->reader == s->io->sched->current)
 		s->reader = NULL; /* back from a yield */
 	else
@@ -748,7 +735,7 @@ stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k
 	s->reader = t;
 	s->fd.hint[0] = t;
 	s->fd.hint[1] = t->co;
-	return task_park(L, deadline_of(s), detach_reader, s, ctx, k);
+	return task_wait(t, L, deadline_of(s), detach_reader, s, ctx, k);
 }
 
 int
@@ -761,7 +748,7 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 				     "can at a time");
 	s->fills = s->sends = 0;
 	s->writer = t;
-	return task_park(L, deadline_of(s), detach_writer, s, ctx, k);
+	return task_wait(t, L, deadline_of(s), detach_writer, s, ctx, k);
 }
 
 static void

@@ -16,11 +16,13 @@
 #include "base/buf.h"
 #include "base/count.h"
 #include "base/pool.h"
+#include "base/rare.h"
 #include "loop/linger.h"
 #include "loop/loop.h"
 
 #include <lua.h>
 #include <stdint.h>
+#include <string.h>
 
 struct alloc;
 struct dgram_from;
@@ -34,6 +36,7 @@ enum {
 	STREAM_DIRECT = 4 * 1024,    /* a write of this size is sent from where it is */
 	STREAM_MAX_LINE = 64 * 1024, /* the longest line or delimited part, unless told */
 	STREAM_PUSHED = 16 << 20,    /* unsent bytes of stream_push(), and all others */
+	STREAM_SENDS = 64,           /* of one task in a row before others get a turn */
 	STREAM_SPARED = 256 * 1024,  /* a larger buffer counts as memory of the Lua state */
 };
 
@@ -143,8 +146,37 @@ void stream_free(struct stream *s);
 
 /* The unread bytes at hand.  They may be in a receive buffer; when the task has
  * run, or something else is received, what is left moves to the stream's own. */
-void stream_view(const struct stream *s, const char **p, size_t *n);
-void stream_consume(struct stream *s, size_t n);
+static inline void
+stream_view(const struct stream *s, const char **p, size_t *n)
+{
+	if (s->lent_len > 0) {
+		*p = s->lent;
+		*n = s->lent_len;
+	} else {
+		*p = buf_data(&s->in);
+		*n = buf_len(&s->in);
+	}
+}
+
+/* No unread bytes are at hand, and more may come. */
+static inline bool
+stream_is_dry(const struct stream *s)
+{
+	return s->lent_len == 0 && buf_len(&s->in) == 0 && !s->eof;
+}
+
+void stream_drop_kept(struct stream *s, size_t n); /* for the next one */
+
+static inline void
+stream_consume(struct stream *s, size_t n)
+{
+	s->scanned = 0;
+	if (s->lent_len > 0) {
+		s->lent += n;
+		s->lent_len -= n;
+	} else
+		stream_drop_kept(s, n);
+}
 
 /* Nobody will read any more: what is unread in a receive buffer need not move. */
 void stream_leave_unread(struct stream *s);
@@ -159,6 +191,26 @@ ssize_t stream_fill(struct stream *s);
 /* May the running task write?  0, -EINPROGRESS (another task's write is under way: park
  * by stream_park_out(), which says so) or -EAGAIN (others are due: stream_yield_out()). */
 int stream_may_write(struct stream *s);
+
+/* Takes all of n bytes if they can simply be added to what is collected; false: see
+ * stream_write(). */
+static inline bool
+stream_collect(struct stream *s, const char *p, size_t n)
+{
+	struct io *io = s->io;
+	size_t before = io->gathered;
+
+	if (n >= STREAM_DIRECT || before + n > s->collect_max || s->mode != STREAM_FULL ||
+	    s->writer || s->pushing || s->error || s->sends >= STREAM_SENDS ||
+	    buf_len(&s->out) > 0)
+		return false;
+	if (io->gatherer != s && io->gatherer)
+		return false;
+	io->gatherer = s;
+	memcpy(io->gather + before, p, n);
+	io->gathered = before + n;
+	return true;
+}
 
 /* Takes some of n bytes: returns how many, or as stream_may_write(). */
 ssize_t stream_write(struct stream *s, const char *p, size_t n);
@@ -193,7 +245,14 @@ void stream_shut(struct stream *s);
 
 /* Before a read, and before each piece of it: raises if another task is in the middle of
  * one, for neither would get what it wants. */
-void stream_check_reader(lua_State *L, struct stream *s);
+RARE void stream_refuse_reader(lua_State *L, struct stream *s); /* for the next one */
+
+static inline void
+stream_check_reader(lua_State *L, struct stream *s)
+{
+	if (s->reader)
+		stream_refuse_reader(L, s);
+}
 
 /* Wakes the task that waits for more to be received, which finds s->interrupted set;
  * harmless when none does. */

@@ -22,7 +22,7 @@ take(lua_State *L, struct stream *s, const char *p, size_t n, size_t skip)
 	return TAKEN;
 }
 
-static enum outcome
+enum outcome
 take_line(lua_State *L, struct stream *s, bool keep_nl)
 {
 	const char *p, *nl;

@@ -5,13 +5,14 @@
 #define HOST_BIND_TAKE_H
 
 #include <lua.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 struct stream;
 
-/* TAKEN: one value was pushed, and its bytes are gone.  REFUSED: nil and why were
- * pushed.  MORE: nothing was pushed, more must be received first. */
-enum outcome { TAKEN, REFUSED, MORE };
+/* How many values were pushed.  TAKEN: the one that was wanted, and its bytes are gone.
+ * REFUSED: nil and why.  MORE: more must be received first. */
+enum outcome { MORE = 0, TAKEN = 1, REFUSED = 2 };
 
 /* What a format asks for. */
 struct want {
@@ -19,6 +20,9 @@ struct want {
 	size_t n;      /* COUNT, EXACTLY; UNTIL: the delimiter's length */
 	const char *s; /* UNTIL: the delimiter; UNPACK: the format; both are on the stack */
 };
+
+/* Takes a line, with its newline or without. */
+enum outcome take_line(lua_State *L, struct stream *s, bool keep_nl);
 
 /* Takes one thing from the stream, if it is there. */
 enum outcome take_wanted(lua_State *L, struct stream *s, const struct want *w);

@@ -1,5 +1,7 @@
 #include "script/alloc.h"
 
+#include "base/rare.h"
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +132,20 @@ is_carved(const struct slab *s, size_t size)
 	return s->fresh + size > (const char *)s + END;
 }
 
+/* Where no slab of the class has a free block. */
+static RARE void *
+get_more(struct alloc *a, unsigned class)
+{
+	size_t size = (class + 1) * ALLOC_STEP;
+	void *p = get_mixed(a, size);
+	struct slab *s = p ? NULL : new_slab(a, class);
+
+	if (!s)
+		return p;
+	s->live++;
+	return carve(s, size);
+}
+
 static void *
 get_small(struct alloc *a, unsigned class)
 {
@@ -141,14 +157,8 @@ get_small(struct alloc *a, unsigned class)
 		a->loose[class] = *(void **)p;
 		return p;
 	}
-	if (!s) {
-		p = get_mixed(a, size);
-		if (p)
-			return p;
-		s = new_slab(a, class);
-	}
 	if (!s)
-		return NULL;
+		return get_more(a, class);
 	s->live++;
 	p = s->free;
 	if (p)

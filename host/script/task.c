@@ -1,6 +1,7 @@
 #include "script/task.h"
 
 #include "base/clock.h"
+#include "base/rare.h"
 #include "script/coro.h"
 #include "script/lerror.h"
 #include "script/meter.h"
@@ -237,7 +238,7 @@ task_clean_up(struct task *t)
 
 /* It is past its limit of CPU time.  No pcall of its own can catch that: its coroutines are
  * closed, and what its owner wants done at the end runs in their place. */
-static void
+static RARE void
 overran(struct task *t)
 {
 	lua_State *L = t->script->state.L;
@@ -444,8 +445,8 @@ task_current(lua_State *L)
 	return s->current;
 }
 
-static int
-raise_cancelled(lua_State *L, struct task *t)
+RARE int
+task_raise_cancelled(lua_State *L, struct task *t)
 {
 	t->cancelled = 2;
 	lua_pushfstring(L, "cancelled: %s", t->why);
@@ -454,7 +455,7 @@ raise_cancelled(lua_State *L, struct task *t)
 }
 
 /* Raises unless L, the running task's innermost coroutine, can yield all the way out. */
-static void
+static RARE void
 check_way_out(lua_State *L, struct sched *s)
 {
 	lua_State *stuck = s->barrier ? s->barrier : lua_isyieldable(L) ? NULL : L;
@@ -479,7 +480,13 @@ int
 task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
 	  lua_KContext ctx, lua_KFunction k)
 {
-	struct task *t = task_current(L);
+	return task_wait(task_current(L), L, deadline, detach, arg, ctx, k);
+}
+
+int
+task_wait(struct task *t, lua_State *L, int64_t deadline, void (*detach)(void *arg),
+	  void *arg, lua_KContext ctx, lua_KFunction k)
+{
 	struct sched *s = t->sched;
 
 	t->detach = detach;
@@ -490,26 +497,15 @@ task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
 	}
 	if (t->cancelled == 1) {
 		take_back(t);
-		return raise_cancelled(L, t);
+		return task_raise_cancelled(L, t);
 	}
 	t->state = TASK_WAITING;
 	t->deadline = deadline;
 	t->cpu = t->final = 0;
-	arm(t);
+	if (deadline != CLOCK_NEVER || t->limit != CLOCK_NEVER)
+		arm(t);
 	s->parked = true;
 	return lua_yieldk(L, 0, ctx, k);
-}
-
-int
-task_woke(lua_State *L)
-{
-	struct task *t = sched_of(L)->current;
-	int wake = t->wake;
-
-	t->wake = 0;
-	if (wake == -ECANCELED)
-		raise_cancelled(L, t);
-	return wake;
 }
 
 void
@@ -538,7 +534,7 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 	struct task *t = task_current(L);
 
 	if (t->cancelled == 1)
-		return raise_cancelled(L, t);
+		return task_raise_cancelled(L, t);
 	/* Where it cannot yield it simply goes on: nothing is lost but fairness. */
 	if (t->sched->barrier || !lua_isyieldable(L) || t->sched->running != L)
 		return k(L, LUA_OK, ctx);

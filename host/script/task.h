@@ -15,6 +15,7 @@
 #include "loop/loop.h"
 #include "script/slice.h"
 
+#include <errno.h>
 #include <lua.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -151,8 +152,25 @@ struct task *task_current(lua_State *L);
 int task_park(lua_State *L, int64_t deadline, void (*detach)(void *arg), void *arg,
 	      lua_KContext ctx, lua_KFunction k);
 
+/* The same for a task that is known to be the one that runs L. */
+int task_wait(struct task *t, lua_State *L, int64_t deadline, void (*detach)(void *arg),
+	      void *arg, lua_KContext ctx, lua_KFunction k);
+
+/* The error of a task that was woken because it is cancelled: for the next one. */
+int task_raise_cancelled(lua_State *L, struct task *t);
+
 /* For the continuation: 0, or -ETIMEDOUT.  Raises "cancelled". */
-int task_woke(lua_State *L);
+static inline int
+task_woke(lua_State *L)
+{
+	struct task *t = sched_of(L)->current;
+	int wake = t->wake;
+
+	t->wake = 0;
+	if (wake == -ECANCELED)
+		task_raise_cancelled(L, t);
+	return wake;
+}
 
 /* Ends a wait; the task runs now if none runs, else soon. */
 void task_wake(struct task *t);

@@ -3,6 +3,8 @@
 --- and time, Content-Length and chunked, keep-alive, pipelining, plain replies.
 
 local monotonic = require("moonport").monotonic
+-- The host has it in preload; where there is no host, all heads are read line by line.
+local usual_head = package.preload["moonport.http.scan"] and require("moonport.http.scan").head
 
 local M = {}
 
@@ -203,9 +205,10 @@ end
 ---Takes the target apart.
 ---@private
 ---@param req http.Request
+---@param plain? boolean the target is known to be just a path
 ---@return string? why
 ---@return integer? status
-function Reader:locate(req)
+function Reader:locate(req, plain)
   local target, host = req.target, req.headers.host
   if host then
     if host ~= self.host and not host_like(host) then return "malformed Host", 400 end
@@ -214,7 +217,7 @@ function Reader:locate(req)
     return "one Host is needed", 400
   end
   req.host = host
-  if find(target, "^/[^?#]*$") then return end -- the usual one
+  if plain or find(target, "^/[^?#]*$") then return end -- the usual one
   if find(target, "#", 1, true) then return "a target has no fragment", 400 end
   local rest = target
   if byte(target) ~= 47 then -- "/"
@@ -313,6 +316,36 @@ function Reader:request_line()
   end
 end
 
+---A head: the usual one at once, any other line by line. Yields.
+---@private
+---@return http.Request? request
+---@return table<string, string>? headers
+---@return boolean? plain its target is known to be just a path
+---@return string? why
+---@return integer? status
+function Reader:head()
+  local limits = self.limits
+  if self.at > #self.buf then
+    local why, status = self:more_lines(limits.head_time, true)
+    if why then return nil, nil, nil, why, status end
+  end
+  local method, target, minor, usual, after, plain
+  if usual_head then
+    method, target, minor, usual, after, plain =
+      usual_head(self.buf, self.at, limits.line, limits.head, limits.headers)
+  end
+  if method then
+    self.at = after
+    return { method = method, target = target, path = target, minor = minor, keep_alive = minor >= 1,
+      unread = false, host = nil, headers = nil }, usual, plain -- eight fields: the table need not grow
+  end
+  local req, why, size = self:request_line()
+  if not req then return nil, nil, nil, why, size end
+  local headers, status
+  headers, why, status = self:fields(size, limits.head, limits.head_time)
+  return headers and req, headers, nil, why, status
+end
+
 ---Reads a request up to its body; before that, whatever is left of the last one's body. Yields.
 ---@return http.Request? request
 ---@return string? why
@@ -323,15 +356,11 @@ function Reader:read()
     local count, why, status = self:skip(last)
     if not count then return nil, why, status end
   end
-  local limits = self.limits
-  local req, why, size = self:request_line()
-  if not req then return nil, why, size end
-  local headers, status
-  headers, why, status = self:fields(size, limits.head, limits.head_time)
-  if not headers then return nil, why, status end
+  local req, headers, plain, why, status = self:head()
+  if not req then return nil, why, status end
   self:in_time()
   req.headers, self.last = headers, req
-  why, status = self:locate(req)
+  why, status = self:locate(req, plain)
   if not why and (headers["content-length"] or headers["transfer-encoding"]) then why, status = measure(req) end
   if not why and (headers.connection or headers.expect or req.minor == 0) then why, status = judge(req) end
   if why then return nil, why, status end
@@ -473,16 +502,28 @@ function Reader:skip(req)
   return count
 end
 
+local time = os.time
 local stamp, stamp_time
+local starts = {} -- of this second's usual replies, by status
+local size, size_text -- of the last usual reply's body
 
 ---The time for a Date header, made once a second.
 ---@return string
 function M.date()
-  local now = os.time()
+  local now = time()
   if now ~= stamp_time then
-    stamp, stamp_time = os.date("!%a, %d %b %Y %H:%M:%S GMT", now), now
+    stamp, stamp_time, starts = os.date("!%a, %d %b %Y %H:%M:%S GMT", now), now, {}
   end
   return stamp
+end
+
+---@param status integer
+---@return string
+local function start_of(status)
+  local start = ("HTTP/1.1 %s %s\r\nDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: "):format(
+    status, M.reasons[status] or "Unknown", stamp)
+  starts[status] = start
+  return start
 end
 
 ---Writes a whole reply.
@@ -493,6 +534,14 @@ end
 ---@param extra? string more header lines, each with its "\r\n"
 ---@param kind? string the body's type; plain text by default
 function M.reply(wfile, req, status, body, extra, kind)
+  if req and req.keep_alive and req.minor == 1 and not (extra or kind) and status ~= 204 and req.method ~= "HEAD" then
+    M.date()
+    if #body ~= size then
+      size, size_text = #body, #body .. "\r\n\r\n"
+    end
+    wfile:write(starts[status] or start_of(status), size_text, body)
+    return
+  end
   local connection = ""
   if not (req and req.keep_alive) then
     connection = "Connection: close\r\n"

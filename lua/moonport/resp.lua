@@ -10,6 +10,9 @@ local SHORT = 40 -- Lua compares strings up to this length by address
 
 local byte, find, match, sub = string.byte, string.find, string.match, string.sub
 
+-- The host has it in preload; where there is no host, commands are compared one by one.
+local repeats = package.preload["moonport.resp.scan"] and require("moonport.resp.scan").repeats
+
 -- The usual counts and lengths, so that they cost a look-up and no conversion.
 local number_of = {}
 for i = 0, 255 do
@@ -260,9 +263,12 @@ function M.serve(handler, commands, words)
   local buf, at, last, size = "", 1, nil, 0 -- the reader's, at hand
   words = words or {}
   while true do
+    local times = 1
     -- Pipelines repeat themselves, and the same text is the same command.
     if last and sub(buf, at, at + size) == last then
-      at = at + size + 1 -- n, args and command still hold
+      -- n, args and command still hold
+      times = repeats and repeats(buf, at, last) or 1
+      at = at + times * (size + 1)
     else
       local why
       reader.at = at
@@ -275,7 +281,9 @@ function M.serve(handler, commands, words)
       size = last and #last - 1
       command = find_command(commands, words, args, n)
     end
-    if command(wfile, args, n) == "quit" then return end
+    for _ = 1, times do
+      if command(wfile, args, n) == "quit" then return end
+    end
   end
 end
 
