@@ -25,7 +25,9 @@ UNITS := $(wildcard spec/unit/*.c)
 # The longest first.
 LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers threading forking generation handover)
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
-SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
+SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit \
+  $(BENCH_TOOLS)
+BENCH_TOOLS = $B/bench/load $B/bench/limit
 PACKAGES = gcc make pkg-config liblua5.4-dev libssl-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
   swaks bind9-dnsutils postgresql-client libmemcached-tools
@@ -65,6 +67,10 @@ $B/fuzz-%: spec/fuzz/fuzz.c $(LIBRARY)
 
 $B/unit: $(UNITS) $(LIBRARY)
 	$(COMPILE) -Ispec/unit -o $@ $(filter %.c %.o,$^) $(LDFLAGS) $(LUA_LIBS) -lm
+
+$B/bench/%: bench/%.c bench/url.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -o $@ $<
 
 -include $(OBJECTS:.o=.d)
 
@@ -111,8 +117,8 @@ fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and
 	done
 
 check: deps ## formatting, luacheck, and that includes go down the floors
-	clang-format --dry-run --Werror host/*/*.[ch]
-	luacheck --quiet lua scripts spec
+	clang-format --dry-run --Werror host/*/*.[ch] bench/*.[ch]
+	luacheck --quiet lua scripts spec bench
 	lua5.4 spec/support/floors.lua
 
 install: all ## into $(PREFIX), or DESTDIR$(PREFIX)
