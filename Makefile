@@ -27,6 +27,8 @@ LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
 SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit \
   $(BENCH_TOOLS)
+PEERS = python3 nodejs lua-luv lua-cqueues lua5.1 lua-copas haproxy nginx-light libnginx-mod-http-lua \
+  redis-server redis-tools wrk
 BENCH_TOOLS = $B/bench/load $B/bench/limit
 PACKAGES = gcc make pkg-config liblua5.4-dev libssl-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
@@ -116,6 +118,13 @@ fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and
 	    build-fuzz/corpus/$$target spec/fuzz/corpus/$$target; \
 	done
 
+# ROUNDS=7 MINUTES=15 WORKLOADS=echo64,conn SERVERS=epoll,moonport; BENCH='--cpus 2,3 --add' for more.
+bench: deps ## measure beside the raw limit and other servers, for MINUTES=15 at most: build/bench/results.md
+	@.ci/deps $(PEERS) || echo "The peers that are missing are left out."
+	@$(MAKE) --no-print-directory -s all $(BENCH_TOOLS)
+	bench/run.py --build $B $(ROUNDS:%=--rounds %) $(MINUTES:%=--minutes %) \
+	  $(WORKLOADS:%=--workloads %) $(SERVERS:%=--servers %) $(BENCH)
+
 check: deps ## formatting, luacheck, and that includes go down the floors
 	clang-format --dry-run --Werror host/*/*.[ch] bench/*.[ch]
 	luacheck --quiet lua scripts spec bench
@@ -136,4 +145,4 @@ clean: ## remove what was built
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan tsan scarce fuzz check install deps clean help
+.PHONY: all tools run test asan tsan scarce fuzz bench check install deps clean help
