@@ -125,6 +125,13 @@ bench: deps ## measure beside the raw limit and other servers, for MINUTES=15 at
 	bench/run.py --build $B $(ROUNDS:%=--rounds %) $(MINUTES:%=--minutes %) \
 	  $(WORKLOADS:%=--workloads %) $(SERVERS:%=--servers %) $(BENCH)
 
+bench-axes: deps ## what a request costs as connections, sizes, timers, scripts and reloads grow: build/bench/axes.md
+	@$(MAKE) --no-print-directory -s all $(BENCH_TOOLS)
+	bench/axes.py --build $B $(ROUNDS:%=--rounds %) $(MINUTES:%=--minutes %) $(AXES:%=--axes %) $(BENCH)
+
+bench-docs: ## put what these two measured into docs/performance.md
+	bench/docs.py $B/bench docs
+
 check: deps ## formatting, luacheck, and that includes go down the floors
 	clang-format --dry-run --Werror host/*/*.[ch] bench/*.[ch]
 	luacheck --quiet lua scripts spec bench
@@ -143,6 +150,6 @@ clean: ## remove what was built
 	rm -rf build build-asan build-tsan build-scarce build-fuzz
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan tsan scarce fuzz bench check install deps clean help
+.PHONY: all tools run test asan tsan scarce fuzz bench bench-axes bench-docs check install deps clean help

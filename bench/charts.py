@@ -1,4 +1,5 @@
 """SVG by hand: panels of bars and of lines, for a light and a dark page."""
+import math
 from html import escape
 
 STYLE = """
@@ -18,7 +19,7 @@ STYLE = """
 """
 WIDTH, COLUMNS, GAP, TOP, ROW = 960, 3, 16, 64, 15
 PANEL = (WIDTH - GAP * (COLUMNS + 1)) // COLUMNS
-LABEL, VALUE = 108, 34  # what a bar leaves at its sides
+LABEL, VALUE = 122, 38  # what a bar leaves at its sides
 
 
 def text(x, y, words, css="", anchor="start"):
@@ -56,6 +57,8 @@ def bars(x, y, title, axis, rows, mark=None):
     for tick in ticks(most):
         at = left + tick * scale
         out += [line(at, y + 20, at, bottom, "grid"), text(at, bottom + 13, f"{tick:g}", "muted", "middle")]
+    if mark:
+        out.append(line(left + mark * scale, y + 18, left + mark * scale, bottom, "one"))
     for i, (name, css, value, low, high) in enumerate(rows):
         top, cut = y + 23 + i * ROW, value > most
         end = left + min(value, most) * scale
@@ -66,27 +69,36 @@ def bars(x, y, title, axis, rows, mark=None):
         elif high > low:
             out.append(line(left + low * scale, top + ROW / 2 - 2, left + min(high, most) * scale, top + ROW / 2 - 2, "spread"))
         out.append(text(max(end, left + min(high, most) * scale) + 4, top + 10, short(value), "ours" if css == "ours" else ""))
-    if mark:
-        out.append(line(left + mark * scale, y + 18, left + mark * scale, bottom, "one"))
     out.append(text((left + right) / 2, bottom + 28, axis, "muted", "middle"))
     return out, bottom + 40 - y
 
 
 def lines(x, y, title, axis, points, series):
-    """A panel of lines over points, which are names at equal distances; series is a list of (css, values)."""
-    left, right, top, bottom = x + 36, x + PANEL - 12, y + 28, y + 148
-    most = max(v for _, values in series for v in values) * 1.05
+    """A panel of lines over points, which are names at equal distances; series is a list of (css, values).  Where these differ by
+    more than ten times, equal distances are equal ratios."""
+    left, right, top, bottom = x + 36, x + PANEL - 16, y + 28, y + 148
+    values = [v for _, line_values in series for v in line_values]
+    least, most = min(values), max(values) * 1.05
     step = (right - left) / max(1, len(points) - 1)
+    if least > 0 and most / least > 10:
+        low, high = math.log10(least), math.log10(most)
+        marks = [10.0 ** i for i in range(math.ceil(low), math.floor(high) + 1)]
+    else:
+        low, marks = None, ticks(most)
+
+    def at(value):
+        share = value / most if low is None else (math.log10(value) - low) / (high - low)
+        return bottom - (bottom - top) * share
+
     out = [text(x, y + 12, title, "title")]
-    for tick in ticks(most):
-        at = bottom - (bottom - top) * tick / most
-        out += [line(left, at, right, at, "grid"), text(left - 5, at + 4, f"{tick:g}", "muted", "end")]
-    for i, point in enumerate(points):
-        out.append(text(left + i * step, bottom + 14, point, "muted", "middle"))
-    for css, values in series:
-        path = " ".join(f"{left + i * step:.1f},{bottom - (bottom - top) * v / most:.1f}" for i, v in enumerate(values))
+    for mark in marks:
+        out += [line(left, at(mark), right, at(mark), "grid"), text(left - 5, at(mark) + 4, f"{mark:g}", "muted", "end")]
+    out += [text(left + i * step, bottom + 14, point, "muted", "middle") for i, point in enumerate(points)]
+    for css, line_values in series:
+        dots = [(left + i * step, at(v)) for i, v in enumerate(line_values)]
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in dots)
         out.append(f'<polyline points="{path}" class="line line-{css}"/>')
-        out += [f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="2.5" class="{css}"/>' for p in path.split()]
+        out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" class="{css}"/>' for a, b in dots]
     out.append(text((left + right) / 2, bottom + 30, axis, "muted", "middle"))
     return out, bottom + 44 - y
 

@@ -11,7 +11,9 @@ import charts
 
 PLOTTED = "echo1", "echo64", "conn", "udp64", "http64", "ping16"
 NAMES = {"epoll": "raw C, epoll", "c-prefork": "raw C, pre-forked", "haproxy-lua": "HAProxy Lua", "nginx-lua": "nginx Lua",
-         "py-threading": "Python Threading", "py-forking": "Python Forking", "redis": "redis-server", "copas": "Copas"}
+         "py-threading": "Python Threading", "py-forking": "Python Forking", "redis": "redis-server", "copas": "Copas",
+         "moonport-threading": "moonport threading", "moonport-forking": "moonport forking",
+         "moonport-epoll": "moonport epoll", "moonport-uring": "moonport io_uring"}
 
 
 def name(server):
@@ -54,12 +56,16 @@ def table(head, rows):
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
+def digits_of(value, digits):
+    return f"{value + 0:,.{max(0, digits - 1 if abs(value) >= 100 else digits)}f}".replace("-0.00", "0.00")
+
+
 def number(quartet, digits=2):
-    return "" if quartet is None else f"{quartet[1]:,.{digits}f}"
+    return "" if quartet is None else digits_of(quartet[1], digits)
 
 
-def span(quartet, digits):
-    return "" if quartet is None else f"{quartet[0]:,.{digits}f}–{quartet[2]:,.{digits}f}"
+def span(quartet, digits=2):
+    return "" if quartet is None else digits_of(quartet[0], digits) + "–" + digits_of(quartet[2], digits)
 
 
 def loads(results):
@@ -131,7 +137,8 @@ def markdown(results):
         if key in results["workloads"]:
             parts += [f"### {results['workloads'][key]['title'].capitalize()}", build(results["workloads"][key])]
     for key, workload in shown.items():
-        parts += [f"### `{key}`: {workload['title']}", detail(workload, base)]
+        parts.append(f"<details><summary><code>{key}</code>: {workload['title']}</summary>\n\n{detail(workload, base)}\n\n"
+                     "</details>")
     left = [f"`{key}`: {name(n)}: {why}" for key, w in results["workloads"].items() for n, why in w["left_out"].items()]
     if left:
         parts += ["### Left out", "\n".join("- " + text for text in left)]
@@ -139,7 +146,7 @@ def markdown(results):
 
 
 def css(server, base):
-    return "base" if server == base else "ours" if server.startswith("moonport") else "peer"
+    return "base" if server in (base, "c-prefork") else "ours" if server.startswith("moonport") else "peer"
 
 
 def panel(workload, base, title, axis, pick, mark=None, best_first=1):

@@ -35,13 +35,14 @@ def peer(command, kinds, version, **more):
 
 
 # Each names its command for every kind of address, and its version.  "max": connections that it can take, "most": idle
-# ones that it is given, "idle": what is added to its command for them, "only": workloads that it is for.
+# ones that it is given, "idle": what is added to its command for them, "only": workloads that it is for, "asks": options
+# that are added when this moonport has them; one that has none of them has no such row.
 SERVERS = {
     "epoll": {kind: LIMIT + "echo {url}" for kind in ("tcp", "unix", "udp")} | {
         "http": LIMIT + "http {url}", "resp": LIMIT + "resp {url}", "version": "gcc -dumpfullversion"},
     "moonport": moonport(),
-    "moonport-epoll": moonport(" --loop epoll --busy-poll off", needs="--busy-poll"),
-    "moonport-uring": moonport(" --loop io_uring", needs="--loop"),
+    "moonport-epoll": moonport(asks=["--loop epoll", "--busy-poll off"]),
+    "moonport-uring": moonport(asks=["--loop io_uring"]),
     "moonport-threading": moonport(" -m threading", only="echo64 conn unixconn idle", most=1000,
                                    idle="-o max_threads=2000"),
     "moonport-forking": moonport(FORKING, only="conn unixconn"),
@@ -65,10 +66,11 @@ SERVERS = {
     "redis": {"resp": "redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --dir {tmp}",
               "version": "redis-server --version"},
     # What starting anything costs.
-    "lua5.4 -e ''": {"ends": "lua5.4 -e \"\"", "version": "lua5.4 -v"},
+    "lua5.4 -e ''": {"ends": "lua5.4 -e ''", "version": "lua5.4 -v"},
     "true": {"ends": "true"},
 }
 BASE = "epoll"
+KINDS = "tcp", "unix", "udp", "http", "resp"
 
 # name: the kind of address, how it is measured, with what, connections, and what to call it.
 WORKLOADS = {
@@ -200,9 +202,16 @@ def choose(words, known, what):
 
 
 def usable(build, chosen):
-    """The chosen servers, without rows for options that this moonport does not have."""
+    """The chosen servers, with the options that they ask for."""
     text = subprocess.run([f"{build}/moonport", "--help"], capture_output=True, text=True).stdout
-    return {n: SERVERS[n] for n in chosen if SERVERS[n].get("needs", "") in text}
+    servers = {}
+    for name in chosen:
+        server = SERVERS[name]
+        asked = [option for option in server.get("asks", []) if option.split()[0] + " " in text]
+        if asked or "asks" not in server:
+            added = {kind: " ".join([server[kind]] + asked) for kind in KINDS if kind in server}
+            servers[name] = server | added
+    return servers
 
 
 def seconds_of(workload, servers, option):
@@ -214,51 +223,62 @@ def seconds_of(workload, servers, option):
     return count * each * (min(option.rounds, 3) if how == "idle" else option.rounds)
 
 
-def arguments():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                 epilog=f"servers: {', '.join(SERVERS)}\nworkloads: {', '.join(WORKLOADS)}")
+def common_arguments(ap, rounds, minutes):
     ap.add_argument("-b", "--build", default="build", help="where the programs are (build)")
-    ap.add_argument("-o", "--out", help="where results.json, .md and .svg go (BUILD/bench)")
-    ap.add_argument("-w", "--workloads", help="some of them, with commas between")
-    ap.add_argument("-s", "--servers", help="some of them; epoll is always there")
-    ap.add_argument("-r", "--rounds", type=int, default=7)
+    ap.add_argument("-o", "--out", help="the folder for the results (BUILD/bench)")
+    ap.add_argument("-r", "--rounds", type=int, default=rounds, help=f"({rounds})")
     ap.add_argument("-d", "--seconds", type=float, default=0.4, help="measured in a sample (0.4)")
     ap.add_argument("--warmup", type=float, default=0.15, help="seconds of load before that (0.15)")
-    ap.add_argument("-m", "--minutes", type=float, default=15, help="of the whole run, at most: fewer rounds then (15)")
+    ap.add_argument("-m", "--minutes", type=float, default=minutes,
+                    help=f"of the whole run, at most: fewer rounds then ({minutes})")
     ap.add_argument("--noise", type=float, default=10, help="per cent of a processor that others may use; above that a "
                     "sample is taken again, twice at most (10)")
     ap.add_argument("--cpus", help="two processors, SERVER,LOAD")
-    ap.add_argument("--add", action="store_true", help="keep the other workloads' results that are there")
+    ap.add_argument("--add", action="store_true", help="keep the other results that are there")
+
+
+def arguments():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                 epilog=f"servers: {', '.join(SERVERS)}\nworkloads: {', '.join(WORKLOADS)}")
+    common_arguments(ap, rounds=7, minutes=15)
+    ap.add_argument("-w", "--workloads", help="some of them, with commas between")
+    ap.add_argument("-s", "--servers", help="some of them; epoll is always there")
     return ap.parse_args()
+
+
+def begin(option, name, keys):
+    """The bench, the folder for results, and what they begin with: this machine, and with --add what is there."""
+    available = sorted(os.sched_getaffinity(0))
+    cpus = [available[0], available[min(1, len(available) - 1)]]
+    if option.cpus:
+        cpus = [int(x) for x in option.cpus.split(",")]
+    if cpus[0] == cpus[1]:
+        print("Server and load share a processor: no figure means much.", file=sys.stderr)
+    build = os.path.abspath(option.build)
+    out = option.out or build + "/bench"
+    results = {key: {} for key in keys}
+    if option.add and os.path.exists(os.path.join(out, name)):
+        with open(os.path.join(out, name)) as f:
+            results = json.load(f)
+    versions = {n: first_line(s["version"].format(build=build, python=measure.PYTHON))
+                for n, s in SERVERS.items() if "version" in s}
+    results |= {"base": BASE, "order": list(SERVERS), "date": time.strftime("%Y-%m-%d"), "machine": machine(cpus),
+                "rounds": option.rounds, "seconds": option.seconds, "versions": versions}
+    os.sched_setaffinity(0, {cpus[1]})
+    return measure.Bench(build, cpus, option.seconds, option.warmup), out, results
 
 
 def main():
     option = arguments()
-    available = sorted(os.sched_getaffinity(0))
-    cpus = [int(x) for x in option.cpus.split(",")] if option.cpus else [available[0], available[min(1, len(available) - 1)]]
-    build = os.path.abspath(option.build)
-    out = option.out or build + "/bench"
     workloads = choose(option.workloads, WORKLOADS, "workload")
     chosen = choose(option.servers, SERVERS, "server")
-    servers = usable(build, [BASE] * (BASE not in chosen) + chosen)
+    bench, out, results = begin(option, "results.json", ["workloads"])
+    servers = usable(bench.build, [BASE] * (BASE not in chosen) + chosen)
     weights = {w: seconds_of(w, servers, option) for w in workloads}
-    total = sum(weights.values())
+    total, due = sum(weights.values()), 0
     progress = Progress(option.minutes)
     progress.say(f"{len(workloads)} workloads, {len(servers)} servers, {option.rounds} rounds: about "
                  f"{max(1, round(total / 60))} min, at most {option.minutes:g}", now=True)
-    if cpus[0] == cpus[1]:
-        progress.say("only one processor: server and load share it, and no figure means much", now=True)
-    results = {"workloads": {}}
-    path = os.path.join(out, "results.json")
-    if option.add and os.path.exists(path):
-        with open(path) as f:
-            results = json.load(f)
-    results |= {"base": BASE, "order": list(SERVERS), "date": time.strftime("%Y-%m-%d"), "machine": machine(cpus),
-                "rounds": option.rounds, "seconds": option.seconds,
-                "versions": {n: first_line(s["version"].format(build=build, python=measure.PYTHON)) for n, s in SERVERS.items() if "version" in s}}
-    os.sched_setaffinity(0, {cpus[1]})
-    bench = measure.Bench(build, cpus, option.seconds, option.warmup)
-    due = 0
     for workload in workloads:
         due += weights[workload]
         if progress.elapsed() > progress.limit:
