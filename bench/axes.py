@@ -4,6 +4,7 @@
 One axis at a time, the rest as it is.  Both servers are measured at each point in each round.
 """
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -23,7 +24,8 @@ SIZES = {1: "1 B", 64: "64 B", 1024: "1 KiB", 16384: "16 KiB", 131072: "128 KiB"
 
 
 class Axis:
-    """points, what they are called, and how each is loaded; prepare(server, point) is for moonport alone."""
+    """points, what they are called, and how each is loaded; prepare(server, point), for moonport alone, returns what
+    is kept open meanwhile."""
 
     def __init__(self, title, what, points, load, options="", script=None, prepare=None, names=None):
         self.title, self.what, self.points, self.load = title, what, points, load
@@ -71,7 +73,7 @@ def sleep_many(server, count):
 
 
 def reload_often(server, count):
-    """A new generation each time, and one request of it."""
+    """A new generation each time, and one request of it.  There is nothing to keep."""
     path = next(word for word in server.command if word.endswith("echo.lua"))
     for i in range(2, count + 2):
         write_script(os.path.dirname(path), echo_script() + f"-- {i}\n")
@@ -83,6 +85,7 @@ def reload_often(server, count):
             time.sleep(0.002)
         if not server.answers():
             raise measure.Failed(f"generation {i} does not answer")
+    return contextlib.nullcontext()
 
 
 AXES = {
@@ -105,19 +108,17 @@ AXES = {
 def sample(bench, axis, point, server):
     """CPU microseconds for each request, and errors, of a fresh server."""
     folder = tempfile.mkdtemp(prefix="bench-")
-    kept = None
     try:
         command = run.SERVERS[run.BASE]["tcp"]
         if server == "moonport":
             script = axis.script(folder, point) if axis.script else measure.HERE + "/../scripts/echo.lua"
             command = f"{run.MOON} {script} -l {{url}} -o max_connections=20000 {axis.options}"
         with bench.server(command, "tcp") as running:
-            if server == "moonport" and axis.prepare:
-                kept = axis.prepare(running, point)
-            return bench.echo(running, axis.load(point))
+            with contextlib.ExitStack() as kept:
+                if server == "moonport" and axis.prepare:
+                    kept.enter_context(axis.prepare(running, point))
+                return bench.echo(running, axis.load(point))
     finally:
-        if kept:
-            kept.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -194,7 +195,7 @@ def arguments():
 def main():
     option = arguments()
     axes = run.choose(option.axes, AXES, "axis")
-    bench, out, results = run.begin(option, "axes.json", ["axes"])
+    bench, out, results = run.begin(option, "axes.json", "axes", [run.BASE, "moonport"])
     progress = run.Progress(option.minutes)
     count = sum(len(AXES[a].points) for a in axes)
     about = 2 * count * option.rounds * (option.seconds + option.warmup + 0.4) / 60

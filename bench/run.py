@@ -246,7 +246,7 @@ def arguments():
     return ap.parse_args()
 
 
-def begin(option, name, keys):
+def begin(option, name, key, chosen):
     """The bench, the folder for results, and what they begin with: this machine, and with --add what is there."""
     available = sorted(os.sched_getaffinity(0))
     cpus = [available[0], available[min(1, len(available) - 1)]]
@@ -256,14 +256,14 @@ def begin(option, name, keys):
         print("Server and load share a processor: no figure means much.", file=sys.stderr)
     build = os.path.abspath(option.build)
     out = option.out or build + "/bench"
-    results = {key: {} for key in keys}
+    results = {key: {}, "versions": {}}
     if option.add and os.path.exists(os.path.join(out, name)):
         with open(os.path.join(out, name)) as f:
             results = json.load(f)
     versions = {n: first_line(s["version"].format(build=build, python=measure.PYTHON))
-                for n, s in SERVERS.items() if "version" in s}
+                for n, s in SERVERS.items() if n in chosen and "version" in s}
     results |= {"base": BASE, "order": list(SERVERS), "date": time.strftime("%Y-%m-%d"), "machine": machine(cpus),
-                "rounds": option.rounds, "seconds": option.seconds, "versions": versions}
+                "rounds": option.rounds, "seconds": option.seconds, "versions": results["versions"] | versions}
     os.sched_setaffinity(0, {cpus[1]})
     return measure.Bench(build, cpus, option.seconds, option.warmup), out, results
 
@@ -272,8 +272,9 @@ def main():
     option = arguments()
     workloads = choose(option.workloads, WORKLOADS, "workload")
     chosen = choose(option.servers, SERVERS, "server")
-    bench, out, results = begin(option, "results.json", ["workloads"])
-    servers = usable(bench.build, [BASE] * (BASE not in chosen) + chosen)
+    chosen = [BASE] * (BASE not in chosen) + chosen
+    bench, out, results = begin(option, "results.json", "workloads", chosen)
+    servers = usable(bench.build, chosen)
     weights = {w: seconds_of(w, servers, option) for w in workloads}
     total, due = sum(weights.values()), 0
     progress = Progress(option.minutes)

@@ -59,47 +59,49 @@ describe("the report of make bench", function()
     moonport = { sample(200, 8), sample(100, 6), sample(400, 4), cjson.null, sample(300, 2, { errors = 7 }) },
   } }
 
+  local text, svg
+
+  setup(function() text, svg = report({ echo64 = load }) end)
+
   it("has medians of the ratios within each round, not ratios of medians", function()
-    local text = report({ echo64 = load })
     assert.are.equal("1.50", cell(text, "moonport", 1)) -- between 1 and 2; of the medians it would be 2.5
     local details = text:match("<details>.*")
     assert.are.equal("250", cell(details, "moonport", 1))
-    assert.are.equal("175–325", cell(details, "moonport", 2):gsub("%.%d+", ""))
+    assert.are.equal("175–325", (cell(details, "moonport", 2)))
     assert.are.equal("0.88–2.25", cell(details, "moonport", 4))
     assert.are.equal("5.00", cell(details, "moonport", 5))
     assert.are.equal("1.25", cell(details, "moonport", 7)) -- 2, 1.5, 1, 1
   end)
 
   it("counts errors and rounds, and names who was left out", function()
-    local text = report({ echo64 = load })
     local details = text:match("<details>.*")
-    assert.are.equal("7", cell(details, "moonport", 13))
-    assert.are.equal("4", cell(details, "moonport", 14))
-    assert.are.equal("0", cell(details, "raw C, epoll", 13))
-    assert.are.equal("5", cell(details, "raw C, epoll", 14))
+    assert.are.equal("7", cell(details, "moonport", 14))
+    assert.are.equal("4", cell(details, "moonport", 15))
+    assert.are.equal("0", cell(details, "raw C, epoll", 14))
+    assert.are.equal("5", cell(details, "raw C, epoll", 15))
     assert.matches("`echo64`: node: there is no node", text, 1, true)
     assert.matches("a <fast> one", text, 1, true)
   end)
 
   it("has memory and starts in tables of their own", function()
-    local text, svg = report({
+    local tables, plot = report({
       idle = { title = "idle connections", how = "idle", left_out = {}, servers = {
         epoll = { { count = 100, kib = -0.001, empty = 1, errors = 0 } },
-        moonport = { { count = 100, kib = 2.5, empty = 1, errors = 0 }, { count = 100, kib = 1.5, empty = 3, errors = 1 } },
+        moonport = { { count = 100, kib = 2.5, empty = 1, errors = 0 },
+          { count = 100, kib = 1.5, empty = 3, errors = 1 } },
       } },
       start = { title = "start", how = "start", left_out = {}, servers = {
         moonport = { { ms = 3, errors = 0 } }, ["lua5.4 -e ''"] = { { ms = 1.5, errors = 0 } } } },
     })
-    local idle = text:match("### Idle connections.-###")
+    local idle = tables:match("### Idle connections.-###")
     assert.are.same({ "100", "2.00", "1.50–2.50", "2.0", "1" }, { cell(idle, "moonport", 1), cell(idle, "moonport", 2),
       cell(idle, "moonport", 3), cell(idle, "moonport", 4), cell(idle, "moonport", 5) })
     assert.are.equal("0.00", cell(idle, "raw C, epoll", 2))
-    assert.are.equal("2.0", cell(text:match("### Start.*"), "moonport", 3))
-    assert.matches("KiB for each idle connection", svg, 1, true)
+    assert.are.equal("2.0", cell(tables:match("### Start.*"), "moonport", 3))
+    assert.matches("KiB for each idle connection", plot, 1, true)
   end)
 
   it("has a plot that can be read as XML, with the figures in it", function()
-    local _, svg = report({ echo64 = load })
     assert.matches("\n64 B lines\n", svg)
     assert.matches("\nmoonport\n1.50\n", svg)
     assert.matches("requests a second, raw C = 1", svg, 1, true)
@@ -130,7 +132,8 @@ describe("the documentation", function()
   it("has a place for both tables", function()
     local text = host.read("docs/performance.md")
     for _, name in ipairs({ "results", "axes" }) do
-      assert.is_truthy(text:find("<!-- " .. name .. ": written by make bench-docs -->.-<!-- " .. name .. ": end -->"), name)
+      local from = text:find("<!-- " .. name .. ": written by make bench-docs -->", 1, true)
+      assert.is_truthy(from and text:find("<!-- " .. name .. ": end -->", from, true), name)
     end
   end)
 end)
@@ -141,7 +144,7 @@ describe("a run of the benchmark", function()
   it("measures what it is told to, without errors", function()
     local folder = host.folder()
     local out = python("bench/run.py", "--build", host.build, "--out", folder, "--rounds", "1", "--seconds", "0.05",
-      "--warmup", "0.02", "--noise", "1000", "--servers", "moonport", "--workloads", "echo64,unix64,udp64,conn")
+      "--warmup", "0.02", "--noise", "1000", "--servers", "moonport", "--workloads", "unix64,udp64")
     local found = cjson.decode(host.read(folder .. "/results.json"))
     local kinds = {}
     for name, workload in pairs(found.workloads) do
@@ -154,7 +157,7 @@ describe("a run of the benchmark", function()
       end
     end
     table.sort(kinds)
-    assert.are.same({ "conn", "echo64", "udp64", "unix64" }, kinds)
+    assert.are.same({ "udp64", "unix64" }, kinds)
     assert.are.equal("1.00", cell(out, "raw C, epoll", 1))
     assert.matches("^%d+%.%d%d$", cell(out, "moonport", 1))
   end)
@@ -178,7 +181,7 @@ describe("a run of the benchmark", function()
     assert.are.equal("1.00", cell(out, "0", 4))
     assert.matches("^%d+%.%d%d$", cell(out, "100", 4))
     assert.are.equal("0", cell(out, "100", 5))
-    assert.matches("\n64 connections", texts(folder .. "/axes.svg"):gsub("reloads before, ", "\n"))
+    assert.matches("\nreloads before, 64 connections\n", texts(folder .. "/axes.svg"))
   end)
 end)
 
@@ -209,10 +212,12 @@ describe("the load generator", function()
     assert.matches("the reply differs from the request", out, 1, true)
   end)
 
-  it("sees an idle connection that was closed", function()
+  it("sees an idle connection that does not answer any more", function()
     local status, out = load([[
       function handle(self)
         self.wfile:write(self.rfile:read("L"))
+        self.wfile:flush()
+        self.rfile:read("L")
       end]], "echo URL -c 0 -i 2")
     assert.are.equal(1, status, out)
     assert.matches('"errors": [1-9]', out)
