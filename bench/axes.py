@@ -122,23 +122,34 @@ def sample(bench, axis, point, server):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def least_disturbed(bench, axis, value, server, option):
+    best = None
+    for _ in range(3):
+        figures = sample(bench, axis, value, server)
+        if best is None or figures["noise"] < best["noise"]:
+            best = figures
+        if best["noise"] <= option.noise:
+            break
+    return best
+
+
 def run_axis(bench, axis, option, progress, until):
     """[{"name": of the point, "moonport": [sample of each round], "epoll": the same}]"""
     points = [{"name": axis.name(p), "moonport": [], run.BASE: []} for p in axis.points]
+    longest = 0
     for i in range(option.rounds):
-        if i and progress.elapsed() * (i + 1) / i > until and progress.elapsed() > until * 0.9:
+        began = progress.elapsed()
+        if i and began + longest > until:
+            progress.say(f"{axis.title}: {i} of {option.rounds} rounds, for lack of time", now=True)
             break
-        for value, point in zip(axis.points, points):
-            for server in (run.BASE, "moonport") if i % 2 == 0 else ("moonport", run.BASE):
-                best = None
-                for _ in range(3):
-                    figures = sample(bench, axis, value, server)
-                    if best is None or figures["noise"] < best["noise"]:
-                        best = figures
-                    if best["noise"] <= option.noise:
-                        break
-                point[server].append(best)
-                progress.say(f"{axis.title}: {point['name']}: {server}, round {i + 1} of {option.rounds}: " + report.brief(best))
+        with run.alone(option):
+            for value, point in zip(axis.points, points):
+                for server in (run.BASE, "moonport") if i % 2 == 0 else ("moonport", run.BASE):
+                    figures = least_disturbed(bench, axis, value, server, option)
+                    point[server].append(figures)
+                    progress.say(f"{axis.title}: {point['name']}: {server}, round {i + 1} of {option.rounds}: "
+                                 + report.brief(figures))
+        longest = max(longest, progress.elapsed() - began)
     return points
 
 

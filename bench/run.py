@@ -6,6 +6,8 @@ the servers in turn, every other round backwards, and ratios are taken within a 
 that what the machine does slowly cancels.  docs/performance.md explains the figures.
 """
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -154,6 +156,17 @@ class Progress:
             print(stamp + text, file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def alone(option):
+    """Others who take the lock as well wait meanwhile."""
+    if not option.lock:
+        yield
+        return
+    with open(option.lock, "a") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
 def attempt(bench, server, workload, option, hurry):
     """The least disturbed of a few samples, and how many were taken."""
     best = None
@@ -166,29 +179,44 @@ def attempt(bench, server, workload, option, hurry):
     return best | {"tries": tries}
 
 
+def run_round(bench, workload, servers, option, say, hurry, left_out):
+    """{name: sample or None}, in the order of servers; who fails is left out from then on."""
+    taken = {}
+    for name, server in servers.items():
+        taken[name] = None
+        if name in left_out:
+            continue
+        try:
+            taken[name] = attempt(bench, server, workload, option, hurry())
+            say(f"{name} {report.brief(taken[name])}")
+        except (measure.Unusable, measure.Failed) as why:
+            left_out[name] = str(why)
+            say(f"{name} is left out: {why}", now=True)
+    return taken
+
+
 def run_workload(bench, workload, servers, option, progress, until):
-    """{"servers": {name: [sample or None of each round]}, "left_out": {name: why}}; servers that fail are left out."""
-    names = [n for n, s in servers.items() if takes(n, s, workload)]
-    results, left_out, longest = {n: [] for n in names}, {}, 0
-    rounds = min(option.rounds, 3) if WORKLOADS[workload][1] == "idle" else option.rounds
+    """{"servers": {name: [sample or None of each round]}, "left_out": {name: why}}, and what the workload is."""
+    chosen = {n: s for n, s in servers.items() if takes(n, s, workload)}
+    title, how = WORKLOADS[workload][4], WORKLOADS[workload][1]
+    results, left_out, longest = {n: [] for n in chosen}, {}, 0
+    rounds = min(option.rounds, 3) if how == "idle" else option.rounds
     for i in range(rounds):
         began = progress.elapsed()
         if i and began + longest > until:
             progress.say(f"{workload}: {i} of {rounds} rounds, for lack of time", now=True)
             break
-        for name in names if i % 2 == 0 else names[::-1]:
-            figures = None
-            if name not in left_out:
-                try:
-                    figures = attempt(bench, servers[name], workload, option, progress.elapsed() > until)
-                    progress.say(f"{workload}, round {i + 1} of {rounds}: {name} " + report.brief(figures))
-                except (measure.Unusable, measure.Failed) as why:
-                    left_out[name] = str(why)
-                    progress.say(f"{workload}: {name} is left out: {why}", now=True)
+
+        def say(text, now=False, i=i):
+            progress.say(f"{workload}, round {i + 1} of {rounds}: {text}", now)
+
+        order = chosen if i % 2 == 0 else dict(reversed(chosen.items()))
+        with alone(option):
+            taken = run_round(bench, workload, order, option, say, lambda: progress.elapsed() > until, left_out)
+        for name, figures in taken.items():
             results[name].append(figures)
         longest = max(longest, progress.elapsed() - began)
-    return {"title": WORKLOADS[workload][4], "how": WORKLOADS[workload][1], "left_out": left_out,
-            "servers": {n: r for n, r in results.items() if any(r)}}
+    return {"title": title, "how": how, "left_out": left_out, "servers": {n: r for n, r in results.items() if any(r)}}
 
 
 def choose(words, known, what):
@@ -234,6 +262,7 @@ def common_arguments(ap, rounds, minutes):
     ap.add_argument("--noise", type=float, default=10, help="per cent of a processor that others may use; above that a "
                     "sample is taken again, twice at most (10)")
     ap.add_argument("--cpus", help="two processors, SERVER,LOAD")
+    ap.add_argument("--lock", metavar="FILE", help="hold its lock, as flock(1) does, during each round")
     ap.add_argument("--add", action="store_true", help="keep the other results that are there")
 
 
