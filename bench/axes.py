@@ -5,7 +5,6 @@ One axis at a time, the rest as it is.  Both servers are measured at each point 
 """
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -49,7 +48,7 @@ def long_script(folder, size):
     head, parts = echo_script().split("return Echo")[0], []
     while len(head) + sum(map(len, parts)) < size:
         i = len(parts)
-        parts.append(f"\nEcho.unused{i} = function(a, b)\n  local t = {{ a, b, {i} }}\n  return t[1] + t[2] * {i}\nend\n")
+        parts.append(f"\nEcho.unused{i} = function(a, b)\n  local t = {{ a, b }}\n  return t[1] + t[2] * {i}\nend\n")
     return write_script(folder, head + "".join(parts) + "return Echo\n")
 
 
@@ -89,7 +88,8 @@ def reload_often(server, count):
 
 
 AXES = {
-    "connections": Axis("connections, half of them idle", "connections", [1, 16, 64, 256, 1000, 4000, 16000], connections),
+    "connections": Axis("connections, half of them idle", "connections", [1, 16, 64, 256, 1000, 4000, 16000],
+                        connections),
     "size": Axis("bytes of a line, 16 connections", "bytes of a line", list(SIZES), lambda n: f"echo -c 16 -s {n}",
                  "-o max_line=2M", names=SIZES),
     "stream": Axis("bytes sent back as they come, 16 connections", "bytes of a message", list(SIZES),
@@ -97,7 +97,8 @@ AXES = {
     "depth": Axis("lines sent at once, 64 connections", "lines at once", [1, 2, 4, 8, 16, 32, 64],
                   lambda n: f"echo -c 64 -p {n}"),
     "timers": Axis("sleeping tasks beside 64 connections", "sleeping tasks", [0, 16, 256, 4000, 16000],
-                   lambda _: "echo -c 64", "-o timeout=600", lambda *_: measure.HERE + "/sleepers.lua", sleep_many),
+                   lambda _: "echo -c 64", options="-o timeout=600",
+                   script=lambda *_: measure.HERE + "/sleepers.lua", prepare=sleep_many),
     "script": Axis("bytes of the script, 64 connections", "bytes of the script", list(BYTES), lambda _: "echo -c 64",
                    script=long_script, names=BYTES),
     "generations": Axis("reloads before, 64 connections", "reloads", [0, 1, 10, 100], lambda _: "echo -c 64",
@@ -158,7 +159,7 @@ def medians(points, server):
 
 
 def growth(points):
-    """At each point: how much dearer a request is than at the first point, beside how much dearer it is for the raw loop."""
+    """At each point: how much dearer a request is than at the first, beside how much dearer it is for the raw loop."""
     ratios = [report.ratios(p["moonport"], p[run.BASE], "cpu_us")[1] for p in points]
     return [r / ratios[0] for r in ratios]
 
@@ -168,10 +169,11 @@ def markdown(results):
     for key, points in results["axes"].items():
         axis = AXES[key]
         rows = []
-        for point, moon, raw, grown in zip(points, medians(points, "moonport"), medians(points, run.BASE), growth(points)):
-            errors = sum(s["errors"] for s in point["moonport"] + point[run.BASE])
-            rows.append([point["name"], f"{moon:,.2f}", f"{raw:,.2f}",
-                         report.number(report.ratios(point["moonport"], point[run.BASE], "cpu_us")), f"{grown:.2f}", str(errors)])
+        for point, grown in zip(points, growth(points)):
+            moon, raw = point["moonport"], point[run.BASE]
+            cells = [report.figures(moon, "cpu_us"), report.figures(raw, "cpu_us"), report.ratios(moon, raw, "cpu_us")]
+            errors = sum(s["errors"] for s in moon + raw)
+            rows.append([point["name"], *map(report.number, cells), f"{grown:.2f}", str(errors)])
         head = [axis.what, "moonport, µs", "raw C, µs", "of raw", "growth beside raw", "errors"]
         parts += [f"### By {axis.title}", report.table(head, rows)]
     return "\n\n".join(parts) + "\n"
@@ -185,15 +187,9 @@ def svg(results):
         panels.append(lambda x, y, a=axis, n=names, s=series: charts.lines(x, y, a.what, a.title, n, s))
     what = "Lines: CPU microseconds for each request, of moonport and of a raw C loop on epoll, along each axis."
     m = results["machine"]
-    foot = f"CPU microseconds for each request. moonport: solid; raw C loop: dashed. {m['processors']} processors ({m['processor']}), {results['date']}."
+    foot = (f"CPU microseconds for each request. moonport: solid; raw C loop: dashed. "
+            f"{m['processors']} processors ({m['processor']}), {results['date']}.")
     return charts.page("What a request costs as work grows", what, foot, panels)
-
-
-def write(results, folder):
-    os.makedirs(folder, exist_ok=True)
-    for end, content in (("json", json.dumps(results, indent=1) + "\n"), ("md", markdown(results)), ("svg", svg(results))):
-        with open(os.path.join(folder, "axes." + end), "w") as f:
-            f.write(content)
 
 
 def arguments():
@@ -210,7 +206,8 @@ def main():
     progress = run.Progress(option.minutes)
     count = sum(len(AXES[a].points) for a in axes)
     about = 2 * count * option.rounds * (option.seconds + option.warmup + 0.4) / 60
-    progress.say(f"{len(axes)} axes, {option.rounds} rounds: about {about:.0f} min, at most {option.minutes:g}", now=True)
+    progress.say(f"{len(axes)} axes, {option.rounds} rounds: about {about:.0f} min, at most {option.minutes:g}",
+                 now=True)
     for i, key in enumerate(axes):
         if progress.elapsed() > progress.limit:
             progress.say(f"{key} is left out, for lack of time", now=True)
@@ -220,7 +217,7 @@ def main():
         except (measure.Unusable, measure.Failed) as why:
             sys.exit(f"{key}: {why}")
         results["axes"] = {a: results["axes"][a] for a in AXES if a in results["axes"]}
-        write(results, out)
+        report.write(out, "axes", results, markdown(results), svg(results))
         progress.say(f"{key} done", now=True)
     print("\n" + markdown(results))
 

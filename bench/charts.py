@@ -47,8 +47,8 @@ def ticks(most):
 
 
 def bars(x, y, title, axis, rows, mark=None):
-    """A panel of (name, css, value, low, high), in this order; mark is a line across.  What is much longer than most is cut, with
-    a gap in it.  Returns its SVG and its height."""
+    """A panel of (name, css, value, low, high), in this order; mark is a line across.  What is much longer than most is
+    cut, with a gap in it.  Returns its SVG and its height."""
     values = sorted(row[2] for row in rows)
     most = min(max(row[4] for row in rows), 4 * values[len(values) // 2]) * 1.02
     left, right, bottom = x + LABEL, x + PANEL - VALUE, y + 24 + ROW * len(rows)
@@ -67,15 +67,16 @@ def bars(x, y, title, axis, rows, mark=None):
         if cut:
             out.append(f'<rect x="{end - 14:.1f}" y="{top - 1}" width="4" height="{ROW - 2}" class="page"/>')
         elif high > low:
-            out.append(line(left + low * scale, top + ROW / 2 - 2, left + min(high, most) * scale, top + ROW / 2 - 2, "spread"))
-        out.append(text(max(end, left + min(high, most) * scale) + 4, top + 10, short(value), "ours" if css == "ours" else ""))
+            out.append(line(left + low * scale, top + 5.5, left + min(high, most) * scale, top + 5.5, "spread"))
+        after = max(end, left + min(high, most) * scale) + 4
+        out.append(text(after, top + 10, short(value), "ours" if css == "ours" else ""))
     out.append(text((left + right) / 2, bottom + 28, axis, "muted", "middle"))
     return out, bottom + 40 - y
 
 
 def lines(x, y, title, axis, points, series):
-    """A panel of lines over points, which are names at equal distances; series is a list of (css, values).  Where these differ by
-    more than ten times, equal distances are equal ratios."""
+    """A panel of lines over points, which are names at equal distances; series is a list of (css, values).  Where these
+    differ by more than ten times, equal distances are equal ratios."""
     left, right, top, bottom = x + 36, x + PANEL - 16, y + 28, y + 148
     values = [v for _, line_values in series for v in line_values]
     least, most = min(values), max(values) * 1.05
@@ -92,7 +93,8 @@ def lines(x, y, title, axis, points, series):
 
     out = [text(x, y + 12, title, "title")]
     for mark in marks:
-        out += [line(left, at(mark), right, at(mark), "grid"), text(left - 5, at(mark) + 4, f"{mark:g}", "muted", "end")]
+        out.append(line(left, at(mark), right, at(mark), "grid"))
+        out.append(text(left - 5, at(mark) + 4, f"{mark:g}", "muted", "end"))
     out += [text(left + i * step, bottom + 14, point, "muted", "middle") for i, point in enumerate(points)]
     for css, line_values in series:
         dots = [(left + i * step, at(v)) for i, v in enumerate(line_values)]

@@ -246,7 +246,7 @@ receive(struct conn *c)
 static void
 sweep(void)
 {
-	uint64_t patience = run.to.type == SOCK_DGRAM ? SECOND / 2 : 5ull * SECOND;
+	uint64_t patience = run.to.type == SOCK_DGRAM ? 2ull * SECOND : 5ull * SECOND;
 
 	for (int i = 0; i < run.busy + run.idle; i++) {
 		struct conn *c = &run.conns[i];

@@ -335,4 +335,5 @@ def parse_redis(text, count):
     if not rows or len(rows[-1]) < 7:
         raise Failed("redis-benchmark gave no figures")
     row = rows[-1]
-    return {"requests": count, "errors": 0, "rps": float(row[1]), "p50": float(row[4]) * 1e3, "p99": float(row[6]) * 1e3}
+    return {"requests": count, "errors": 0, "rps": float(row[1]),
+            "p50": float(row[4]) * 1e3, "p99": float(row[6]) * 1e3}

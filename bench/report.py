@@ -10,8 +10,9 @@ import sys
 import charts
 
 PLOTTED = "echo1", "echo64", "conn", "udp64", "http64", "ping16"
-NAMES = {"epoll": "raw C, epoll", "c-prefork": "raw C, pre-forked", "haproxy-lua": "HAProxy Lua", "nginx-lua": "nginx Lua",
-         "py-threading": "Python Threading", "py-forking": "Python Forking", "redis": "redis-server", "copas": "Copas",
+NAMES = {"epoll": "raw C, epoll", "c-prefork": "raw C, pre-forked", "haproxy-lua": "HAProxy Lua",
+         "nginx-lua": "nginx Lua", "py-threading": "Python Threading", "py-forking": "Python Forking",
+         "redis": "redis-server", "copas": "Copas",
          "moonport-threading": "moonport threading", "moonport-forking": "moonport forking",
          "moonport-epoll": "moonport epoll", "moonport-uring": "moonport io_uring"}
 
@@ -97,29 +98,34 @@ def detail(workload, base):
                      number(figures(samples, "server"), 0), number(figures(samples, "load"), 0),
                      number(figures(samples, "p50"), 0), number(figures(samples, "p99"), 0), number(peak, 1),
                      number(figures(samples, "noise"), 0), str(sum(s["errors"] for s in taken)), str(len(taken))])
-    return table(["server", "req/s", "quartiles", "of raw", "quartiles", "CPU µs/req", "quartiles", "of raw", "server %",
-                  "load %", "p50 µs", "p99 µs", "peak MiB", "noise %", "errors", "rounds"], rows)
+    return table(["server", "req/s", "quartiles", "of raw", "quartiles", "CPU µs/req", "quartiles", "of raw",
+                  "server %", "load %", "p50 µs", "p99 µs", "peak MiB", "noise %", "errors", "rounds"], rows)
 
 
 def idle(workload):
-    rows = [[name(server), number(figures(s, "count"), 0), number(figures(s, "kib")), span(figures(s, "kib"), 2),
-             number(figures(s, "empty"), 1), str(sum(x["errors"] for x in s if x))] for server, s in workload["servers"].items()]
+    rows = []
+    for server, samples in workload["servers"].items():
+        kib = figures(samples, "kib")
+        rows.append([name(server), number(figures(samples, "count"), 0), number(kib), span(kib),
+                     number(figures(samples, "empty"), 1), str(sum(s["errors"] for s in samples if s))])
     return table(["server", "idle connections", "KiB for each", "quartiles", "MiB without any", "errors"], rows)
 
 
 def start(workload):
-    base = workload["servers"].get("lua5.4 -e ''", [])
-    rows = [[f"`{server}`" if " " in server or server == "true" else name(server), number(figures(s, "ms"), 1),
-             span(figures(s, "ms"), 1), number(ratios(s, base, "ms"), 1)] for server, s in workload["servers"].items()]
+    base, rows = workload["servers"].get("lua5.4 -e ''", []), []
+    for server, samples in workload["servers"].items():
+        ms, called = figures(samples, "ms"), name(server)
+        rows.append([called, number(ms, 1), span(ms, 1), number(ratios(samples, base, "ms"), 1)])
     return table(["program", "ms", "quartiles", "of `lua5.4 -e ''`"], rows)
 
 
 def machine(results):
     m = results["machine"]
-    versions = ", ".join(f"{name(n)} {v}" for n, v in results["versions"].items() if v and not n.startswith("moonport-"))
-    return (f"{m['processors']} processors ({m['processor']}), {m['memory_gib']} GiB, {m['system']}, Linux {m['kernel']}; "
-            f"the server on processor {m['cpus'][0]}, the load on {m['cpus'][1]}. {results['date']}, {results['rounds']} "
-            f"rounds, {results['seconds']:g} s for each sample.\n\nVersions: {versions}.")
+    versions = ", ".join(f"{'gcc' if n == results['base'] else name(n)} {v}"
+                         for n, v in results["versions"].items() if v and not n.startswith("moonport-"))
+    return (f"{m['processors']} processors ({m['processor']}), {m['memory_gib']} GiB, {m['system']}, "
+            f"Linux {m['kernel']}; the server on processor {m['cpus'][0]}, the load on {m['cpus'][1]}. "
+            f"{results['date']}, {results['rounds']} rounds, {results['seconds']:g} s for each sample.\n\nVersions: {versions}.")
 
 
 def markdown(results):
@@ -137,8 +143,8 @@ def markdown(results):
         if key in results["workloads"]:
             parts += [f"### {results['workloads'][key]['title'].capitalize()}", build(results["workloads"][key])]
     for key, workload in shown.items():
-        parts.append(f"<details><summary><code>{key}</code>: {workload['title']}</summary>\n\n{detail(workload, base)}\n\n"
-                     "</details>")
+        parts.append(f"<details><summary><code>{key}</code>: {workload['title']}</summary>\n\n"
+                     f"{detail(workload, base)}\n\n</details>")
     left = [f"`{key}`: {name(n)}: {why}" for key, w in results["workloads"].items() for n, why in w["left_out"].items()]
     if left:
         parts += ["### Left out", "\n".join("- " + text for text in left)]
@@ -183,13 +189,18 @@ def svg(results):
     return charts.page("moonport beside a raw C loop and other servers", what, foot, [p for p in panels if p])
 
 
-def write(results, folder):
+def write(folder, stem, results, tables, plot):
+    """The samples, their tables and their plot."""
     os.makedirs(folder, exist_ok=True)
-    for end, content in (("json", json.dumps(results, indent=1) + "\n"), ("md", markdown(results)), ("svg", svg(results))):
-        with open(os.path.join(folder, "results." + end), "w") as f:
+    for end, content in (("json", json.dumps(results, indent=1) + "\n"), ("md", tables), ("svg", plot)):
+        with open(os.path.join(folder, f"{stem}.{end}"), "w") as f:
             f.write(content)
+
+
+def write_all(results, folder):
+    write(folder, "results", results, markdown(results), svg(results))
 
 
 if __name__ == "__main__":
     with open(sys.argv[1]) as samples:
-        write(json.load(samples), sys.argv[2])
+        write_all(json.load(samples), sys.argv[2])

@@ -36,9 +36,9 @@ def peer(command, kinds, version, **more):
     return {kind: command.replace("KIND", kind) for kind in kinds.split()} | {"version": version} | more
 
 
-# Each names its command for every kind of address, and its version.  "max": connections that it can take, "most": idle
-# ones that it is given, "idle": what is added to its command for them, "only": workloads that it is for, "asks": options
-# that are added when this moonport has them; one that has none of them has no such row.
+# Each names its command for every kind of address, and its version.  "max": connections that it can take,
+# "most": idle ones that it is given, "idle": what is added to its command for them, "only": workloads that it is for,
+# "asks": options that are added when this moonport has them; one that has none of them has no such row.
 SERVERS = {
     "epoll": {kind: LIMIT + "echo {url}" for kind in ("tcp", "unix", "udp")} | {
         "http": LIMIT + "http {url}", "resp": LIMIT + "resp {url}", "version": "gcc -dumpfullversion"},
@@ -118,7 +118,7 @@ def takes(name, server, workload):
     if workload not in server.get("only", workload).split():
         return False
     if how == "start":
-        return "ends" in server or "tcp" in server and name not in ("moonport-threading", "c-prefork", "nginx-lua")
+        return "ends" in server or "tcp" in server
     return kind in server and (how == "idle" or connections <= server.get("max", connections))
 
 
@@ -262,6 +262,8 @@ def common_arguments(ap, rounds, minutes):
     ap.add_argument("--noise", type=float, default=10, help="per cent of a processor that others may use; above that a "
                     "sample is taken again, twice at most (10)")
     ap.add_argument("--cpus", help="two processors, SERVER,LOAD")
+    ap.add_argument("--nice", type=int, default=0,
+                    help="of server and load: below 0, which root may, others disturb less (0)")
     ap.add_argument("--lock", metavar="FILE", help="hold its lock, as flock(1) does, during each round")
     ap.add_argument("--add", action="store_true", help="keep the other results that are there")
 
@@ -293,6 +295,7 @@ def begin(option, name, key, chosen):
                 for n, s in SERVERS.items() if n in chosen and "version" in s}
     results |= {"base": BASE, "order": list(SERVERS), "date": time.strftime("%Y-%m-%d"), "machine": machine(cpus),
                 "rounds": option.rounds, "seconds": option.seconds, "versions": results["versions"] | versions}
+    os.nice(option.nice)
     os.sched_setaffinity(0, {cpus[1]})
     return measure.Bench(build, cpus, option.seconds, option.warmup), out, results
 
@@ -317,7 +320,7 @@ def main():
         until = progress.limit * due / total
         results["workloads"][workload] = run_workload(bench, workload, servers, option, progress, until)
         results["workloads"] = {w: results["workloads"][w] for w in WORKLOADS if w in results["workloads"]}
-        report.write(results, out)
+        report.write_all(results, out)
         progress.say(f"{workload} done", now=True)
     print("\n" + report.markdown(results))
     progress.say(f"results.json, results.md and results.svg are in {os.path.relpath(out)}", now=True)
