@@ -8,11 +8,13 @@ STYLE = """
   .muted { fill: #59636e } .grid { stroke: #d1d9e0; stroke-width: 1 } .one { stroke: #59636e; stroke-width: 1 }
   .spread { stroke: #1f2328; stroke-width: 1 }
   .ours { fill: #0969da; font-weight: 600 } .base { fill: #59636e } .peer { fill: #a6b1bd }
+  .value { paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
   .line-ours { stroke: #0969da } .line-base { stroke: #59636e; stroke-dasharray: 5 3 }
   .line { fill: none; stroke-width: 2 }
   @media (prefers-color-scheme: dark) {
     .page { fill: #0d1117 } text { fill: #e6edf3 } .muted { fill: #9198a1 }
     .grid { stroke: #30363d } .one { stroke: #9198a1 } .spread { stroke: #e6edf3 }
+    .value { stroke: #0d1117 }
     .ours { fill: #4493f8 } .base { fill: #9198a1 } .peer { fill: #4d5863 }
     .line-ours { stroke: #4493f8 } .line-base { stroke: #9198a1 }
   }
@@ -69,7 +71,7 @@ def bars(x, y, title, axis, rows, mark=None):
         elif high > low:
             out.append(line(left + low * scale, top + 5.5, left + min(high, most) * scale, top + 5.5, "spread"))
         after = max(end, left + min(high, most) * scale) + 4
-        out.append(text(after, top + 10, short(value), "ours" if css == "ours" else ""))
+        out.append(text(after, top + 10, short(value), "value ours" if css == "ours" else "value"))
     out.append(text((left + right) / 2, bottom + 28, axis, "muted", "middle"))
     return out, bottom + 40 - y
 

@@ -236,6 +236,8 @@ class Bench:
             used, peak = memory(tree(server.process.pid))
             p.stdin.write(b"\n")
             figures = json.loads(line(p, 20))
+        if not figures["requests"] and " -c 0 " not in arguments + " ":
+            raise Failed(f"no request was answered, {figures['errors']} errors")
         figures["rps"] = figures["requests"] / figures["seconds"]
         figures |= {"peak": peak / 1024, "used": used - empty, "empty": empty / 1024}
         return self.sample(before, after, figures, figures.pop("cpu"))

@@ -176,7 +176,7 @@ def svg(results):
                                 lambda samples, raw=raw: ratios(samples, raw, "rps"), mark=1))
     for key in ("echo64", "conn"):
         if key in works:
-            panels.append(panel(works[key], base, works[key]["title"], "CPU µs for each request",
+            panels.append(panel(works[key], base, "CPU, " + works[key]["title"], "CPU µs for each request",
                                 lambda samples: figures(samples, "cpu_us"), best_first=-1))
     if "idle" in works:
         panels.append(panel(works["idle"], base, "idle connections", "KiB for each idle connection",
