@@ -25,11 +25,7 @@ UNITS := $(wildcard spec/unit/*.c)
 # The longest first.
 LONG_SPECS = $(patsubst %,spec/%_spec.lua,slice watch allocation pattern workers threading forking generation handover)
 ALL_SPECS = $(LONG_SPECS) $(filter-out $(LONG_SPECS),$(wildcard spec/*_spec.lua))
-SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit \
-  $(BENCH_TOOLS)
-PEERS = python3 nodejs lua-luv lua-cqueues lua5.1 lua-copas haproxy nginx-light libnginx-mod-http-lua \
-  redis-server redis-tools wrk
-BENCH_TOOLS = $B/bench/load $B/bench/limit
+SPEC_TOOLS = $B/sys.so $B/burn.so $B/shim.so $B/clock.so $B/scarce.so $B/flood $B/visit $B/unit
 PACKAGES = gcc make pkg-config liblua5.4-dev libssl-dev lua5.4 lua-cjson lua-busted lua-check \
   clang-format strace netcat-openbsd curl redis-tools python3 python3-pytest nodejs \
   swaks bind9-dnsutils postgresql-client libmemcached-tools
@@ -69,10 +65,6 @@ $B/fuzz-%: spec/fuzz/fuzz.c $(LIBRARY)
 
 $B/unit: $(UNITS) $(LIBRARY)
 	$(COMPILE) -Ispec/unit -o $@ $(filter %.c %.o,$^) $(LDFLAGS) $(LUA_LIBS) -lm
-
-$B/bench/%: bench/%.c bench/url.h
-	@mkdir -p $(@D)
-	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -o $@ $<
 
 -include $(OBJECTS:.o=.d)
 
@@ -117,6 +109,16 @@ fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and
 	    -dict=spec/fuzz/$$target.dict -artifact_prefix=build-fuzz/$$target- \
 	    build-fuzz/corpus/$$target spec/fuzz/corpus/$$target; \
 	done
+
+BENCH_TOOLS = $B/bench/load $B/bench/limit
+PEERS = python3 nodejs lua-luv lua-cqueues lua5.1 lua-copas haproxy nginx-light libnginx-mod-http-lua \
+  redis-server redis-tools wrk
+
+tools: $(BENCH_TOOLS)
+
+$(BENCH_TOOLS): $B/bench/%: bench/%.c bench/url.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -o $@ $<
 
 # ROUNDS=7 MINUTES=15 WORKLOADS=echo64,conn SERVERS=epoll,moonport; BENCH='--cpus 2,3 --add' for more.
 bench: deps ## measure beside the raw limit and other servers, for MINUTES=15 at most: build/bench/results.md
