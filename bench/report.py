@@ -119,13 +119,23 @@ def start(workload):
     return table(["program", "ms", "quartiles", "of `lua5.4 -e ''`"], rows)
 
 
+def rounds(results):
+    """How many there were: some workloads may have had no time for all."""
+    base = results["base"]
+    counts = {len(w["servers"].get(base, [])) for w in loads(results).values()} if "workloads" in results else {
+        len(points[0][base]) for points in results["axes"].values()}
+    counts = sorted(counts) or [results["rounds"]]
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
 def machine(results):
     m = results["machine"]
     versions = ", ".join(f"{'gcc' if n == results['base'] else name(n)} {v}"
                          for n, v in results["versions"].items() if v and not n.startswith("moonport-"))
     return (f"{m['processors']} processors ({m['processor']}), {m['memory_gib']} GiB, {m['system']}, "
             f"Linux {m['kernel']}; the server on processor {m['cpus'][0]}, the load on {m['cpus'][1]}. "
-            f"{results['date']}, {results['rounds']} rounds, {results['seconds']:g} s for each sample.\n\nVersions: {versions}.")
+            f"{results['date']}, {rounds(results)} rounds, {results['seconds']:g} s for each sample.\n\n"
+            f"Versions: {versions}.")
 
 
 def markdown(results):
@@ -182,7 +192,7 @@ def svg(results):
         panels.append(panel(works["idle"], base, "idle connections", "KiB for each idle connection",
                             lambda samples: figures(samples, "kib"), best_first=-1))
     m = results["machine"]
-    foot = (f"Medians and quartiles of {results['rounds']} rounds on {m['processors']} processors ({m['processor']}), "
+    foot = (f"Medians and quartiles of {rounds(results)} rounds on {m['processors']} processors ({m['processor']}), "
             f"{m['system']}, {results['date']}.")
     what = ("Bars for each server: requests a second as a ratio to a raw C loop on epoll, CPU microseconds for each "
             "request, and memory for each idle connection.")
