@@ -16,6 +16,8 @@ NAMES = {"epoll": "raw C, epoll", "c-prefork": "raw C, pre-forked", "haproxy-lua
          "moonport-threading": "moonport threading", "moonport-forking": "moonport forking",
          "moonport-epoll": "moonport epoll", "moonport-uring": "moonport io_uring"}
 
+PROGRAMS = {"epoll": "gcc", "asyncio": "Python", "haproxy-lua": "HAProxy", "nginx-lua": "nginx", "lua5.4 -e ''": "Lua"}
+
 
 def name(server):
     return NAMES.get(server, server)
@@ -130,8 +132,8 @@ def rounds(results):
 
 def machine(results):
     m = results["machine"]
-    versions = ", ".join(f"{'gcc' if n == results['base'] else name(n)} {v}"
-                         for n, v in results["versions"].items() if v and not n.startswith("moonport-"))
+    versions = ", ".join(f"{PROGRAMS.get(n, name(n))} {v}" for n, v in results["versions"].items()
+                         if v and not n.startswith(("moonport-", "py-")))
     return (f"{m['processors']} processors ({m['processor']}), {m['memory_gib']} GiB, {m['system']}, "
             f"Linux {m['kernel']}; the server on processor {m['cpus'][0]}, the load on {m['cpus'][1]}. "
             f"{results['date']}, {rounds(results)} rounds, {results['seconds']:g} s for each sample.\n\n"

@@ -293,6 +293,8 @@ def begin(option, name, key, chosen):
             results = json.load(f)
     versions = {n: first_line(s["version"].format(build=build, python=measure.PYTHON))
                 for n, s in SERVERS.items() if n in chosen and "version" in s}
+    if key == "workloads":
+        versions["wrk"] = first_line("dpkg-query -W wrk")
     results |= {"base": BASE, "order": list(SERVERS), "date": time.strftime("%Y-%m-%d"), "machine": machine(cpus),
                 "rounds": option.rounds, "seconds": option.seconds, "versions": results["versions"] | versions}
     os.nice(option.nice)
