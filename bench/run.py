@@ -81,8 +81,8 @@ WORKLOADS = {
     "echo1000": ("tcp", "echo", "echo -c 1000", 1000, "64 B lines, 1,000 connections"),
     "big64": ("tcp", "echo", "echo -c 64 -s 16384", 64, "16 KiB lines, 64 connections"),
     "conn": ("tcp", "echo", "conn -c 16 -a 8", 16, "connect, request, close"),
-    "unixconn": ("unix", "echo", "conn -c 16", 16, "the same, Unix socket"),
-    "unix64": ("unix", "echo", "echo -c 64", 64, "64 B lines, 64 on a Unix socket"),
+    "unixconn": ("unix", "echo", "conn -c 16", 16, "connect, request, close, Unix"),
+    "unix64": ("unix", "echo", "echo -c 64", 64, "64 B lines, 64 connections, Unix"),
     "udp64": ("udp", "echo", "echo -c 64", 64, "64 B datagrams, 64 clients"),
     "http64": ("http", "wrk", "64", 64, "HTTP greeting, 64 connections"),
     "ping16": ("resp", "redis_benchmark", "16", 64, "RESP PING, 16 at a time"),
@@ -91,7 +91,8 @@ WORKLOADS = {
 }
 
 
-def first_line(command):
+def version(command):
+    """What a program calls its version, or nothing."""
     try:
         p = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=10)
     except subprocess.TimeoutExpired:
@@ -171,7 +172,12 @@ def attempt(bench, server, workload, option, hurry):
     """The least disturbed of a few samples, and how many were taken."""
     best = None
     for tries in range(1, (1 if hurry else 3) + 1):
-        figures = take(bench, server, workload)
+        try:
+            figures = take(bench, server, workload)
+        except (measure.Unusable, measure.Failed):
+            if not best:
+                raise
+            break
         if best is None or figures.get("noise", 0) < best.get("noise", 0):
             best = figures
         if best.get("noise", 0) <= option.noise:
@@ -291,10 +297,10 @@ def begin(option, name, key, chosen):
     if option.add and os.path.exists(os.path.join(out, name)):
         with open(os.path.join(out, name)) as f:
             results = json.load(f)
-    versions = {n: first_line(s["version"].format(build=build, python=measure.PYTHON))
+    versions = {n: version(s["version"].format(build=build, python=measure.PYTHON))
                 for n, s in SERVERS.items() if n in chosen and "version" in s}
     if key == "workloads":
-        versions["wrk"] = first_line("dpkg-query -W wrk")
+        versions["wrk"] = version("dpkg-query -W wrk")
     results |= {"base": BASE, "order": list(SERVERS), "date": time.strftime("%Y-%m-%d"), "machine": machine(cpus),
                 "rounds": option.rounds, "seconds": option.seconds, "versions": results["versions"] | versions}
     os.nice(option.nice)
