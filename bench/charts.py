@@ -34,7 +34,7 @@ def line(x1, y1, x2, y2, css):
 
 def short(value):
     """Three digits are enough to read."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{max(0, value):.2f}"
 
 
 def ticks(most):

@@ -130,13 +130,22 @@ def rounds(results):
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
+def noise(results):
+    """Of all samples: what others took of the busier processor, in per cent."""
+    groups = [w["servers"].values() for w in results.get("workloads", {}).values()]
+    groups += [(p["moonport"], p[results["base"]]) for points in results.get("axes", {}).values() for p in points]
+    values = [s["noise"] for group in groups for samples in group for s in samples if s and "noise" in s]
+    return f"{statistics.median(values):.0f} %" if values else "unknown"
+
+
 def machine(results):
     m = results["machine"]
     versions = ", ".join(f"{PROGRAMS.get(n, name(n))} {v}" for n, v in results["versions"].items()
                          if v and not n.startswith(("moonport-", "py-")))
     return (f"{m['processors']} processors ({m['processor']}), {m['memory_gib']} GiB, {m['system']}, "
             f"Linux {m['kernel']}; the server on processor {m['cpus'][0]}, the load on {m['cpus'][1]}. "
-            f"{results['date']}, {rounds(results)} rounds, {results['seconds']:g} s for each sample.\n\n"
+            f"{results['date']}, {rounds(results)} rounds, {results['seconds']:g} s for each sample; "
+            f"median noise {noise(results)}.\n\n"
             f"Versions: {versions}.")
 
 

@@ -81,6 +81,7 @@ describe("the report of make bench", function()
     assert.are.equal("5", cell(details, "raw C, epoll", 15))
     assert.matches("`echo64`: node: there is no node", text, 1, true)
     assert.matches("a <fast> one", text, 1, true)
+    assert.matches("5 rounds, 1 s for each sample; median noise 0 %", text, 1, true)
   end)
 
   it("has memory and starts in tables of their own", function()
