@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -303,6 +304,9 @@ def begin(option, name, key, chosen):
         versions["wrk"] = version("dpkg-query -W wrk")
     results |= {"base": BASE, "order": list(SERVERS), "date": time.strftime("%Y-%m-%d"), "machine": machine(cpus),
                 "rounds": option.rounds, "seconds": option.seconds, "versions": results["versions"] | versions}
+    # Whoever ends the run ends the server and the load as well.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     os.nice(option.nice)
     os.sched_setaffinity(0, {cpus[1]})
     return measure.Bench(build, cpus, option.seconds, option.warmup), out, results

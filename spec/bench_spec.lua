@@ -175,6 +175,25 @@ describe("a run of the benchmark", function()
     assert.is_nil(out:find("\n| moonport", 1, true))
   end)
 
+  it("leaves no server behind when it is ended", function()
+    local folder = host.folder()
+    local err = assert(host.sys.open(folder .. "/err", "w"))
+    local pid = assert(host.sys.spawn({ "python3", "bench/run.py", "--build", host.build, "--out", folder,
+      "--servers", "moonport", "--workloads", "echo1", "--seconds", "60" },
+      { stderr = err, env = { "PYTHONDONTWRITEBYTECODE=1" } }))
+    host.sys.close(err)
+    local server = host.eventually("a server", function()
+      for _, other in ipairs(host.sys.list("/proc")) do
+        local parent = (host.read("/proc/" .. other .. "/stat") or ""):match("%) %a (%d+)")
+        local command = parent == tostring(pid) and host.read("/proc/" .. other .. "/cmdline")
+        if command and command:find("/bench/limit\0echo\0", 1, true) then return tonumber(other) end
+      end
+    end)
+    host.sys.kill(pid, "TERM")
+    assert.is_truthy(host.sys.wait(pid, host.LIMIT))
+    assert.is_nil(host.state(server))
+  end)
+
   it("says which axis grows", function()
     local folder = host.folder()
     local out = python("bench/axes.py", "--build", host.build, "--out", folder, "--rounds", "1", "--seconds", "0.02",
