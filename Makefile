@@ -117,8 +117,32 @@ fuzz: deps ## feed RUNS=100000 made-up inputs to each of FUZZERS, under ASan and
 	    build-fuzz/corpus/$$target spec/fuzz/corpus/$$target; \
 	done
 
+BENCH_TOOLS = $B/bench/load $B/bench/limit
+PEERS = python3 nodejs lua-luv lua-cqueues lua5.1 lua-copas haproxy nginx-light libnginx-mod-http-lua \
+  redis-server redis-tools wrk
+
+tools: $(BENCH_TOOLS)
+
+$(BENCH_TOOLS): $B/bench/%: bench/%.c bench/url.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -o $@ $<
+
+# ROUNDS=7 MINUTES=15 WORKLOADS=echo64,conn SERVERS=epoll,moonport; BENCH='--cpus 2,3 --add' for more.
+bench: deps ## measure beside the raw limit and other servers, for MINUTES=15 at most: build/bench/results.md
+	@.ci/deps $(PEERS) || echo "The peers that are missing are left out."
+	@$(MAKE) --no-print-directory -s all $(BENCH_TOOLS)
+	bench/run.py --build $B $(ROUNDS:%=--rounds %) $(MINUTES:%=--minutes %) \
+	  $(WORKLOADS:%=--workloads %) $(SERVERS:%=--servers %) $(BENCH)
+
+bench-axes: deps ## what a request costs as connections, sizes, timers, scripts and reloads grow: build/bench/axes.md
+	@$(MAKE) --no-print-directory -s all $(BENCH_TOOLS)
+	bench/axes.py --build $B $(ROUNDS:%=--rounds %) $(MINUTES:%=--minutes %) $(AXES:%=--axes %) $(BENCH)
+
+bench-docs: ## put what these two measured into docs/performance.md
+	bench/docs.py $B/bench docs
+
 check: deps ## formatting, luacheck, and that includes go down the floors
-	clang-format --dry-run --Werror host/*/*.[ch] bench/guard/*.c
+	clang-format --dry-run --Werror host/*/*.[ch] bench/*.[ch] bench/guard/*.c
 	luacheck --quiet lua scripts spec bench
 	lua5.4 spec/support/floors.lua
 
@@ -142,4 +166,4 @@ clean: ## remove what was built
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
-.PHONY: all tools run test asan tsan scarce fuzz check bench-guard install deps clean help
+.PHONY: all tools run test asan tsan scarce fuzz bench bench-axes bench-docs bench-guard check install deps clean help
