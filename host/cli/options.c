@@ -179,7 +179,7 @@ set_busy_poll(struct options *o, const char *value, char *why, size_t size)
 	long us = strtol(value, &end, 10);
 
 	if (strcmp(value, "auto") == 0)
-		o->tuning = (struct loop_tuning){LOOP_EPOLL, BUSY_AUTO};
+		o->tuning = (struct loop_tuning){LOOP_AUTO, BUSY_AUTO};
 	else if (strcmp(value, "off") == 0)
 		o->tuning.busy_poll = 0;
 	else if (*value < '0' || *value > '9' || *end || us > MAX_BUSY_POLL) {
