@@ -49,9 +49,9 @@ local function calls(path, name)
 end
 
 -- Whether the kernel has one; the system may not allow it.
-local p = host.start(ECHO, { loop = "auto" })
-p:stop()
-local missing = p:find("no io_uring here: epoll it is")[1]
+local probe = host.start(ECHO, { loop = "auto" })
+probe:stop()
+local missing = probe:find("no io_uring here: epoll it is")[1]
 host.cleanup()
 
 describe("io_uring", function()
