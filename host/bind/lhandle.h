@@ -72,8 +72,8 @@ handle_of(lua_State *L, const char *class)
 {
 	const struct handle *h = lua_touserdata(L, 1);
 
-	if (!h || lua_rawlen(L, 1) != sizeof(*h) || h->mark != handle_mark(class) || !h->stream ||
-	    h->stream->serial != h->serial || h->stream->closed)
+	if (!h || lua_rawlen(L, 1) != sizeof(*h) || h->mark != handle_mark(class) ||
+	    !h->stream || h->stream->serial != h->serial || h->stream->closed)
 		handle_refuse(L, class);
 	return h->stream;
 }

@@ -4,9 +4,9 @@
  * lives, which puts what comes into buffers of the ring: no call to wait for it, none to
  * fetch it.  All else is epoll's, whose descriptor the ring waits for: listeners (what is
  * accepted has to be begun, and the ring would accept past any limit), datagrams, Unix
- * streams, what has to wait for room, a stream that nobody reads, and bulk, for which one large buffer that
- * stays in the processor's cache is better than many.  Such a stream moves to epoll for
- * good.
+ * streams, what has to wait for room, a stream that nobody reads, and bulk, for which one
+ * large buffer that stays in the processor's cache is better than many.  Such a stream
+ * moves to epoll for good.
  *
  * The loop owns the ring.  Private to this folder. */
 #ifndef HOST_LOOP_URING_H
