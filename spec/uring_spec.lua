@@ -169,6 +169,23 @@ describe("io_uring", function()
       said)
   end)
 
+  it("is for a loop that serves by itself", function()
+    local function rings(...)
+      local p = host.start(ECHO, { loop = "auto", args = { ... } })
+      local n = 0
+      for _, fd in ipairs(sys.list("/proc/" .. p.pid .. "/fd")) do
+        if (sys.readlink("/proc/" .. p.pid .. "/fd/" .. fd) or ""):find("io_uring", 1, true) then n = n + 1 end
+      end
+      p:stop()
+      return n
+    end
+    assert.are.equal(1, rings())
+    assert.are.equal(1, rings("--mixin=sync"))
+    assert.are.equal(0, rings("--mixin=threading"))
+    assert.are.equal(0, rings("--mixin=forking"))
+    assert.are.equal(0, rings("--workers=1")) -- the master's own
+  end)
+
   it("is one of three choices", function()
     local code, _, err = host.run { "serve", ECHO, "--loop", "kqueue" }
     assert.are.equal(100, code)

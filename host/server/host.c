@@ -181,14 +181,21 @@ host_check_policies(const struct host *h, char *why, size_t size)
 	return -EINVAL;
 }
 
-/* A process that forks has nothing to gain from a loop that is quick: its children are. */
+/* Whether the loop is to be quick.  Where processes or threads run the requests, it only
+ * accepts, and would take the core from them. */
 static bool
-any_forks(const struct host *h)
+serves_itself(const struct host *h)
 {
-	for (const struct list *l = h->servers.next; l != &h->servers; l = l->next)
-		if (LIST_ENTRY(l, struct server, link)->policy->forks)
-			return true;
-	return false;
+	bool elsewhere = false, here = false;
+
+	for (const struct list *l = h->servers.next; l != &h->servers; l = l->next) {
+		const struct policy *p = LIST_ENTRY(l, struct server, link)->policy;
+		if (p->forks)
+			return false;
+		elsewhere |= p->threads;
+		here |= !p->threads;
+	}
+	return here || !elsewhere;
 }
 
 static int
@@ -214,7 +221,7 @@ host_begin(struct host *h, char *why, size_t size)
 	int rc = host_check_policies(h, why, size);
 
 	h->begun = true;
-	if (rc == 0 && !any_forks(h))
+	if (rc == 0 && serves_itself(h))
 		rc = tune(h, why, size);
 	for (struct list *l = h->servers.next; rc == 0 && l != &h->servers; l = l->next)
 		rc = server_begin(LIST_ENTRY(l, struct server, link), why, size);
