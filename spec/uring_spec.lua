@@ -152,6 +152,63 @@ describe("io_uring", function()
     p:stop()
   end)
 
+  it("leaves a handler alone that has closed a connection which was reset", function()
+    local log = host.folder() .. "/went-on"
+    local p = host.start(host.write(([[
+      local moonport = require "moonport"
+      return { handle = function(self)
+        self.rfile:readline()
+        self.wfile:write("here\n") -- goes out when the receive waits
+        pcall(self.request.recv, self.request, 100)
+        self.request:close()
+        moonport.sleep(0.05)
+        local f <close> = io.open(%q, "a")
+        f:write("it went on\n")
+      end }
+    ]]):format(log)), { loop = "io_uring" })
+    for i = 1, 20 do
+      local c = host.connect(p:url())
+      assert.are.equal("here", (c:ask("x")))
+      c:reset()
+      host.eventually("the end of handler " .. i, function()
+        return select(2, (host.read(log) or ""):gsub("\n", "")) == i
+      end)
+    end
+    p:stop()
+  end)
+
+  it("hears of resets also when it had no buffers left", function()
+    local folder = host.folder()
+    local p = host.start(host.write(([[
+      local moonport = require "moonport"
+      local n = 0
+      return { handle = function(self)
+        self.rfile:readline()
+        self.wfile:write("here\n")
+        local ok, err = pcall(function() moonport.event():wait() end)
+        n = n + 1
+        local f <close> = io.open(%q, "w")
+        f:write(n)
+        if not ok then error(err, 0) end
+      end }
+    ]]):format(folder .. "/n")), { loop = "io_uring" })
+    local all = {}
+    for i = 1, 30 do
+      all[i] = host.connect(p:url())
+      assert.are.equal("here", (all[i]:ask("x")))
+    end
+    assert(p:kill("STOP"))
+    for _, c in ipairs(all) do sys.send(c.fd, ("x"):rep(60000)) end
+    assert(p:kill("CONT"))
+    -- It has handled what came before this.
+    local c = host.connect(p:url())
+    assert.are.equal("here", (c:ask("x")))
+    all[#all + 1] = c
+    for _, one in ipairs(all) do one:reset() end
+    host.eventually("the end of all", function() return host.read(folder .. "/n") == "31" end)
+    p:stop()
+  end)
+
   it("is an error where the kernel has none, and epoll with --loop auto", function()
     for _, fault in ipairs { "ENOSYS", "EPERM" } do
       local inject = { "io_uring_setup:error=" .. fault }

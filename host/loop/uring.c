@@ -43,7 +43,7 @@ struct ring {
 		const char *p;
 		size_t n;
 	} chunk;              /* what has just come, while its receiver is called */
-	struct slot *current; /* whose end is being told; NULL: it has gone meanwhile */
+	struct loop_fd *current; /* whose end is being told; NULL: it has gone meanwhile */
 	/* Streams that epoll has to watch unless they are gone, or have begun to receive,
 	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
 	struct list unwatched;
@@ -173,11 +173,11 @@ ur_remove(struct loop_fd *f)
 	struct ring *r = f->loop->ring;
 	struct slot *s = f->slot;
 
+	if (r->current == f) /* its slot may have gone before */
+		r->current = NULL;
 	if (s) {
 		if (r->chunk.slot == s)
 			r->chunk.slot = NULL;
-		if (r->current == s)
-			r->current = NULL;
 		f->slot = NULL;
 		s->f = NULL;
 		free_held(s);
@@ -397,7 +397,7 @@ end_receiving(struct ring *r, struct slot *s, int result)
 	/* Unless it is closed now, epoll has to say when the peer is gone for good. */
 	if (is_ours(f) && list_empty(&f->doubts))
 		list_append(&r->unwatched, &f->doubts);
-	r->current = s;
+	r->current = f;
 	if (f->in)
 		loop_complete_in(f);
 	if (r->current && result < 0 && !f->in && !f->out && f->hangup)
@@ -430,6 +430,8 @@ on_received(struct ring *r, const struct io_uring_cqe *c)
 			end_leaving(r, s);
 		else if (s->f->in)
 			arm(r, s);
+		else /* nobody reads: epoll has to say when the peer is gone */
+			(void)leave(s->f);
 	} else
 		end_receiving(r, s, result);
 	if (buffer)
