@@ -42,7 +42,7 @@ struct ring {
 		struct slot *slot; /* NULL: there is none */
 		const char *p;
 		size_t n;
-	} chunk;              /* what has just come, while its receiver is called */
+	} chunk;                 /* what has just come, while its receiver is called */
 	struct loop_fd *current; /* whose end is being told; NULL: it has gone meanwhile */
 	/* Streams that epoll has to watch unless they are gone, or have begun to receive,
 	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
