@@ -45,7 +45,7 @@ SERVERS = {
         "http": LIMIT + "http {url}", "resp": LIMIT + "resp {url}", "version": "gcc -dumpfullversion"},
     "moonport": moonport(),
     "moonport-epoll": moonport(asks=["--loop epoll", "--busy-poll off"]),
-    "moonport-uring": moonport(asks=["--loop io_uring"]),
+    "moonport-uring": moonport(asks=["--loop io_uring", "--busy-poll off"]),
     "moonport-threading": moonport(" -m threading", only="echo64 conn unixconn idle", most=1000,
                                    idle="-o max_threads=2000"),
     "moonport-forking": moonport(FORKING, only="conn unixconn"),

@@ -15,8 +15,9 @@
  * is the beginning of bulk. */
 enum { ENTRIES = 256, BUFFERS = 256, BUFFER = 2048, GROUP = 0 };
 
-/* After so many completions there may be more. */
-enum { MANY = 8 };
+/* After so many completions there may be more; how often the kernel is asked to take what
+ * it has refused for the moment. */
+enum { MANY = 8, TRIES = 16 };
 
 /* A receive in the kernel outlives the descriptor that it is for, until its last
  * completion: so the kernel is given a slot, and not the descriptor's struct. */
@@ -183,7 +184,8 @@ ur_remove(struct loop_fd *f)
 		free_held(s);
 		if (s->armed) { /* the kernel keeps the socket open as long as it has it */
 			ask_back(r, s);
-			io_uring_submit_and_get_events(&r->io);
+			for (int i = 0; i < TRIES && io_uring_sq_ready(&r->io) > 0; i++)
+				io_uring_submit_and_get_events(&r->io);
 		} else
 			pool_give(&r->slots, s);
 	}
@@ -420,9 +422,11 @@ on_received(struct ring *r, const struct io_uring_cqe *c)
 	if (!s->f) {
 		if (!s->armed)
 			pool_give(&r->slots, s);
-	} else if (result > 0)
+	} else if (result > 0) {
+		if (!s->armed && !s->leaving)
+			arm(r, s); /* it has ended, and the connection goes on */
 		deliver(r, s, r->buffers + (size_t)number * BUFFER, (size_t)result);
-	else if (result == -ENOBUFS || result == -ECANCELED || result == -EINTR) {
+	} else if (result == -ENOBUFS || result == -ECANCELED || result == -EINTR) {
 		if (s->leaving && s->f->in) {
 			s->f->readable = true;
 			loop_complete_in(s->f);
