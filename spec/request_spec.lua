@@ -70,6 +70,23 @@ describe("request", function()
       case.run(p, "return kept.answer[1], kept.answer[2], kept.old:isclosed(), (pcall(request.isclosed, io.stdout))"))
   end)
 
+  it("is not taken for what it is not, whoever has its metatable", function()
+    local closed = "rfile (closed) wfile (closed) request (closed)"
+    assert.are.same({ closed, closed, n = 2 }, case.run(p, [[
+      local scan = require("moonport.resp.scan")
+      local bare = scan.bare(100, print)
+      bare("ping\r\n", 1)
+      local _, number = debug.getupvalue(bare, 3) -- begins with a number where a handle has an address
+      local function told(what)
+        local out = {}
+        for i, object in ipairs { rfile, wfile, request } do
+          out[i] = debug.getmetatable(object).__tostring(what)
+        end
+        return table.concat(out, " ")
+      end
+      return told(number), told(io.stdout)]]))
+  end)
+
   it("interrupt has a recv return that another task waits in, and nothing else", function()
     assert.are.same({ nil, "interrupted", nil, "timeout", n = 4 },
       case.run(p, "request:interrupt() require('moonport').spawn(request.interrupt, request) "

@@ -3,6 +3,8 @@
 #include "base/clock.h"
 #include "bind/stream.h"
 
+#include <stdbool.h>
+
 const char request_class[] = "moonport.request";
 const char socket_class[] = "moonport.socket";
 const char rfile_class[] = "moonport.rfile";
@@ -63,12 +65,24 @@ handle_check(lua_State *L, const char *name)
 	return live(L, luaL_checkudata(L, 1, name));
 }
 
+static bool
+is_handle(lua_State *L, const struct handle *h, const char *class)
+{
+	return h && lua_rawlen(L, 1) == sizeof(*h) && h->mark == handle_mark(class);
+}
+
+struct stream *
+handle_look(lua_State *L, const char *class)
+{
+	return is_handle(L, lua_touserdata(L, 1), class) ? handle_peek(L) : NULL;
+}
+
 void
 handle_refuse(lua_State *L, const char *class)
 {
 	const struct handle *h = lua_touserdata(L, 1);
 
-	if (!h || lua_rawlen(L, 1) != sizeof(*h) || h->mark != handle_mark(class))
+	if (!is_handle(L, h, class))
 		luaL_typeerror(L, 1, class);
 	live(L, h);
 }

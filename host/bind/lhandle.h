@@ -62,6 +62,10 @@ handle_peek(lua_State *L)
 	return h && h->stream && h->stream->serial == h->serial ? h->stream : NULL;
 }
 
+/* The same where argument 1 may be anything at all; NULL also when it is none of the class.
+ */
+struct stream *handle_look(lua_State *L, const char *class);
+
 /* Raises what is wrong with argument 1. */
 RARE void handle_refuse(lua_State *L, const char *class);
 

@@ -512,7 +512,10 @@ request_makefile(lua_State *L)
 static int
 request_tostring(lua_State *L)
 {
-	struct stream *s = handle_peek(L);
+	struct stream *s = handle_look(L, request_class);
+
+	if (!s)
+		s = handle_look(L, socket_class);
 
 	if (s && !s->closed)
 		lua_pushfstring(L, "request (fd %d)", s->fd.fd);

@@ -381,7 +381,7 @@ rfile_close(lua_State *L)
 static int
 rfile_tostring(lua_State *L)
 {
-	struct stream *s = handle_peek(L);
+	struct stream *s = handle_look(L, rfile_class);
 
 	if (s && !s->closed && !s->read_closed)
 		lua_pushfstring(L, "rfile (%p)", lua_topointer(L, 1));

@@ -185,7 +185,7 @@ wfile_setvbuf(lua_State *L)
 static int
 wfile_tostring(lua_State *L)
 {
-	struct stream *s = handle_peek(L);
+	struct stream *s = handle_look(L, wfile_class);
 
 	if (s && !s->closed && !s->write_closed)
 		lua_pushfstring(L, "wfile (%p)", lua_topointer(L, 1));
