@@ -350,6 +350,15 @@ describe("moonport.http", function()
     assert.matches("^HTTP/1.1 204 No Content\r\nDate: [^\r]*\r\nConnection: keep%-alive\r\n\r\n$", table.concat(c.sent))
   end)
 
+  it("writes a status that is a float as what it is equal to", function()
+    local req = { method = "GET", keep_alive = true, minor = 1 }
+    for _, status in ipairs { 201.0, 201 } do
+      local c = connection {}
+      http.reply(c.wfile, req, status, "")
+      assert.matches("^HTTP/1.1 201 Created\r\n", table.concat(c.sent))
+    end
+  end)
+
   it("writes the usual reply as any other", function()
     local req = { method = "GET", keep_alive = true, minor = 1 }
     for _, case in ipairs { { 200, "text" }, { 200, "longer" }, { 404, "longer" }, { 299, "" }, { 200, "text" } } do

@@ -209,6 +209,19 @@ refuse_sethook(lua_State *L)
 			  "code that computes too long");
 }
 
+/* The metatable of large buffers is made with the first of them, in two steps.  Where memory
+ * ends between them (Lua 5.4.4), the state could have no large buffer ever again. */
+static void
+make_box(lua_State *L)
+{
+	luaL_Buffer b;
+
+	luaL_buffinit(L, &b);
+	luaL_prepbuffsize(&b, LUAL_BUFFERSIZE + 1);
+	luaL_pushresultsize(&b, 0);
+	lua_pop(L, 1);
+}
+
 /* Arguments, as light userdata (outside of here making a string would be fatal without
  * memory), NULL for none: 1: what to put before package.path; 3: the script's path if it
  * has a sandbox; 4: where the host's own modules are.  2: the function that opens more, or
@@ -220,6 +233,7 @@ open_libraries(lua_State *L)
 	const char *boxed = lua_touserdata(L, 3);
 
 	luaL_openlibs(L);
+	make_box(L);
 	lstring_install(L);
 	ltable_install(L);
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);

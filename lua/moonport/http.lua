@@ -520,7 +520,7 @@ end
 ---@param status integer
 ---@return string
 local function start_of(status)
-  local start = ("HTTP/1.1 %s %s\r\nDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: "):format(
+  local start = ("HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: "):format(
     status, M.reasons[status] or "Unknown", stamp)
   starts[status] = start
   return start

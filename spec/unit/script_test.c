@@ -116,6 +116,27 @@ runs_or_not(struct sched *s)
 	script_release(sc);
 }
 
+/* What fails for want of memory leaves nothing behind that makes it fail for ever. */
+static void
+recovers(struct sched *s)
+{
+	static const char large[] = "return #('%s'):format(('x'):rep(5000))";
+	struct state st;
+
+	if (state_open(&st, s, 0, "/nowhere/?.lua;", preload_moonport, NULL) < 0) {
+		CHECK(!"opening");
+		return;
+	}
+	for (size_t spare = 0; spare < 24000; spare += 16) {
+		st.alloc.limit = st.alloc.used + spare;
+		(void)luaL_dostring(st.L, large);
+		lua_settop(st.L, 0);
+		st.alloc.limit = 0;
+	}
+	CHECK(luaL_dostring(st.L, large) == LUA_OK && lua_tointeger(st.L, -1) == 5000);
+	state_close(&st);
+}
+
 void
 test_script(void)
 {
@@ -134,6 +155,7 @@ test_script(void)
 	sched_init(&s, loop);
 	loads_or_not(&s, opens_or_not(&s));
 	runs_or_not(&s);
+	recovers(&s);
 	sched_free(&s);
 	loop_free(loop);
 	close(fd);
