@@ -209,8 +209,8 @@ refuse_sethook(lua_State *L)
 			  "code that computes too long");
 }
 
-/* The metatable of large buffers is made with the first of them, in two steps.  Where memory
- * ends between them (Lua 5.4.4), the state could have no large buffer ever again. */
+/* The metatable of large buffers is made with the first of them, in two steps.  Where
+ * memory ends between them (Lua 5.4.4), the state could have no large buffer ever again. */
 static void
 make_box(lua_State *L)
 {

@@ -127,10 +127,13 @@ recovers(struct sched *s)
 		CHECK(!"opening");
 		return;
 	}
+	CHECK(luaL_loadstring(st.L, large) == LUA_OK);
 	for (size_t spare = 0; spare < 24000; spare += 16) {
+		lua_gc(st.L, LUA_GCCOLLECT);
 		st.alloc.limit = st.alloc.used + spare;
-		(void)luaL_dostring(st.L, large);
-		lua_settop(st.L, 0);
+		lua_pushvalue(st.L, 1);
+		(void)lua_pcall(st.L, 0, 0, 0);
+		lua_settop(st.L, 1);
 		st.alloc.limit = 0;
 	}
 	CHECK(luaL_dostring(st.L, large) == LUA_OK && lua_tointeger(st.L, -1) == 5000);
