@@ -228,7 +228,7 @@ describe("io_uring", function()
 
   it("is for a loop that serves by itself", function()
     local function rings(...)
-      local p = host.start(ECHO, { loop = "auto", args = { ... } })
+      local p = host.start(ECHO, { loop = false, args = { ... } })
       local n = 0
       for _, fd in ipairs(sys.list("/proc/" .. p.pid .. "/fd")) do
         if (sys.readlink("/proc/" .. p.pid .. "/fd/" .. fd) or ""):find("io_uring", 1, true) then n = n + 1 end
@@ -237,6 +237,8 @@ describe("io_uring", function()
       return n
     end
     assert.are.equal(1, rings())
+    assert.are.equal(1, rings("--loop=auto", "--busy-poll=off"))
+    assert.are.equal(0, rings("--loop=epoll", "--busy-poll=auto"))
     assert.are.equal(1, rings("--mixin=sync"))
     assert.are.equal(0, rings("--mixin=threading"))
     assert.are.equal(0, rings("--mixin=forking"))

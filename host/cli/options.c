@@ -179,7 +179,7 @@ set_busy_poll(struct options *o, const char *value, char *why, size_t size)
 	long us = strtol(value, &end, 10);
 
 	if (strcmp(value, "auto") == 0)
-		o->tuning = (struct loop_tuning){LOOP_AUTO, BUSY_AUTO};
+		o->tuning.busy_poll = BUSY_AUTO;
 	else if (strcmp(value, "off") == 0)
 		o->tuning.busy_poll = 0;
 	else if (*value < '0' || *value > '9' || *end || us > MAX_BUSY_POLL) {
@@ -480,7 +480,7 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	int rc;
 
 	*o = (struct options){.command = COMMAND_HELP, .log_level = (enum log_level)UNSET};
-	o->tuning.busy_poll = BUSY_AUTO;
+	o->tuning = (struct loop_tuning){LOOP_AUTO, BUSY_AUTO};
 	o->common.policy = policy_find("async");
 	attrs_init(&o->common.attrs);
 	o->entries = calloc(MAX_SCRIPTS, sizeof(*o->entries));

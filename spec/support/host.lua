@@ -254,7 +254,7 @@ end
 ---@field inject? string[] faults for strace, such as "accept4:error=EINTR:when=1..3"
 ---@field meanwhile? fun() called again and again while it starts
 ---@field command? string "serve"
----@field loop? string its backend, where only one will do
+---@field loop? string|false its backend, where only one will do; false: the program's own choice
 
 -- strace with these faults, and the environment that the program then needs: a leak
 -- checker cannot work under a tracer.
@@ -291,7 +291,8 @@ function M.start(script, options)
   end
   argv[#argv + 1] = "--log-format=json"
   argv[#argv + 1] = "--ready-file=" .. folder .. "/ready"
-  local loop = options.loop or M.loop
+  local loop = options.loop
+  if loop == nil then loop = M.loop end
   if loop then argv[#argv + 1] = "--loop=" .. loop end
   for _, a in ipairs(options.args or {}) do argv[#argv + 1] = a end
   local null = assert(sys.open("/dev/null"))
