@@ -78,7 +78,7 @@ describe("an idle connection", function()
     local p = host.start(host.write(SCRIPT), { args = { "-o", "max_connections=4000", "-o", "request_queue_size=4096",
       "--log-level=warn" } })
     local first <close> = host.connect(p:url())
-    assert.are.equal("once", first:ask("once"))
+    for _ = 1, 600 do assert.are.equal("once", first:ask("once")) end -- what connections share is there then
     local memory = p:memory()
     local held = holder(p, FEW, ("x"):rep(63))
     held.ready()

@@ -375,6 +375,7 @@ set_defaults(struct options *o)
 	if (o->command != COMMAND_MOCK)
 		return;
 	o->common.attrs.drain_timeout = 0; /* nobody waits for a mock */
+	o->tuning.kind = LOOP_EPOLL; /* what happens on two connections is told in order */
 	o->common.attrs.retire_timeout =
 	    0; /* a conversation ends on the code it began with */
 	o->ready_file = "-";

@@ -198,12 +198,12 @@ run_timers(struct loop *loop)
 }
 
 /* When there was no time to take all events, deadlines wait for the rest.  Not for ever:
- * twice as many as there are descriptors, for the kernel may put those of peers that were
- * served and have left before the others. */
+ * three times as many as there are descriptors, for the kernel may put those of peers that
+ * were served and have left before the others. */
 static bool
 is_time(struct loop *loop)
 {
-	size_t rest = loop->held ? loop->held : 2 * loop->nfds;
+	size_t rest = loop->held ? loop->held : 3 * loop->nfds;
 
 	loop->held =
 	    loop->unseen && rest > (size_t)loop->came ? rest - (size_t)loop->came : 0;

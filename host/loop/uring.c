@@ -49,7 +49,8 @@ struct ring {
 	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
 	struct list unwatched;
 	bool watches_epoll;
-	int batch; /* completions since the kernel was asked for some */
+	int batch;   /* completions since the kernel was asked for some */
+	bool unseen; /* the last wait() has not come to the end of them */
 };
 
 static struct io_uring_sqe *
@@ -490,14 +491,14 @@ count_ready(struct ring *r)
 	return io_uring_cq_ready(&r->io);
 }
 
-/* Handles what is there; how many. */
+/* Handles what is there; how many were about somebody who is still there. */
 static int
 handle_all(struct loop *loop)
 {
 	struct ring *r = loop->ring;
 	struct io_uring_cqe c;
 	unsigned ready;
-	int n = 0;
+	int n = 0, gone = 0;
 
 	while (n < LOOP_EVENTS && (ready = count_ready(r)) > 0) {
 		fetch(r, *r->io.cq.khead, ready);
@@ -505,12 +506,14 @@ handle_all(struct loop *loop)
 		io_uring_cq_advance(&r->io, 1);
 		r->batch++;
 		n++;
-		if (c.user_data > EPOLL)
+		if (c.user_data > EPOLL) {
+			gone += !((struct slot *)io_uring_cqe_get_data(&c))->f;
 			on_received(r, &c);
-		else if (c.user_data == EPOLL)
+		} else if (c.user_data == EPOLL)
 			r->watches_epoll = false;
 	}
-	return n;
+	r->unseen = n == LOOP_EVENTS;
+	return n - gone;
 }
 
 static void
@@ -535,8 +538,8 @@ watch_epoll(struct loop *loop)
 static bool
 has_work(const struct ring *r)
 {
-	return io_uring_cq_ready(&r->io) > 0 || io_uring_sq_ready(&r->io) > 0 ||
-	       has_unfinished(r);
+	return r->unseen || io_uring_cq_ready(&r->io) > 0 ||
+	       io_uring_sq_ready(&r->io) > 0 || has_unfinished(r);
 }
 
 static bool
@@ -553,7 +556,7 @@ enter(struct ring *r, int64_t timeout)
 	struct __kernel_timespec t = {timeout / CLOCK_SECOND, timeout % CLOCK_SECOND};
 	struct io_uring_cqe *c;
 
-	if (timeout == 0 || io_uring_cq_ready(&r->io) > 0) {
+	if (timeout == 0 || r->unseen || io_uring_cq_ready(&r->io) > 0) {
 		if (has_work(r))
 			io_uring_submit_and_get_events(&r->io);
 	} else if (timeout < 0)
@@ -566,7 +569,7 @@ static bool
 ur_wait(struct loop *loop, int64_t timeout)
 {
 	struct ring *r = loop->ring;
-	bool more = false, full;
+	bool more = false;
 	int came;
 
 	watch_epoll(loop);
@@ -574,7 +577,6 @@ ur_wait(struct loop *loop, int64_t timeout)
 	loop_refresh(loop);
 	r->batch = 0;
 	came = handle_all(loop);
-	full = came == LOOP_EVENTS;
 	if (!r->watches_epoll) { /* epoll has something */
 		came--;
 		more = backend_epoll.wait(loop, 0);
@@ -582,7 +584,7 @@ ur_wait(struct loop *loop, int64_t timeout)
 	} else
 		loop->unseen = false;
 	loop->came = came;
-	if (full || io_uring_cq_ready(&r->io) > 0 || has_unfinished(r))
+	if (r->unseen || io_uring_cq_ready(&r->io) > 0 || has_unfinished(r))
 		more = loop->unseen = true;
 	return more;
 }
