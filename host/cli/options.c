@@ -375,7 +375,6 @@ set_defaults(struct options *o)
 	if (o->command != COMMAND_MOCK)
 		return;
 	o->common.attrs.drain_timeout = 0; /* nobody waits for a mock */
-	o->tuning.kind = LOOP_EPOLL; /* what happens on two connections is told in order */
 	o->common.attrs.retire_timeout =
 	    0; /* a conversation ends on the code it began with */
 	o->ready_file = "-";
@@ -481,7 +480,7 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	int rc;
 
 	*o = (struct options){.command = COMMAND_HELP, .log_level = (enum log_level)UNSET};
-	o->tuning = (struct loop_tuning){LOOP_AUTO, BUSY_AUTO};
+	o->tuning = (struct loop_tuning){LOOP_EPOLL, BUSY_AUTO};
 	o->common.policy = policy_find("async");
 	attrs_init(&o->common.attrs);
 	o->entries = calloc(MAX_SCRIPTS, sizeof(*o->entries));

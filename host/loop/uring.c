@@ -28,7 +28,16 @@ struct slot {
 	bool armed;        /* the kernel has it */
 	bool leaving;      /* epoll watches it; only what is left comes from here */
 	bool over;
+	bool doubtful;     /* something has come since it was looked at */
+	struct list doubt; /* in the ring's doubts while it waits */
+	int64_t since;     /* when that began */
 };
+
+/* How long a stream may wait on the word of a completion, and how many are looked at in one
+ * turn: see pend(). */
+static const int64_t DOUBT = 50 * CLOCK_MS;
+
+enum { LOOKS = 256 };
 
 /* What a completion is about, when it is about no slot. */
 enum { NOBODY = 0, EPOLL = 1 };
@@ -49,6 +58,9 @@ struct ring {
 	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
 	struct list unwatched;
 	bool watches_epoll;
+	struct loop *loop;
+	struct list doubts; /* slots, roughly by `since` */
+	struct loop_timer look;
 	int batch;   /* completions since the kernel was asked for some */
 	bool unseen; /* the last wait() has not come to the end of them */
 };
@@ -108,10 +120,19 @@ free_held(struct slot *s)
 }
 
 static void
+end_doubt(struct ring *r, struct slot *s)
+{
+	list_remove(&s->doubt);
+	if (list_empty(&r->doubts))
+		loop_timer_set(r->loop, &r->look, CLOCK_NEVER);
+}
+
+static void
 free_slot(struct ring *r, struct slot *s)
 {
 	if (s->f)
 		s->f->slot = NULL;
+	end_doubt(r, s);
 	free_held(s);
 	pool_give(&r->slots, s);
 }
@@ -182,6 +203,7 @@ ur_remove(struct loop_fd *f)
 			r->chunk.slot = NULL;
 		f->slot = NULL;
 		s->f = NULL;
+		end_doubt(r, s);
 		free_held(s);
 		if (s->armed) { /* the kernel keeps the socket open as long as it has it */
 			ask_back(r, s);
@@ -259,6 +281,25 @@ take_result(struct loop_fd *f)
 	return result;
 }
 
+/* A reset that has come together with the last bytes is not told of either.  So, as with
+ * epoll, a stream that has waited for a moment since something came is looked at, once. */
+static int
+pend(struct loop_fd *f, struct loop_op *op)
+{
+	struct ring *r = f->loop->ring;
+	struct slot *s = f->slot;
+
+	if (s->doubtful && !s->leaving) {
+		s->doubtful = false;
+		s->since = f->loop->now;
+		list_remove(&s->doubt);
+		list_append(&r->doubts, &s->doubt);
+		if (!r->look.slot)
+			loop_timer_set(r->loop, &r->look, s->since + DOUBT);
+	}
+	return loop_pend_in(f, op);
+}
+
 /* A multishot receive goes on when the socket says that there is more, else it waits.  TCP
  * counts the peer's end as more; a Unix socket (Linux 6.18) does not, so an end that has
  * come together with the last bytes would never be heard of. */
@@ -295,12 +336,13 @@ begin(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 	s = tells_its_end(f->fd) ? pool_take(&r->slots) : NULL;
 	if (!s)
 		return leave(f) < 0 ? -ENOMEM : backend_epoll.recv(f, op, max, data);
-	*s = (struct slot){.f = f};
+	*s = (struct slot){.f = f, .doubtful = true};
+	list_init(&s->doubt);
 	f->slot = s;
 	f->readable = false;
 	list_remove(&f->doubts);
 	arm(r, s);
-	return loop_pend_in(f, op);
+	return pend(f, op);
 }
 
 static ssize_t
@@ -326,7 +368,7 @@ ur_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 	}
 	if (!s->armed)
 		arm(r, s);
-	return loop_pend_in(f, op);
+	return pend(f, op);
 }
 
 static ssize_t
@@ -377,6 +419,7 @@ deliver(struct ring *r, struct slot *s, const char *p, size_t n)
 
 	if (s->over)
 		return;
+	s->doubtful = true;
 	r->chunk.slot = s;
 	r->chunk.p = p;
 	r->chunk.n = n;
@@ -408,6 +451,36 @@ end_receiving(struct ring *r, struct slot *s, int result)
 	if (r->current && result == 0 && f->at_end)
 		f->at_end(f);
 	r->current = NULL;
+}
+
+/* A look that finds an error has taken it from the socket: it is told here. */
+static void
+look_at(struct ring *r, struct slot *s)
+{
+	char c;
+	ssize_t n = recv(s->f->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n >= 0)
+		(void)leave(s->f);
+	else if (errno != EAGAIN)
+		end_receiving(r, s, -errno);
+}
+
+static void
+on_look(struct loop_timer *timer)
+{
+	struct ring *r = LIST_ENTRY(timer, struct ring, look);
+
+	for (int i = 0; i < LOOKS && !list_empty(&r->doubts); i++) {
+		struct slot *s = LIST_ENTRY(r->doubts.next, struct slot, doubt);
+		if (s->f->in && r->loop->now - s->since < DOUBT)
+			break;
+		list_remove(&s->doubt);
+		if (s->f->in && !s->leaving && !s->over)
+			look_at(r, s);
+	}
+	if (!list_empty(&r->doubts))
+		loop_timer_set(r->loop, timer, r->loop->now + DOUBT);
 }
 
 static void
@@ -625,6 +698,7 @@ ur_close(struct loop *loop)
 {
 	struct ring *r = loop->ring;
 
+	loop_timer_done(loop, &r->look);
 	io_uring_queue_exit(&r->io);
 	pool_each(&r->slots, free_item);
 	pool_free(&r->slots);
@@ -658,10 +732,13 @@ uring_attach(struct loop *loop)
 	if (rc < 0)
 		goto fail;
 	rc = open_buffers(r);
-	if (rc < 0) {
-		io_uring_queue_exit(&r->io);
-		goto fail;
-	}
+	if (rc < 0)
+		goto fail_ring;
+	rc = loop_timer_init(loop, &r->look, on_look);
+	if (rc < 0)
+		goto fail_buffers;
+	r->loop = loop;
+	list_init(&r->doubts);
 	pool_init(&r->slots, sizeof(struct slot));
 	list_init(&r->unwatched);
 	r->backend = backend_epoll; /* but for streams */
@@ -680,6 +757,11 @@ uring_attach(struct loop *loop)
 	loop->backend = &r->backend;
 	return 0;
 
+fail_buffers:
+	free(r->given);
+	free(r->buffers);
+fail_ring:
+	io_uring_queue_exit(&r->io);
 fail:
 	free(r);
 	return rc;
