@@ -201,6 +201,10 @@ describe("rfile", function()
         case.run(q, "local a, b, c = rfile:read(), rfile:read() return a, b, c, rfile:read(11)",
           "0123456789\nabcdefghijk\n"))
       assert.are.same({ nil, "line too long", n = 2 }, case.run(q, "return rfile:unpack('z')", ("z"):rep(30)))
+      -- It does not matter whether the end is there already.
+      assert.are.same({ nil, "line too long", n = 2 }, case.run(q, "return rfile:unpack('z')", ("z"):rep(30) .. "\0"))
+      local counted = ("s1"):pack(("s"):rep(30))
+      assert.are.same({ nil, "line too long", n = 2 }, case.run(q, "return rfile:unpack('s1')", counted))
       q:stop()
     end)
 

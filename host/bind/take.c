@@ -91,16 +91,17 @@ take_unpacked(lua_State *L, struct stream *s, const char *format)
 {
 	const char *p;
 	size_t n, need;
+	bool enough;
 
 	stream_view(s, &p, &n);
-	if (!packsize(format, p, n, &need)) {
-		/* A length that the peer chose, not the handler. */
-		if (need > s->max_line && strpbrk(format, "sz"))
-			return refuse(L, "line too long");
-		return s->eof ? refuse(L, "closed") : MORE;
-	}
-	if (need > n)
+	enough = packsize(format, p, n, &need);
+	if (enough && need > n) /* a format that is to be refused */
 		need = n;
+	/* A length that the peer chose, not the handler. */
+	if (need > s->max_line && strpbrk(format, "sz"))
+		return refuse(L, "line too long");
+	if (!enough)
+		return s->eof ? refuse(L, "closed") : MORE;
 	return take(L, s, p, need, 0);
 }
 

@@ -52,8 +52,9 @@ end
 ---Of the bytes of a format; the values are the caller's.
 function M.unpack(s, format)
   local enough, need = packsize(format, s.input)
-  if enough then return take(s, math.min(need, #s.input)) end
+  if enough then need = math.min(need, #s.input) end -- more: a format that is to be refused
   if need > s.max_line and format:find("^%Z*[sz]") then return false, "line too long" end
+  if enough then return take(s, need) end
   if s.eof then return false, "closed" end
 end
 
