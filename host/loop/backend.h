@@ -45,6 +45,14 @@ struct backend {
 
 extern const struct backend backend_epoll;
 
+/* For io_uring, of a stream: epoll tells of its end and of errors alone; of data again. */
+void epoll_hush(struct loop_fd *f);
+void epoll_watch(struct loop_fd *f);
+
+/* wait() in two parts: what has come by now, and what is done about it. */
+void epoll_fetch(struct loop *loop, int64_t timeout);
+bool epoll_handle(struct loop *loop);
+
 struct loop {
 	const struct backend *backend;
 	void *backend_data; /* epoll's */

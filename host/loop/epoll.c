@@ -124,6 +124,18 @@ arm(struct loop_fd *f, unsigned events)
 	epoll_ctl(d->ep, EPOLL_CTL_MOD, f->fd, &e);
 }
 
+void
+epoll_hush(struct loop_fd *f)
+{
+	arm(f, QUIET);
+}
+
+void
+epoll_watch(struct loop_fd *f)
+{
+	arm(f, EDGE | (f->armed & EPOLLOUT));
+}
+
 static int
 ep_add(struct loop_fd *f)
 {
@@ -214,8 +226,10 @@ handle(struct data *d, struct epoll_event *e)
 
 	if (got & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		f->readable = true;
-		if (got & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		if (got & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 			f->ended = true;
+			f->failed = got & EPOLLERR;
+		}
 		if (f->in)
 			loop_complete_in(f);
 		else if (f->shared)
@@ -230,10 +244,10 @@ handle(struct data *d, struct epoll_event *e)
 	f = d->batch[d->at].data.ptr;
 	if (f && !f->shared && !f->out && f->armed & EPOLLOUT)
 		arm(f, f->armed & ~(unsigned)EPOLLOUT);
-	if (f && !f->in && !f->out && f->hangup && got & EPOLLERR)
+	if (f && !f->in && !f->out && f->hangup && got & EPOLLERR && !f->reset)
 		f->hangup(f);
 	f = d->batch[d->at].data.ptr;
-	if (f && f->at_end && got & EPOLLRDHUP && !(got & EPOLLERR))
+	if (f && f->at_end && got & EPOLLRDHUP && !(got & EPOLLERR) && !f->reset)
 		f->at_end(f);
 }
 
@@ -259,16 +273,22 @@ fetch(const struct data *d, int ahead)
 	fetch_lines(f->hint[1], 4);
 }
 
-static bool
-ep_wait(struct loop *loop, int64_t timeout)
+void
+epoll_fetch(struct loop *loop, int64_t timeout)
 {
 	struct data *d = loop->backend_data;
-	bool more;
 	int64_t ms = timeout < 0 ? -1 : (timeout + CLOCK_MS - 1) / CLOCK_MS;
 
 	d->n =
 	    epoll_wait(d->ep, d->batch, LOOP_EVENTS, ms > INT32_MAX ? INT32_MAX : (int)ms);
-	loop_refresh(loop);
+}
+
+bool
+epoll_handle(struct loop *loop)
+{
+	struct data *d = loop->backend_data;
+	bool more;
+
 	loop->came = d->n > 0 ? d->n : 0;
 	loop->unseen = d->n == LOOP_EVENTS;
 	more = loop->unseen || (d->n > 0 && d->levels > 0);
@@ -279,6 +299,14 @@ ep_wait(struct loop *loop, int64_t timeout)
 	}
 	d->at = d->n = 0;
 	return more;
+}
+
+static bool
+ep_wait(struct loop *loop, int64_t timeout)
+{
+	epoll_fetch(loop, timeout);
+	loop_refresh(loop);
+	return epoll_handle(loop);
 }
 
 /* A receive is not worth trying; `sure`: it was tried, and found nothing. */

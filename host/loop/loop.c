@@ -158,7 +158,9 @@ int
 loop_tune(struct loop *loop, const struct loop_tuning *tuning)
 {
 	busy_init(&loop->busy, tuning->busy_poll);
-	return tuning->kind != LOOP_EPOLL ? uring_attach(loop) : 0;
+	if (tuning->kind == LOOP_EPOLL)
+		return 0;
+	return uring_attach(loop, tuning->kind == LOOP_URING);
 }
 
 int64_t

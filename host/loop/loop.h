@@ -51,7 +51,9 @@ struct loop_fd {
 	bool shared : 1; /* LOOP_SHARED */
 	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
 	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
-	bool stream : 1; /* io_uring's: a stream that it was given */
+	bool failed : 1; /* the backend's own: an error has come */
+	bool reset : 1;  /* the backend's own: io_uring has told of an error */
+	uint8_t waits;   /* io_uring's: how often it has waited for data, at first */
 	struct list doubts;  /* the backend's own */
 	struct slot *slot;   /* io_uring's */
 	const void *hint[2]; /* what the receiver's done() will need first, to be fetched

@@ -15,7 +15,7 @@
  * is the beginning of bulk. */
 enum { ENTRIES = 256, BUFFERS = 256, BUFFER = 2048, GROUP = 0 };
 
-/* After so many completions there may be more; how often the kernel is asked to take what
+/* Behind so many completions there may be more; how often the kernel is asked to take what
  * it has refused for the moment. */
 enum { MANY = 8, TRIES = 16 };
 
@@ -39,6 +39,10 @@ static const int64_t DOUBT = 50 * CLOCK_MS;
 
 enum { LOOKS = 256 };
 
+/* A stream that has waited so often will do so again: what it costs to have the ring
+ * receive, and to ask that back, is what so many requests save. */
+enum { REGULAR = 16 };
+
 /* What a completion is about, when it is about no slot. */
 enum { NOBODY = 0, EPOLL = 1 };
 
@@ -54,15 +58,13 @@ struct ring {
 		size_t n;
 	} chunk;                 /* what has just come, while its receiver is called */
 	struct loop_fd *current; /* whose end is being told; NULL: it has gone meanwhile */
-	/* Streams that epoll has to watch unless they are gone, or have begun to receive,
-	 * before the loop waits: linked by `doubts`, which is epoll's otherwise. */
-	struct list unwatched;
+	unsigned regular; /* a stream that has waited so often is received from here */
+	unsigned armed;   /* slots that the kernel has */
 	bool watches_epoll;
 	struct loop *loop;
 	struct list doubts; /* slots, roughly by `since` */
 	struct loop_timer look;
-	int batch;   /* completions since the kernel was asked for some */
-	bool unseen; /* the last wait() has not come to the end of them */
+	bool unseen; /* there may be more than the last wait() has handled */
 };
 
 static struct io_uring_sqe *
@@ -90,6 +92,14 @@ arm(struct ring *r, struct slot *s)
 	e->buf_group = GROUP;
 	io_uring_sqe_set_data(e, s);
 	s->armed = true;
+	r->armed++;
+}
+
+static void
+disarm(struct ring *r, struct slot *s)
+{
+	r->armed -= s->armed;
+	s->armed = false;
 }
 
 static void
@@ -145,49 +155,20 @@ end_leaving(struct ring *r, struct slot *s)
 		free_slot(r, s);
 }
 
-static bool
-is_ours(const struct loop_fd *f)
-{
-	return f->stream && f->armed == 0;
-}
-
-/* From here on epoll watches the stream; what has come already is still delivered.
- * Errors: epoll_ctl(2)'s. */
-static int
+/* From here on epoll watches the stream; what has come already is still delivered. */
+static void
 leave(struct loop_fd *f)
 {
-	struct ring *r = f->loop->ring;
 	struct slot *s = f->slot;
-	int rc;
 
-	if (!is_ours(f))
-		return 0;
-	list_remove(&f->doubts);
+	if (!s || s->leaving)
+		return;
 	f->readable = true;
-	rc = backend_epoll.add(f);
-	if (rc < 0) {
-		f->armed = 0;
-		return rc;
-	}
-	if (!s)
-		return 0;
+	epoll_watch(f);
 	s->leaving = true;
 	if (s->armed)
-		ask_back(r, s);
-	end_leaving(r, s);
-	return 0;
-}
-
-static int
-ur_add(struct loop_fd *f)
-{
-	struct ring *r = f->loop->ring;
-
-	if (!f->edge)
-		return backend_epoll.add(f);
-	f->stream = true;
-	list_append(&r->unwatched, &f->doubts);
-	return 0;
+		ask_back(f->loop->ring, s);
+	end_leaving(f->loop->ring, s);
 }
 
 static void
@@ -229,7 +210,7 @@ hold(struct ring *r, struct slot *s)
 		first = false;
 	}
 	if (!first) /* nobody reads: what else comes stays in the kernel */
-		(void)leave(s->f);
+		leave(s->f);
 }
 
 /* Delivers at most max bytes of what is at hand, the rest later. */
@@ -265,7 +246,8 @@ take_held(struct loop_fd *f, size_t max, const char **data)
 	return (ssize_t)n;
 }
 
-/* The end, or an error: it is told once by the slot, and again by the socket if it can. */
+/* The end; or an error, which is told once by the slot, and again by the socket if it can.
+ */
 static ssize_t
 take_result(struct loop_fd *f)
 {
@@ -275,13 +257,14 @@ take_result(struct loop_fd *f)
 	if (result == 0)
 		return 0;
 	s->over = false;
-	s->result = 0;
-	if (leave(f) == 0 && f->slot)
+	if (s->leaving)
 		end_leaving(f->loop->ring, s);
+	else
+		leave(f);
 	return result;
 }
 
-/* A reset that has come together with the last bytes is not told of either.  So, as with
+/* A receive may have been cut short by urgent data, or a passed descriptor.  So, as with
  * epoll, a stream that has waited for a moment since something came is looked at, once. */
 static int
 pend(struct loop_fd *f, struct loop_op *op)
@@ -300,49 +283,45 @@ pend(struct loop_fd *f, struct loop_op *op)
 	return loop_pend_in(f, op);
 }
 
-/* A multishot receive goes on when the socket says that there is more, else it waits.  TCP
- * counts the peer's end as more; a Unix socket (Linux 6.18) does not, so an end that has
- * come together with the last bytes would never be heard of. */
-static bool
-tells_its_end(int fd)
-{
-	int domain = 0;
-	socklen_t len = sizeof(domain);
-
-	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
-	       domain != AF_UNIX;
-}
-
-/* The first receive: what has been sent since the connection was made may be there. */
-static ssize_t
-begin(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
+/* The stream waits: has the ring receive from now on, and epoll tell of its end alone.  The
+ * ring does not always: it goes on while the socket says that there is more, and a reset
+ * that has come with the last bytes is not counted as more, nor, on a Unix socket, an end.
+ * Without memory it stays as it is. */
+static void
+adopt(struct loop_fd *f)
 {
 	struct ring *r = f->loop->ring;
-	struct slot *s;
-	ssize_t n;
+	struct slot *s = pool_take(&r->slots);
 
-	if (f->readable) {
-		do
-			n = recv(f->fd, f->loop->buffer, max, MSG_DONTWAIT);
-		while (n < 0 && errno == EINTR);
-		if (n >= 0) {
-			f->readable = (size_t)n == max;
-			*data = f->loop->buffer;
-			return n;
-		}
-		if (errno != EAGAIN)
-			return -errno;
-	}
-	s = tells_its_end(f->fd) ? pool_take(&r->slots) : NULL;
 	if (!s)
-		return leave(f) < 0 ? -ENOMEM : backend_epoll.recv(f, op, max, data);
+		return;
 	*s = (struct slot){.f = f, .doubtful = true};
 	list_init(&s->doubt);
 	f->slot = s;
-	f->readable = false;
 	list_remove(&f->doubts);
+	epoll_hush(f);
 	arm(r, s);
-	return pend(f, op);
+}
+
+/* Whether it is time for that: once, and not for what epoll has to treat in a special way.
+ */
+static bool
+is_regular(struct loop_fd *f)
+{
+	unsigned regular = f->loop->ring->regular;
+
+	return f->waits < regular && ++f->waits == regular && f->edge && !f->out &&
+	       !f->ended;
+}
+
+static ssize_t
+epoll_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
+{
+	ssize_t n = backend_epoll.recv(f, op, max, data);
+
+	if (n == -EINPROGRESS && is_regular(f))
+		adopt(f);
+	return n;
 }
 
 static ssize_t
@@ -354,8 +333,7 @@ ur_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 	if (max > LOOP_BUFFER)
 		max = LOOP_BUFFER;
 	if (!s)
-		return is_ours(f) ? begin(f, op, max, data)
-				  : backend_epoll.recv(f, op, max, data);
+		return epoll_recv(f, op, max, data);
 	if (r->chunk.slot == s)
 		return take_chunk(r, s, max, data);
 	if (s->held)
@@ -366,45 +344,29 @@ ur_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 		free_slot(r, s);
 		return backend_epoll.recv(f, op, max, data);
 	}
-	if (!s->armed)
+	if (f->ended) /* the ring does not know, but there is an end: see adopt() */
+		leave(f);
+	else if (!s->armed)
 		arm(r, s);
+	if (!f->slot)
+		return backend_epoll.recv(f, op, max, data);
 	return pend(f, op);
 }
 
 static ssize_t
 ur_send(struct loop_fd *f, struct loop_op *op, const void *p, size_t n)
 {
-	ssize_t w;
-	int rc;
+	ssize_t w = backend_epoll.send(f, op, p, n);
 
-	if (!is_ours(f))
-		return backend_epoll.send(f, op, p, n);
-	do
-		w = send(f->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
-	while (w < 0 && errno == EINTR);
-	if (w >= 0)
-		return w;
-	if (errno != EAGAIN)
-		return -errno;
-	rc = leave(f);
-	return rc < 0 ? rc : backend_epoll.send(f, op, p, n);
-}
-
-static int
-ur_connect(struct loop_fd *f, struct loop_op *op, const struct addr *to)
-{
-	int rc = leave(f);
-
-	return rc < 0 ? rc : backend_epoll.connect(f, op, to);
+	if (w == -EINPROGRESS)
+		leave(f);
+	return w;
 }
 
 static int
 ur_poll(struct loop_fd *f, struct loop_op *op, bool out)
 {
-	int rc = leave(f);
-
-	if (rc < 0)
-		return rc;
+	leave(f);
 	if (!out && f->slot && (f->slot->held || f->slot->over))
 		return 0;
 	return backend_epoll.poll(f, op, out);
@@ -424,14 +386,28 @@ deliver(struct ring *r, struct slot *s, const char *p, size_t n)
 	r->chunk.p = p;
 	r->chunk.n = n;
 	if (n == BUFFER)
-		(void)leave(f);
+		leave(f);
 	if (f->in)
 		loop_complete_in(f);
 	if (r->chunk.slot == s) /* still there, and has not been asked for */
 		hold(r, s);
 }
 
-/* No more will come. */
+/* Has the reader look; who does not read hears of an error, or an end. */
+static void
+wake(struct ring *r, struct loop_fd *f, bool failed, bool ended)
+{
+	r->current = f;
+	if (f->in)
+		loop_complete_in(f);
+	if (r->current && failed && !f->in && !f->out && f->hangup)
+		f->hangup(f);
+	if (r->current && ended && f->at_end)
+		f->at_end(f);
+	r->current = NULL;
+}
+
+/* No more will come.  An error has been taken from the socket: epoll sees an end only. */
 static void
 end_receiving(struct ring *r, struct slot *s, int result)
 {
@@ -440,30 +416,33 @@ end_receiving(struct ring *r, struct slot *s, int result)
 	s->over = true;
 	s->result = result;
 	f->ended = f->readable = true;
-	/* Unless it is closed now, epoll has to say when the peer is gone for good. */
-	if (is_ours(f) && list_empty(&f->doubts))
-		list_append(&r->unwatched, &f->doubts);
-	r->current = f;
-	if (f->in)
-		loop_complete_in(f);
-	if (r->current && result < 0 && !f->in && !f->out && f->hangup)
-		f->hangup(f);
-	if (r->current && result == 0 && f->at_end)
-		f->at_end(f);
-	r->current = NULL;
+	f->reset = result < 0;
+	wake(r, f, result < 0, result == 0);
 }
 
-/* A look that finds an error has taken it from the socket: it is told here. */
+/* It was asked back, or the buffers ran out.  Whoever waits on epoll's word goes on. */
 static void
-look_at(struct ring *r, struct slot *s)
+stop_receiving(struct ring *r, struct slot *s)
 {
-	char c;
-	ssize_t n = recv(s->f->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (s->leaving && s->f->in) {
+		s->f->readable = true;
+		wake(r, s->f, s->f->failed, false);
+	} else if (s->leaving)
+		end_leaving(r, s);
+	else if (s->f->in)
+		arm(r, s);
+	else /* nobody reads: what else comes stays in the kernel */
+		leave(s->f);
+}
 
-	if (n >= 0)
-		(void)leave(s->f);
-	else if (errno != EAGAIN)
-		end_receiving(r, s, -errno);
+/* Without a receive: that would take an error from the socket. */
+static void
+look_at(struct slot *s)
+{
+	struct pollfd p = {.fd = s->f->fd, .events = POLLIN};
+
+	if (poll(&p, 1, 0) > 0)
+		leave(s->f);
 }
 
 static void
@@ -477,7 +456,7 @@ on_look(struct loop_timer *timer)
 			break;
 		list_remove(&s->doubt);
 		if (s->f->in && !s->leaving && !s->over)
-			look_at(r, s);
+			look_at(s);
 	}
 	if (!list_empty(&r->doubts))
 		loop_timer_set(r->loop, timer, r->loop->now + DOUBT);
@@ -492,7 +471,7 @@ on_received(struct ring *r, const struct io_uring_cqe *c)
 	int result = c->res;
 
 	if (!(c->flags & IORING_CQE_F_MORE))
-		s->armed = false;
+		disarm(r, s);
 	if (!s->f) {
 		if (!s->armed)
 			pool_give(&r->slots, s);
@@ -500,17 +479,9 @@ on_received(struct ring *r, const struct io_uring_cqe *c)
 		if (!s->armed && !s->leaving)
 			arm(r, s); /* it has ended, and the connection goes on */
 		deliver(r, s, r->buffers + (size_t)number * BUFFER, (size_t)result);
-	} else if (result == -ENOBUFS || result == -ECANCELED || result == -EINTR) {
-		if (s->leaving && s->f->in) {
-			s->f->readable = true;
-			loop_complete_in(s->f);
-		} else if (s->leaving)
-			end_leaving(r, s);
-		else if (s->f->in)
-			arm(r, s);
-		else /* nobody reads: epoll has to say when the peer is gone */
-			(void)leave(s->f);
-	} else
+	} else if (result == -ENOBUFS || result == -ECANCELED || result == -EINTR)
+		stop_receiving(r, s);
+	else
 		end_receiving(r, s, result);
 	if (buffer)
 		give_buffer(r, number);
@@ -552,41 +523,42 @@ has_unfinished(const struct ring *r)
 	       (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
-/* How many are complete.  The kernel finishes some twenty at a time, and does not say that
- * there are more. */
-static unsigned
-count_ready(struct ring *r)
-{
-	if (io_uring_cq_ready(&r->io) == 0 && (r->batch >= MANY || has_unfinished(r))) {
-		io_uring_submit_and_get_events(&r->io);
-		r->batch = 0;
-	}
-	return io_uring_cq_ready(&r->io);
-}
-
-/* Handles what is there; how many were about somebody who is still there. */
+/* Handles what is there; how many were about somebody who is still there.  The kernel
+ * finishes some twenty at a time, and does not say that there are more: those come with the
+ * next wait, so that what epoll knows is never older than what the ring does. */
 static int
 handle_all(struct loop *loop)
 {
 	struct ring *r = loop->ring;
 	struct io_uring_cqe c;
-	unsigned ready;
-	int n = 0, gone = 0;
+	unsigned ready = io_uring_cq_ready(&r->io), n = 0;
+	int came = 0;
 
-	while (n < LOOP_EVENTS && (ready = count_ready(r)) > 0) {
-		fetch(r, *r->io.cq.khead, ready);
+	for (; n < ready && n < LOOP_EVENTS; n++) {
+		fetch(r, *r->io.cq.khead, ready - n);
 		c = r->io.cq.cqes[*r->io.cq.khead & *r->io.cq.kring_mask];
 		io_uring_cq_advance(&r->io, 1);
-		r->batch++;
-		n++;
 		if (c.user_data > EPOLL) {
-			gone += !((struct slot *)io_uring_cqe_get_data(&c))->f;
+			came += ((struct slot *)io_uring_cqe_get_data(&c))->f != NULL;
 			on_received(r, &c);
 		} else if (c.user_data == EPOLL)
 			r->watches_epoll = false;
 	}
-	r->unseen = n == LOOP_EVENTS;
-	return n - gone;
+	r->unseen = n >= MANY || has_unfinished(r);
+	return came;
+}
+
+/* Whether epoll has something: asked before anything is handled, so that what comes of
+ * handling it is not heard of before its time. */
+static bool
+epoll_is_ready(const struct ring *r)
+{
+	unsigned head = *r->io.cq.khead, ready = io_uring_cq_ready(&r->io);
+
+	for (unsigned i = 0; i < ready; i++)
+		if (r->io.cq.cqes[(head + i) & *r->io.cq.kring_mask].user_data == EPOLL)
+			return true;
+	return has_unfinished(r);
 }
 
 static void
@@ -595,11 +567,6 @@ watch_epoll(struct loop *loop)
 	struct ring *r = loop->ring;
 	struct io_uring_sqe *e;
 
-	while (!list_empty(&r->unwatched)) {
-		struct loop_fd *f = LIST_ENTRY(r->unwatched.next, struct loop_fd, doubts);
-		list_remove(&f->doubts);
-		(void)leave(f);
-	}
 	if (r->watches_epoll)
 		return;
 	r->watches_epoll = true;
@@ -620,7 +587,7 @@ ur_peek(struct loop *loop)
 {
 	const struct ring *r = loop->ring;
 
-	return !r->watches_epoll || !list_empty(&r->unwatched) || has_work(r);
+	return r->armed == 0 || !r->watches_epoll || has_work(r);
 }
 
 static void
@@ -642,22 +609,24 @@ static bool
 ur_wait(struct loop *loop, int64_t timeout)
 {
 	struct ring *r = loop->ring;
-	bool more = false;
+	bool epoll, more = false;
 	int came;
 
+	if (r->armed == 0 && !has_work(r)) /* nothing is to come from here */
+		return backend_epoll.wait(loop, timeout);
 	watch_epoll(loop);
 	enter(r, timeout);
+	epoll = epoll_is_ready(r);
+	if (epoll)
+		epoll_fetch(loop, 0);
 	loop_refresh(loop);
-	r->batch = 0;
 	came = handle_all(loop);
-	if (!r->watches_epoll) { /* epoll has something */
-		came--;
-		more = backend_epoll.wait(loop, 0);
-		came += loop->came;
-	} else
-		loop->unseen = false;
-	loop->came = came;
-	if (r->unseen || io_uring_cq_ready(&r->io) > 0 || has_unfinished(r))
+	loop->came = 0;
+	loop->unseen = false;
+	if (epoll)
+		more = epoll_handle(loop);
+	loop->came += came;
+	if (r->unseen)
 		more = loop->unseen = true;
 	return more;
 }
@@ -718,7 +687,7 @@ ur_reborn(struct loop *loop)
 }
 
 int
-uring_attach(struct loop *loop)
+uring_attach(struct loop *loop, bool all)
 {
 	struct io_uring_params p = {
 	    .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
@@ -738,20 +707,18 @@ uring_attach(struct loop *loop)
 	if (rc < 0)
 		goto fail_buffers;
 	r->loop = loop;
+	r->regular = all ? 1 : REGULAR;
 	list_init(&r->doubts);
 	pool_init(&r->slots, sizeof(struct slot));
-	list_init(&r->unwatched);
 	r->backend = backend_epoll; /* but for streams */
 	r->backend.name = "io_uring";
 	r->backend.close = ur_close;
 	r->backend.reborn = ur_reborn;
-	r->backend.add = ur_add;
 	r->backend.remove = ur_remove;
 	r->backend.wait = ur_wait;
 	r->backend.peek = ur_peek;
 	r->backend.recv = ur_recv;
 	r->backend.send = ur_send;
-	r->backend.connect = ur_connect;
 	r->backend.poll = ur_poll;
 	loop->ring = r;
 	loop->backend = &r->backend;
