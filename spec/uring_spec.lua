@@ -65,21 +65,45 @@ describe("io_uring", function()
     end
   end
 
-  it("receives without a call for each request", function()
+  -- A program, and a file that its system calls go to.
+  local function traced(loop, url)
     local path = host.folder() .. "/calls"
-    local p = host.start(ECHO, {
-      loop = "io_uring",
+    return host.start(ECHO, {
+      loop = loop,
+      listen = url,
       args = { "--busy-poll=off" },
       wrap = { "strace", "-f", "-qq", "-e", "trace=recvfrom,epoll_wait,io_uring_enter", "-o", path },
       env = { host.traced() },
-    })
+    }), path
+  end
+
+  it("receives without a call for each request", function()
+    for _, url in ipairs { "tcp://127.0.0.1:0", "unix://" .. host.folder() .. "/s" } do
+      local p, path = traced("io_uring", url)
+      local c = host.connect(p:url())
+      for i = 1, 100 do assert.are.equal(tostring(i), (c:ask(tostring(i)))) end
+      c:close()
+      p:stop()
+      assert.is_true(calls(path, "recvfrom") < 10)
+      assert.is_true(calls(path, "epoll_wait") < 20)
+      assert.is_true(calls(path, "io_uring_enter") < 220)
+    end
+  end)
+
+  it("is left to connections that stay with --loop auto", function()
+    local p, path = traced("auto")
+    for i = 1, 20 do
+      local c = host.connect(p:url())
+      for k = 1, 5 do assert.are.equal(tostring(k), (c:ask(tostring(k)))) end
+      c:close()
+      if i == 20 then host.eventually("no ring", function() return calls(path, "io_uring_enter") == 0 end) end
+    end
     local c = host.connect(p:url())
-    for i = 1, 100 do assert.are.equal(tostring(i), (c:ask(tostring(i)))) end
+    for i = 1, 300 do assert.are.equal(tostring(i), (c:ask(tostring(i)))) end
     c:close()
     p:stop()
-    assert.is_true(calls(path, "recvfrom") < 10)
-    assert.is_true(calls(path, "epoll_wait") < 20)
-    assert.is_true(calls(path, "io_uring_enter") < 220)
+    assert.is_true(calls(path, "io_uring_enter") > 280)
+    assert.is_true(calls(path, "recvfrom") < 20 * 6 + 30 + 10)
   end)
 
   it("leaves bytes that nobody reads to the kernel, and loses none", function()
@@ -115,7 +139,7 @@ describe("io_uring", function()
     p:stop()
   end)
 
-  -- On a Unix socket the end may come together with the last bytes, and io_uring does not say so.
+  -- On a Unix socket the end may come together with the last bytes, and the ring does not say so.
   it("hears of every end", function()
     for _, url in ipairs { "tcp://127.0.0.1:0", "unix://" .. host.folder() .. "/s" } do
       local p = host.start(host.write [[
@@ -150,6 +174,26 @@ describe("io_uring", function()
       c:reset()
     end
     host.eventually("the end of all", function() return #p:find("script") == 300 end)
+    p:stop()
+  end)
+
+  it("hears of it also while nobody reads", function()
+    local p = host.start(host.write [[
+      local moonport = require "moonport"
+      return { handle = function(self)
+        self.rfile:readline()
+        self.wfile:write("ready\n")
+        self.rfile:readline()
+        moonport.event():wait()
+      end }
+    ]], { loop = "io_uring" })
+    for _ = 1, 200 do
+      local c = host.connect(p:url())
+      assert.are.equal("ready", (c:ask("x")))
+      assert(c:send("y\n"))
+      c:reset()
+    end
+    host.eventually("the end of all", function() return #p:find("cancelled") == 200 end)
     p:stop()
   end)
 

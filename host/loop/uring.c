@@ -64,7 +64,9 @@ struct ring {
 	struct loop *loop;
 	struct list doubts; /* slots, roughly by `since` */
 	struct loop_timer look;
-	bool unseen; /* there may be more than the last wait() has handled */
+	bool fetched; /* epoll was asked, and what it had is still to be handled */
+	bool more;    /* what it says then */
+	bool unseen;  /* there may be more than the last wait() has handled */
 };
 
 static struct io_uring_sqe *
@@ -301,6 +303,7 @@ adopt(struct loop_fd *f)
 	list_remove(&f->doubts);
 	epoll_hush(f);
 	arm(r, s);
+	io_uring_submit(&r->io); /* or what comes until then would be heard of late */
 }
 
 /* Whether it is time for that: once, and not for what epoll has to treat in a special way.
@@ -374,6 +377,23 @@ ur_poll(struct loop_fd *f, struct loop_op *op, bool out)
 
 /* ---- what the kernel says ---- */
 
+/* Has the reader look; who does not read hears of an error, once, or an end. */
+static void
+wake(struct ring *r, struct loop_fd *f, bool ended)
+{
+	r->current = f;
+	if (f->in)
+		loop_complete_in(f);
+	if (r->current && f->failed && !f->reset && !f->in && !f->out) {
+		f->reset = true;
+		if (f->hangup)
+			f->hangup(f);
+	}
+	if (r->current && ended && f->at_end)
+		f->at_end(f);
+	r->current = NULL;
+}
+
 static void
 deliver(struct ring *r, struct slot *s, const char *p, size_t n)
 {
@@ -387,24 +407,9 @@ deliver(struct ring *r, struct slot *s, const char *p, size_t n)
 	r->chunk.n = n;
 	if (n == BUFFER)
 		leave(f);
-	if (f->in)
-		loop_complete_in(f);
+	wake(r, f, false);
 	if (r->chunk.slot == s) /* still there, and has not been asked for */
 		hold(r, s);
-}
-
-/* Has the reader look; who does not read hears of an error, or an end. */
-static void
-wake(struct ring *r, struct loop_fd *f, bool failed, bool ended)
-{
-	r->current = f;
-	if (f->in)
-		loop_complete_in(f);
-	if (r->current && failed && !f->in && !f->out && f->hangup)
-		f->hangup(f);
-	if (r->current && ended && f->at_end)
-		f->at_end(f);
-	r->current = NULL;
 }
 
 /* No more will come.  An error has been taken from the socket: epoll sees an end only. */
@@ -416,8 +421,8 @@ end_receiving(struct ring *r, struct slot *s, int result)
 	s->over = true;
 	s->result = result;
 	f->ended = f->readable = true;
-	f->reset = result < 0;
-	wake(r, f, result < 0, result == 0);
+	f->failed |= result < 0;
+	wake(r, f, result == 0);
 }
 
 /* It was asked back, or the buffers ran out.  Whoever waits on epoll's word goes on. */
@@ -426,7 +431,7 @@ stop_receiving(struct ring *r, struct slot *s)
 {
 	if (s->leaving && s->f->in) {
 		s->f->readable = true;
-		wake(r, s->f, s->f->failed, false);
+		wake(r, s->f, false);
 	} else if (s->leaving)
 		end_leaving(r, s);
 	else if (s->f->in)
@@ -523,6 +528,19 @@ has_unfinished(const struct ring *r)
 	       (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
 }
 
+/* What epoll had when it was asked; how much that was. */
+static int
+handle_fetched(struct loop *loop)
+{
+	struct ring *r = loop->ring;
+
+	if (!r->fetched)
+		return 0;
+	r->fetched = false;
+	r->more = epoll_handle(loop);
+	return loop->came;
+}
+
 /* Handles what is there; how many were about somebody who is still there.  The kernel
  * finishes some twenty at a time, and does not say that there are more: those come with the
  * next wait, so that what epoll knows is never older than what the ring does. */
@@ -541,11 +559,13 @@ handle_all(struct loop *loop)
 		if (c.user_data > EPOLL) {
 			came += ((struct slot *)io_uring_cqe_get_data(&c))->f != NULL;
 			on_received(r, &c);
-		} else if (c.user_data == EPOLL)
+		} else if (c.user_data == EPOLL) {
 			r->watches_epoll = false;
+			came += handle_fetched(loop); /* in its turn */
+		}
 	}
 	r->unseen = n >= MANY || has_unfinished(r);
-	return came;
+	return came + handle_fetched(loop);
 }
 
 /* Whether epoll has something: asked before anything is handled, so that what comes of
@@ -609,26 +629,19 @@ static bool
 ur_wait(struct loop *loop, int64_t timeout)
 {
 	struct ring *r = loop->ring;
-	bool epoll, more = false;
-	int came;
 
 	if (r->armed == 0 && !has_work(r)) /* nothing is to come from here */
 		return backend_epoll.wait(loop, timeout);
 	watch_epoll(loop);
 	enter(r, timeout);
-	epoll = epoll_is_ready(r);
-	if (epoll)
+	r->fetched = epoll_is_ready(r);
+	if (r->fetched)
 		epoll_fetch(loop, 0);
 	loop_refresh(loop);
-	came = handle_all(loop);
-	loop->came = 0;
-	loop->unseen = false;
-	if (epoll)
-		more = epoll_handle(loop);
-	loop->came += came;
-	if (r->unseen)
-		more = loop->unseen = true;
-	return more;
+	loop->unseen = r->more = false;
+	loop->came = handle_all(loop);
+	loop->unseen |= r->unseen;
+	return r->more || r->unseen;
 }
 
 /* ---- its life ---- */
