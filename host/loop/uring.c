@@ -66,6 +66,7 @@ struct ring {
 	struct loop_timer look;
 	bool fetched; /* epoll was asked, and what it had is still to be handled */
 	bool more;    /* what it says then */
+	bool many;    /* so many were ready that the kernel may have more */
 	bool unseen;  /* there may be more than the last wait() has handled */
 };
 
@@ -440,13 +441,13 @@ stop_receiving(struct ring *r, struct slot *s)
 		leave(s->f);
 }
 
-/* Without a receive: that would take an error from the socket. */
+/* Without a receive: that would take an error from the socket.  Of an end epoll tells. */
 static void
 look_at(struct slot *s)
 {
-	struct pollfd p = {.fd = s->f->fd, .events = POLLIN};
+	struct pollfd p = {.fd = s->f->fd, .events = POLLIN | POLLRDHUP};
 
-	if (poll(&p, 1, 0) > 0)
+	if (poll(&p, 1, 0) > 0 && p.revents == POLLIN)
 		leave(s->f);
 }
 
@@ -537,15 +538,13 @@ handle_fetched(struct loop *loop)
 	if (!r->fetched)
 		return 0;
 	r->fetched = false;
-	r->more = epoll_handle(loop);
+	r->more |= epoll_handle(loop);
 	return loop->came;
 }
 
-/* Handles what is there; how many were about somebody who is still there.  The kernel
- * finishes some twenty at a time, and does not say that there are more: those come with the
- * next wait, so that what epoll knows is never older than what the ring does. */
+/* Handles what is there; how many were about somebody who is still there. */
 static int
-handle_all(struct loop *loop)
+handle_ready(struct loop *loop)
 {
 	struct ring *r = loop->ring;
 	struct io_uring_cqe c;
@@ -564,7 +563,7 @@ handle_all(struct loop *loop)
 			came += handle_fetched(loop); /* in its turn */
 		}
 	}
-	r->unseen = n >= MANY || has_unfinished(r);
+	r->many = n >= MANY;
 	return came + handle_fetched(loop);
 }
 
@@ -625,6 +624,31 @@ enter(struct ring *r, int64_t timeout)
 		io_uring_submit_and_wait_timeout(&r->io, &c, 1, &t, NULL);
 }
 
+/* The kernel finishes some twenty at a time, and does not say that there are more: tasks
+ * are not to run in between.  Few are all that there was; what comes while they are handled
+ * is for the next wait. */
+static void
+handle_all(struct loop *loop)
+{
+	struct ring *r = loop->ring;
+	int came = 0;
+
+	loop->unseen = r->more = false;
+	for (;;) {
+		r->fetched = epoll_is_ready(r);
+		if (r->fetched)
+			epoll_fetch(loop, 0);
+		came += handle_ready(loop);
+		if (!r->many || came >= LOOP_EVENTS)
+			break;
+		watch_epoll(loop);
+		io_uring_submit_and_get_events(&r->io);
+	}
+	r->unseen = r->many || has_unfinished(r);
+	loop->came = came;
+	loop->unseen |= r->unseen;
+}
+
 static bool
 ur_wait(struct loop *loop, int64_t timeout)
 {
@@ -634,13 +658,8 @@ ur_wait(struct loop *loop, int64_t timeout)
 		return backend_epoll.wait(loop, timeout);
 	watch_epoll(loop);
 	enter(r, timeout);
-	r->fetched = epoll_is_ready(r);
-	if (r->fetched)
-		epoll_fetch(loop, 0);
 	loop_refresh(loop);
-	loop->unseen = r->more = false;
-	loop->came = handle_all(loop);
-	loop->unseen |= r->unseen;
+	handle_all(loop);
 	return r->more || r->unseen;
 }
 
