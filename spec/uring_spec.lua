@@ -297,7 +297,7 @@ describe("io_uring", function()
       p:stop()
       return n
     end
-    assert.are.equal(0, rings())
+    assert.are.equal(1, rings())
     assert.are.equal(1, rings("--loop=auto", "--busy-poll=off"))
     assert.are.equal(0, rings("--loop=epoll", "--busy-poll=auto"))
     assert.are.equal(1, rings("--loop=auto", "--mixin=sync"))

@@ -377,6 +377,7 @@ set_defaults(struct options *o)
 	o->common.attrs.drain_timeout = 0; /* nobody waits for a mock */
 	o->common.attrs.retire_timeout =
 	    0; /* a conversation ends on the code it began with */
+	o->tuning.kind = LOOP_EPOLL; /* few clients, that wait for each reply */
 	o->ready_file = "-";
 	(void)admin_choose(&o->admin, "127.0.0.1:0", NULL, 0);
 }
@@ -480,7 +481,7 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	int rc;
 
 	*o = (struct options){.command = COMMAND_HELP, .log_level = (enum log_level)UNSET};
-	o->tuning = (struct loop_tuning){LOOP_EPOLL, BUSY_AUTO};
+	o->tuning = (struct loop_tuning){LOOP_AUTO, BUSY_AUTO};
 	o->common.policy = policy_find("async");
 	attrs_init(&o->common.attrs);
 	o->entries = calloc(MAX_SCRIPTS, sizeof(*o->entries));
