@@ -1,11 +1,24 @@
-/* lhttp.h - `require "moonport.http.scan"`: the usual head of an HTTP request, in one call.
- * Behind moonport.http, whose Lua reads all others and says what is wrong with them.
+/* lhttp.h - `require "moonport.http.scan"`: what most requests of HTTP need, each in one
+ * call. Behind moonport.http, whose Lua does all the rest and says what is wrong.
  *
  * scan.head(buf, at, line, head, headers) -> method, target, minor, a table of the headers
  * by lower-case name, the position behind it, and whether the target is just a path; or
  * nothing, if it is not there as a whole, not well-formed, beyond these limits (bytes of a
  * line and of all, and how many), or unusual: a header that comes twice, one with spaces at
- * its end.  It keeps nothing, and needs no host. */
+ * its end.  It keeps nothing, and needs no host.
+ *
+ * scan.direct(request, line, head, headers) -> what a reader has in its field `direct` to
+ * read heads straight from the connection, within these limits; nil: the request is none.
+ *
+ * scan.reader(otherwise) -> read(reader), which waits for the next request and returns it
+ * as a table of its own.  Where there is more to do, it is otherwise(reader, met) that does
+ * it all: met: the connection has bytes that are no usual head.  From then on, and behind a
+ * request with a body, that is called until scan.resume(direct).  The last head is
+ * remembered: when the same bytes come again, from whomever, they need not be taken apart.
+ *
+ * scan.replier(otherwise, starts, second) -> reply(wfile, req, status, body, ...), which
+ * writes the usual reply if starts[status] has what goes before the body's length, and
+ * second[1] is the time now; all else otherwise(...) does. */
 #ifndef HOST_BIND_LHTTP_H
 #define HOST_BIND_LHTTP_H
 

@@ -3,8 +3,9 @@
 --- and time, Content-Length and chunked, keep-alive, pipelining, plain replies.
 
 local monotonic = require("moonport").monotonic
--- The host has it in preload; where there is no host, all heads are read line by line.
-local usual_head = package.preload["moonport.http.scan"] and require("moonport.http.scan").head
+-- The host has it in preload; where there is no host, all is done here, and heads are read line by line.
+local scan = package.preload["moonport.http.scan"] and require("moonport.http.scan")
+local usual_head = scan and scan.head
 
 local M = {}
 
@@ -65,6 +66,7 @@ M.reasons = {
 ---@field private deadline number? of the head or body under way
 ---@field private last http.Request?
 ---@field private host string? the last that was well-formed
+---@field private direct userdata? by which the part in C reads, as long as nothing is in `buf` or under way
 local Reader = {}
 local reader_mt = { __name = "http.Reader", __index = Reader }
 
@@ -74,9 +76,10 @@ local reader_mt = { __name = "http.Reader", __index = Reader }
 ---@return http.Reader
 function M.reader(handler, limits)
   limits = limits and setmetatable(limits, { __index = M.limits }) or M.limits
-  handler.request:settimeout(limits.idle)
-  return setmetatable({ request = handler.request, wfile = handler.wfile, limits = limits, buf = "", at = 1 },
-    reader_mt)
+  local request = handler.request
+  request:settimeout(limits.idle)
+  return setmetatable({ request = request, wfile = handler.wfile, limits = limits, buf = "", at = 1,
+    direct = scan and scan.direct(request, limits.line, limits.head, limits.headers) }, reader_mt)
 end
 
 ---Waits for more bytes, until the deadline of what is under way. Yields.
@@ -346,15 +349,21 @@ function Reader:head()
   return headers and req, headers, nil, why, status
 end
 
----Reads a request up to its body; before that, whatever is left of the last one's body. Yields.
+---@private
+---@param met? boolean the part in C has met what it does not read
 ---@return http.Request? request
 ---@return string? why
----@return integer? status what to answer before closing; nil: the peer is gone or idle, answer nothing
-function Reader:read()
+---@return integer? status
+function Reader:read_here(met)
   local last = self.last
   if last and last.unread then
     local count, why, status = self:skip(last)
     if not count then return nil, why, status end
+  end
+  if self.direct and not met and self.at > #self.buf then
+    self.last = nil
+    scan.resume(self.direct)
+    return self:read()
   end
   local req, headers, plain, why, status = self:head()
   if not req then return nil, why, status end
@@ -366,6 +375,13 @@ function Reader:read()
   if why then return nil, why, status end
   return req
 end
+
+---Reads a request up to its body; before that, whatever is left of the last one's body. Yields.
+---@type fun(self: http.Reader): http.Request?, string?, integer?
+---@return http.Request? request
+---@return string? why
+---@return integer? status what to answer before closing; nil: the peer is gone or idle, answer nothing
+Reader.read = scan and scan.reader(Reader.read_here) or Reader.read_here
 
 ---@param extension string what follows a chunk's size
 ---@return boolean
@@ -503,16 +519,17 @@ function Reader:skip(req)
 end
 
 local time = os.time
-local stamp, stamp_time
-local starts = {} -- of this second's usual replies, by status
+local stamp
+local starts, second = {}, {} -- of this second's usual replies, by status; its time
 local size, size_text -- of the last usual reply's body
 
 ---The time for a Date header, made once a second.
 ---@return string
 function M.date()
   local now = time()
-  if now ~= stamp_time then
-    stamp, stamp_time, starts = os.date("!%a, %d %b %Y %H:%M:%S GMT", now), now, {}
+  if now ~= second[1] then
+    for status in pairs(starts) do starts[status] = nil end
+    stamp, second[1] = os.date("!%a, %d %b %Y %H:%M:%S GMT", now), now
   end
   return stamp
 end
@@ -526,14 +543,13 @@ local function start_of(status)
   return start
 end
 
----Writes a whole reply.
 ---@param wfile moonport.WFile
 ---@param req http.Request? nil: the request was not understood, the connection ends
 ---@param status integer
 ---@param body string sent unless the method is HEAD
----@param extra? string more header lines, each with its "\r\n"
----@param kind? string the body's type; plain text by default
-function M.reply(wfile, req, status, body, extra, kind)
+---@param extra? string
+---@param kind? string
+local function reply(wfile, req, status, body, extra, kind)
   if req and req.keep_alive and req.minor == 1 and not (extra or kind) and status ~= 204 and req.method ~= "HEAD" then
     M.date()
     if #body ~= size then
@@ -557,5 +573,9 @@ function M.reply(wfile, req, status, body, extra, kind)
     "\r\nContent-Type: ", kind or "text/plain; charset=utf-8", "\r\nContent-Length: ", #body, "\r\n", connection,
     extra or "", "\r\n", req and req.method == "HEAD" and "" or body)
 end
+
+---Writes a whole reply. Yields.
+---@type fun(wfile: moonport.WFile, req: http.Request?, status: integer, body: string, extra: string?, kind: string?)
+M.reply = scan and scan.replier(reply, starts, second) or reply
 
 return M

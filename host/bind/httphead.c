@@ -1,0 +1,233 @@
+#include "bind/httphead.h"
+
+#include <string.h>
+#include <strings.h>
+
+static bool
+is_letter(unsigned char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+static bool
+is_digit(unsigned char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool
+is_token(unsigned char c)
+{
+	return is_letter(c) || is_digit(c) || (c && strchr("-_!#$%&'*+.^`|~", c));
+}
+
+static bool
+is_value(unsigned char c)
+{
+	return (c >= ' ' && c != 0x7f) || c == '\t';
+}
+
+/* A line has been read from `from` on; false: it is too long. */
+static bool
+ends_line(struct httphead *h, const char *from, const char *p)
+{
+	double size = (double)(p + 2 - from);
+
+	if (h->end - p < 2 || p[0] != '\r' || p[1] != '\n' || size > h->left.line ||
+	    size > h->left.head)
+		return false;
+	if (size > h->used.line)
+		h->used.line = size;
+	h->left.head -= size;
+	h->used.head += size;
+	h->at = p + 2;
+	return true;
+}
+
+static bool
+request_line(struct httphead *h)
+{
+	static const char version[] = " HTTP/1.";
+	const char *from = h->at, *p = from, *end = h->end;
+
+	while (p < end && (is_letter((unsigned char)*p) || *p == '_' || *p == '-'))
+		p++;
+	h->method = (struct httphead_piece){from, (size_t)(p - from)};
+	if (p == from || p == end || *p != ' ')
+		return false;
+	h->target.p = ++p;
+	h->plain = p < end && *p == '/';
+	for (; p<end && * p> ' ' && *p < 0x7f; p++)
+		h->plain &= *p != '?' && *p != '#';
+	h->target.n = (size_t)(p - h->target.p);
+	if (h->target.n == 0 || (size_t)(end - p) < sizeof(version) + 2 ||
+	    memcmp(p, version, sizeof(version) - 1) != 0)
+		return false;
+	p += sizeof(version) - 1;
+	if (*p != '0' && *p != '1')
+		return false;
+	h->minor = *p - '0';
+	return ends_line(h, from, p + 1);
+}
+
+static bool
+header(struct httphead *h)
+{
+	const char *from = h->at, *p = from, *end = h->end;
+	struct httphead_piece *name = &h->fields[h->n].name,
+			      *value = &h->fields[h->n].value;
+
+	while (p < end && is_token((unsigned char)*p))
+		p++;
+	*name = (struct httphead_piece){from, (size_t)(p - from)};
+	if (name->n == 0 || name->n > HTTPHEAD_NAME || p == end || *p != ':')
+		return false;
+	for (p++; p < end && (*p == ' ' || *p == '\t'); p++)
+		;
+	value->p = p;
+	while (p < end && is_value((unsigned char)*p))
+		p++;
+	value->n = (size_t)(p - value->p);
+	h->n++;
+	return ends_line(h, from, p) && p[-1] != ' ' && p[-1] != '\t';
+}
+
+bool
+httphead_scan(struct httphead *h)
+{
+	h->n = 0;
+	h->used = (struct httphead_limits){0};
+	if (!request_line(h))
+		return false;
+	while (h->end - h->at >= 2 && (h->at[0] != '\r' || h->at[1] != '\n'))
+		if (h->n == HTTPHEAD_FIELDS || (double)h->n >= h->left.headers ||
+		    !header(h))
+			return false;
+	if (h->end - h->at < 2)
+		return false;
+	h->used.headers = (double)h->n;
+	h->at += 2;
+	return true;
+}
+
+void
+httphead_lower(char to[HTTPHEAD_NAME], const struct httphead_piece *name)
+{
+	for (size_t i = 0; i < name->n; i++)
+		to[i] = (char)(is_letter((unsigned char)name->p[i]) ? name->p[i] | 0x20
+								    : name->p[i]);
+}
+
+/* text: in lower case. */
+static bool
+is_text(const struct httphead_piece *s, const char *text)
+{
+	for (size_t i = 0; i < s->n; i++) {
+		char c =
+		    (char)(is_letter((unsigned char)s->p[i]) ? s->p[i] | 0x20 : s->p[i]);
+		if (c != text[i]) /* also where it ends */
+			return false;
+	}
+	return !text[s->n];
+}
+
+/* What is between brackets is left to others. */
+static bool
+host_like(const struct httphead_piece *s)
+{
+	const char *p = s->p, *end = p + s->n;
+
+	while (p < end && (is_letter((unsigned char)*p) || is_digit((unsigned char)*p) ||
+			   (*p && strchr(".-_~!$&'()*+,;=%", *p))))
+		p++;
+	if (p < end && *p == ':')
+		for (p++; p < end && is_digit((unsigned char)*p); p++)
+			;
+	return p == end;
+}
+
+/* -2: it is not just a number, or a long one. */
+static int64_t
+length_of(const struct httphead_piece *s)
+{
+	int64_t n = 0;
+
+	if (s->n == 0 || s->n > 15)
+		return -2;
+	for (size_t i = 0; i < s->n; i++) {
+		if (!is_digit((unsigned char)s->p[i]))
+			return -2;
+		n = n * 10 + (s->p[i] - '0');
+	}
+	return n;
+}
+
+static bool
+locate(const struct httphead_piece *target, struct httphead_sense *out)
+{
+	const char *mark = memchr(target->p, '?', target->n);
+
+	if (target->p[0] != '/' || memchr(target->p, '#', target->n))
+		return false;
+	out->path = *target;
+	if (!mark)
+		return true;
+	out->path.n = (size_t)(mark - target->p);
+	out->query = (struct httphead_piece){mark + 1, target->n - out->path.n - 1};
+	return true;
+}
+
+/* Those headers that say how a request is to be read, by their names' lengths. */
+static bool
+heed(const struct httphead_piece *name, const struct httphead_piece *value,
+     struct httphead_sense *out)
+{
+	switch (name->n) {
+	case 4:
+		if (!is_text(name, "host"))
+			return true;
+		if (out->host.p || !host_like(value))
+			return false;
+		out->host = *value;
+		return true;
+	case 6:
+		return !is_text(name, "expect");
+	case 10:
+		if (!is_text(name, "connection"))
+			return true;
+		out->keep_alive = !is_text(value, "close");
+		return !out->keep_alive || is_text(value, "keep-alive");
+	case 14:
+		if (!is_text(name, "content-length"))
+			return true;
+		out->length = length_of(value);
+		return out->length >= 0;
+	case 17:
+		return !is_text(name, "transfer-encoding");
+	default:
+		return true;
+	}
+}
+
+static bool
+same_name(const struct httphead_piece *a, const struct httphead_piece *b)
+{
+	return a->n == b->n && ((*a->p ^ *b->p) & 0x1f) == 0 &&
+	       strncasecmp(a->p, b->p, a->n) == 0;
+}
+
+bool
+httphead_judge(const struct httphead *h, struct httphead_sense *out)
+{
+	*out = (struct httphead_sense){.length = -1, .keep_alive = true};
+	if (h->minor != 1 || !locate(&h->target, out))
+		return false;
+	for (size_t i = 0; i < h->n; i++) {
+		if (!heed(&h->fields[i].name, &h->fields[i].value, out))
+			return false;
+		for (size_t k = 0; k < i; k++)
+			if (same_name(&h->fields[k].name, &h->fields[i].name))
+				return false;
+	}
+	return out->host.p != NULL;
+}
