@@ -178,15 +178,6 @@ again(const struct last *last, const struct direct *d, const char *p, size_t n)
 	       last->used.headers <= d->limits.headers;
 }
 
-/* What the table on top has by the name is on top from here on. */
-static void
-set(lua_State *L, int name)
-{
-	lua_pushvalue(L, lua_upvalueindex(name));
-	lua_insert(L, -2);
-	lua_rawset(L, -3);
-}
-
 static void
 push_tables(lua_State *L, const struct last *last)
 {
@@ -204,24 +195,28 @@ fill(lua_State *L, const struct last *last)
 		lua_rawgeti(L, lua_upvalueindex(FIELDS), i + 1);
 		lua_rawset(L, -3);
 	}
-	set(L, HEADERS);
+	lua_pushvalue(L, lua_upvalueindex(HEADERS));
+	lua_insert(L, -2);
+	lua_rawset(L, -3);
 	for (int text = METHOD; text <= HOST + last->query; text++) {
 		lua_pushvalue(L, lua_upvalueindex(text + TEXTS));
 		lua_pushvalue(L, lua_upvalueindex(text));
 		lua_rawset(L, -3);
 	}
+	lua_pushvalue(L, lua_upvalueindex(MINOR));
 	lua_pushinteger(L, 1);
-	set(L, MINOR);
+	lua_rawset(L, -3);
+	lua_pushvalue(L, lua_upvalueindex(KEEP_ALIVE));
 	lua_pushboolean(L, last->keep_alive);
-	set(L, KEEP_ALIVE);
+	lua_rawset(L, -3);
+	lua_pushvalue(L, lua_upvalueindex(UNREAD));
 	lua_pushboolean(L, last->length > 0);
-	set(L, UNREAD);
-	if (last->length < 0)
-		return;
-	lua_pushinteger(L, last->length);
-	set(L, LENGTH);
-	lua_pushinteger(L, last->length);
-	set(L, LEFT);
+	lua_rawset(L, -3);
+	for (int name = LENGTH; last->length >= 0 && name <= LEFT; name++) {
+		lua_pushvalue(L, lua_upvalueindex(name));
+		lua_pushinteger(L, last->length);
+		lua_rawset(L, -3);
+	}
 }
 
 static void
@@ -387,7 +382,7 @@ read_request(lua_State *L)
 	lua_rawget(L, 1);
 	d = to_direct(L, 2);
 	if (!d || d->rests || !stream_of(d))
-		return read_otherwise(L, d, false);
+		return read_otherwise(L, d, d && !stream_of(d));
 	return receive(L, d);
 }
 

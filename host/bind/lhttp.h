@@ -11,9 +11,9 @@
  * read heads straight from the connection, within these limits; nil: the request is none.
  *
  * scan.reader(otherwise) -> read(reader), which waits for the next request and returns it
- * as a table of its own.  Where there is more to do, it is otherwise(reader, met) that does
- * it all: met: the connection has bytes that are no usual head.  From then on, and behind a
- * request with a body, that is called until scan.resume(direct).  The last head is
+ * as a table of its own.  Where there is more to do, otherwise(reader, met) does it all;
+ * met: the connection has bytes that are no usual head, or is gone.  From then on, and
+ * behind a request with a body, that is called until scan.resume(direct).  The last head is
  * remembered: when the same bytes come again, from whomever, they need not be taken apart.
  *
  * scan.replier(otherwise, starts, second) -> reply(wfile, req, status, body, ...), which
