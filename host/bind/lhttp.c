@@ -69,7 +69,6 @@ struct direct {
 	const char *mark; /* it is one: no other userdata of the size has it */
 	struct stream *stream;
 	uint32_t serial;
-	bool rests; /* until resume() */
 	struct httphead_limits limits;
 };
 
@@ -85,40 +84,8 @@ struct last {
 	char bytes[KEPT];
 };
 
-/* Upvalues of read_request(): after those of the last request its texts, as many names of
- * them, and other names. */
-enum { TEXTS = 5 };
-enum { OTHERWISE = 1, LAST, FIELDS, METHOD, TARGET, PATH, HOST, QUERY };
-enum {
-	MINOR = QUERY + TEXTS + 1,
-	KEEP_ALIVE,
-	UNREAD,
-	HEADERS,
-	LENGTH,
-	LEFT,
-	DIRECT,
-	BEFORE
-};
-
-static const char *const names[] = {"method", "target",     "path",   "host",    "query",
-				    "minor",  "keep_alive", "unread", "headers", "length",
-				    "left",   "direct",     "last"};
-
-_Static_assert(QUERY + sizeof(names) / sizeof(*names) == BEFORE, "each has its place");
-
-static struct direct *
-to_direct(lua_State *L, int idx)
-{
-	struct direct *d = lua_touserdata(L, idx);
-
-	return d && lua_rawlen(L, idx) == sizeof(*d) && d->mark == mark ? d : NULL;
-}
-
-static struct stream *
-stream_of(const struct direct *d)
-{
-	return d->stream->serial == d->serial && !d->stream->closed ? d->stream : NULL;
-}
+/* Upvalues of take(). */
+enum { LAST = 1, FIELDS, METHOD, TARGET, PATH, HOST, QUERY };
 
 static int
 direct(lua_State *L)
@@ -139,35 +106,10 @@ direct(lua_State *L)
 	return 1;
 }
 
-static int
-resume(lua_State *L)
+static struct stream *
+stream_of(const struct direct *d)
 {
-	struct direct *d = to_direct(L, 1);
-
-	if (d)
-		d->rests = false;
-	return 0;
-}
-
-static int
-otherwise_k(lua_State *L, int status, lua_KContext before)
-{
-	(void)status;
-	return lua_gettop(L) - (int)before;
-}
-
-/* Has argument 1 read by the Lua. */
-static RARE int
-read_otherwise(lua_State *L, struct direct *d, bool met)
-{
-	if (d)
-		d->rests = true;
-	lua_settop(L, 1);
-	lua_pushvalue(L, lua_upvalueindex(OTHERWISE));
-	lua_insert(L, 1);
-	lua_pushboolean(L, met);
-	lua_callk(L, 2, LUA_MULTRET, 0, otherwise_k);
-	return otherwise_k(L, LUA_OK, 0);
+	return d->stream->serial == d->serial && !d->stream->closed ? d->stream : NULL;
 }
 
 static bool
@@ -179,55 +121,13 @@ again(const struct last *last, const struct direct *d, const char *p, size_t n)
 }
 
 static void
-push_tables(lua_State *L, const struct last *last)
-{
-	lua_createtable(L, 0, 8 + last->query + 2 * (last->length >= 0));
-	lua_createtable(L, 0, last->fields);
-}
-
-/* Fills these tables, on top, and leaves the first.  Collects no garbage, so that no
- * finalizer comes in between. */
-static void
-fill(lua_State *L, const struct last *last)
-{
-	for (int i = 1; i <= 2 * last->fields; i += 2) {
-		lua_rawgeti(L, lua_upvalueindex(FIELDS), i);
-		lua_rawgeti(L, lua_upvalueindex(FIELDS), i + 1);
-		lua_rawset(L, -3);
-	}
-	lua_pushvalue(L, lua_upvalueindex(HEADERS));
-	lua_insert(L, -2);
-	lua_rawset(L, -3);
-	for (int text = METHOD; text <= HOST + last->query; text++) {
-		lua_pushvalue(L, lua_upvalueindex(text + TEXTS));
-		lua_pushvalue(L, lua_upvalueindex(text));
-		lua_rawset(L, -3);
-	}
-	lua_pushvalue(L, lua_upvalueindex(MINOR));
-	lua_pushinteger(L, 1);
-	lua_rawset(L, -3);
-	lua_pushvalue(L, lua_upvalueindex(KEEP_ALIVE));
-	lua_pushboolean(L, last->keep_alive);
-	lua_rawset(L, -3);
-	lua_pushvalue(L, lua_upvalueindex(UNREAD));
-	lua_pushboolean(L, last->length > 0);
-	lua_rawset(L, -3);
-	for (int name = LENGTH; last->length >= 0 && name <= LEFT; name++) {
-		lua_pushvalue(L, lua_upvalueindex(name));
-		lua_pushinteger(L, last->length);
-		lua_rawset(L, -3);
-	}
-}
-
-static void
-push_texts(lua_State *L, const char *from, const struct httphead *h,
+push_texts(lua_State *L, const char *from, const char *to, const struct httphead *h,
 	   const struct httphead_sense *sense)
 {
-	const struct httphead_piece *texts[TEXTS] = {&h->method, &h->target, &sense->path,
-						     &sense->host, &sense->query};
-	const char *to = lua_tostring(L, -1);
+	const struct httphead_piece *texts[] = {&h->method, &h->target, &sense->path,
+						&sense->host, &sense->query};
 
-	for (int i = 0; i < TEXTS; i++)
+	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
 		lua_pushlstring(L, texts[i]->n > 0 ? to + (texts[i]->p - from) : "",
 				texts[i]->n);
 }
@@ -266,7 +166,7 @@ learn(lua_State *L, struct last *last, const struct httphead_limits *limits, con
 	if (n > KEPT)
 		return false;
 	copy = lua_pushlstring(L, p, n);
-	push_texts(L, p, &h, &sense);
+	push_texts(L, p, copy, &h, &sense);
 	push_fields(L, p, copy, &h);
 	lua_replace(L, lua_upvalueindex(FIELDS));
 	for (int text = QUERY; text >= METHOD; text--)
@@ -282,9 +182,34 @@ learn(lua_State *L, struct last *last, const struct httphead_limits *limits, con
 	return true;
 }
 
-/* The request whose head is there.  Stack: reader, direct. */
+/* Fills the table of headers on top by what is remembered, and adds the rest.  Collects no
+ * garbage, so that no finalizer comes in between. */
 static int
-take(lua_State *L, struct direct *d)
+push_request(lua_State *L, const struct last *last)
+{
+	for (int i = 1; i <= 2 * last->fields; i += 2) {
+		lua_rawgeti(L, lua_upvalueindex(FIELDS), i);
+		lua_rawgeti(L, lua_upvalueindex(FIELDS), i + 1);
+		lua_rawset(L, 2);
+	}
+	for (int text = METHOD; text <= HOST; text++)
+		lua_pushvalue(L, lua_upvalueindex(text));
+	lua_pushboolean(L, last->keep_alive);
+	if (!last->query && last->length < 0)
+		return 6;
+	if (last->query)
+		lua_pushvalue(L, lua_upvalueindex(QUERY));
+	else
+		lua_pushnil(L);
+	if (last->length < 0)
+		return 7;
+	lua_pushinteger(L, last->length);
+	return 8;
+}
+
+/* The request whose head is there. */
+static int
+take_head(lua_State *L, struct direct *d)
 {
 	struct last *last = lua_touserdata(L, lua_upvalueindex(LAST));
 	struct stream *s = d->stream;
@@ -293,30 +218,16 @@ take(lua_State *L, struct direct *d)
 
 	stream_view(s, &p, &n);
 	if (!again(last, d, p, n) && !learn(L, last, &d->limits, p, n))
-		return read_otherwise(L, d, true);
-	push_tables(L, last);
+		return 0;
+	lua_settop(L, 1);
+	lua_createtable(L, 0, last->fields);
 	if (!stream_of(d)) /* garbage was collected */
-		return read_otherwise(L, d, true);
+		return 0;
 	stream_view(s, &p, &n);
 	if (!again(last, d, p, n))
-		return read_otherwise(L, d, true);
-	fill(L, last);
+		return 0;
 	stream_consume(s, last->n);
-	if (last->length > 0) {
-		d->rests = true;
-		lua_pushvalue(L, lua_upvalueindex(BEFORE));
-		lua_pushvalue(L, -2);
-		lua_rawset(L, 1);
-	}
-	return 1;
-}
-
-static int
-nothing(lua_State *L, const char *why)
-{
-	lua_pushnil(L);
-	lua_pushstring(L, why);
-	return 2;
+	return push_request(L, last);
 }
 
 /* What recv() says, but for the number of an error. */
@@ -329,7 +240,7 @@ failed(lua_State *L, ssize_t rc)
 	return 2;
 }
 
-static int read_k(lua_State *L, int status, lua_KContext ctx);
+static int take_k(lua_State *L, int status, lua_KContext ctx);
 
 static int
 receive(lua_State *L, struct direct *d)
@@ -344,19 +255,19 @@ receive(lua_State *L, struct direct *d)
 	if (n == 0) {
 		rc = stream_fill(s);
 		if (rc == -EINPROGRESS)
-			return stream_park_in(L, s, 0, read_k);
+			return stream_park_in(L, s, 0, take_k);
 		if (rc == -EAGAIN)
-			return stream_yield_in(L, s, 0, read_k);
+			return stream_yield_in(L, s, 0, take_k);
 		if (rc <= 0)
 			return failed(L, rc);
 	}
-	return take(L, d);
+	return take_head(L, d);
 }
 
 static int
-read_k(lua_State *L, int status, lua_KContext ctx)
+take_k(lua_State *L, int status, lua_KContext ctx)
 {
-	struct direct *d = lua_touserdata(L, 2);
+	struct direct *d = lua_touserdata(L, 1);
 	struct stream *s = stream_of(d);
 	int rc = task_woke(L);
 
@@ -365,49 +276,39 @@ read_k(lua_State *L, int status, lua_KContext ctx)
 		return luaL_error(L, "the connection was closed during a recv");
 	if (s->interrupted) {
 		s->interrupted = false;
-		return nothing(L, "interrupted");
+		lua_pushnil(L);
+		lua_pushliteral(L, "interrupted");
+		return 2;
 	}
 	return rc < 0 ? failed(L, rc) : receive(L, d);
 }
 
 static int
-read_request(lua_State *L)
+take(lua_State *L)
 {
-	struct direct *d;
+	struct direct *d = lua_touserdata(L, 1);
 
-	lua_settop(L, 1);
-	if (!lua_istable(L, 1))
-		return read_otherwise(L, NULL, false);
-	lua_pushvalue(L, lua_upvalueindex(DIRECT));
-	lua_rawget(L, 1);
-	d = to_direct(L, 2);
-	if (!d || d->rests || !stream_of(d))
-		return read_otherwise(L, d, d && !stream_of(d));
-	return receive(L, d);
+	if (!d || lua_rawlen(L, 1) != sizeof(*d) || d->mark != mark)
+		return luaL_typeerror(L, 1, mark);
+	return stream_of(d) ? receive(L, d) : 0;
 }
 
-static int
-make_reader(lua_State *L)
+static void
+push_take(lua_State *L)
 {
-	struct last *last;
+	struct last *last = lua_newuserdatauv(L, sizeof(*last), 0);
 
-	luaL_checktype(L, 1, LUA_TFUNCTION);
-	lua_settop(L, 1);
-	last = lua_newuserdatauv(L, sizeof(*last), 0);
 	*last = (struct last){.length = -1};
 	lua_newtable(L);
-	for (int i = 0; i < TEXTS; i++)
+	for (int text = METHOD; text <= QUERY; text++)
 		lua_pushliteral(L, "");
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-		lua_pushstring(L, names[i]);
-	lua_pushcclosure(L, read_request, BEFORE);
-	return 1;
+	lua_pushcclosure(L, take, QUERY);
 }
 
 /* ---- a reply ---- */
 
-/* Upvalues of reply(), after OTHERWISE. */
-enum { STARTS = OTHERWISE + 1, SECOND, ASKED_METHOD, ASKED_MINOR, ASKED_MORE };
+/* Upvalues of reply(). */
+enum { OTHERWISE = 1, STARTS, SECOND, ASKED_METHOD, ASKED_MINOR, ASKED_MORE };
 
 static int
 reply_k(lua_State *L, int status, lua_KContext ctx)
@@ -522,9 +423,10 @@ int
 open_http_scan(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-	    {"direct", direct},        {"head", head},     {"reader", make_reader},
-	    {"replier", make_replier}, {"resume", resume}, {NULL, NULL}};
+	    {"direct", direct}, {"head", head}, {"replier", make_replier}, {NULL, NULL}};
 
 	luaL_newlib(L, functions);
+	push_take(L);
+	lua_setfield(L, -2, "take");
 	return 1;
 }

@@ -7,13 +7,13 @@
  * line and of all, and how many), or unusual: a header that comes twice, one with spaces at
  * its end.  It keeps nothing, and needs no host.
  *
- * scan.direct(request, line, head, headers) -> what a reader has in its field `direct` to
- * read heads straight from the connection, within these limits; nil: the request is none.
+ * scan.direct(request, line, head, headers) -> what scan.take() needs of a connection; nil:
+ * the request is none.
  *
- * scan.reader(otherwise) -> read(reader), which waits for the next request and returns it
- * as a table of its own.  Where there is more to do, otherwise(reader, met) does it all;
- * met: the connection has bytes that are no usual head, or is gone.  From then on, and
- * behind a request with a body, that is called until scan.resume(direct).  The last head is
+ * scan.take(direct) -> a table of the headers, method, target, path, host, whether the
+ * connection is kept, query (or nil), length of the body (or nil): of the usual head that
+ * is there, or comes next.  nil and why, if there is none, as from request:recv(); nothing,
+ * if there are bytes of anything else, or the connection is gone.  The last head is
  * remembered: when the same bytes come again, from whomever, they need not be taken apart.
  *
  * scan.replier(otherwise, starts, second) -> reply(wfile, req, status, body, ...), which

@@ -5,7 +5,7 @@
 local monotonic = require("moonport").monotonic
 -- The host has it in preload; where there is no host, all is done here, and heads are read line by line.
 local scan = package.preload["moonport.http.scan"] and require("moonport.http.scan")
-local usual_head = scan and scan.head
+local usual_head, take = scan and scan.head, scan and scan.take
 
 local M = {}
 
@@ -66,7 +66,8 @@ M.reasons = {
 ---@field private deadline number? of the head or body under way
 ---@field private last http.Request?
 ---@field private host string? the last that was well-formed
----@field private direct userdata? by which the part in C reads, as long as nothing is in `buf` or under way
+---@field private direct userdata? heads are taken straight from it: nothing is in `buf`, or under way
+---@field private resting userdata? the same, meanwhile
 local Reader = {}
 local reader_mt = { __name = "http.Reader", __index = Reader }
 
@@ -349,8 +350,9 @@ function Reader:head()
   return headers and req, headers, nil, why, status
 end
 
+---Reads a request here, be it unusual.
 ---@private
----@param met? boolean the part in C has met what it does not read
+---@param met? boolean it is: no usual one can be there
 ---@return http.Request? request
 ---@return string? why
 ---@return integer? status
@@ -360,9 +362,8 @@ function Reader:read_here(met)
     local count, why, status = self:skip(last)
     if not count then return nil, why, status end
   end
-  if self.direct and not met and self.at > #self.buf then
-    self.last = nil
-    scan.resume(self.direct)
+  if self.resting and not met and self.at > #self.buf then
+    self.direct, self.resting, self.last = self.resting, nil, nil
     return self:read()
   end
   local req, headers, plain, why, status = self:head()
@@ -377,11 +378,28 @@ function Reader:read_here(met)
 end
 
 ---Reads a request up to its body; before that, whatever is left of the last one's body. Yields.
----@type fun(self: http.Reader): http.Request?, string?, integer?
 ---@return http.Request? request
 ---@return string? why
 ---@return integer? status what to answer before closing; nil: the peer is gone or idle, answer nothing
-Reader.read = scan and scan.reader(Reader.read_here) or Reader.read_here
+function Reader:read()
+  local direct = self.direct
+  if not direct then return self:read_here() end
+  local headers, method, target, path, host, keep_alive, query, length = take(direct)
+  if headers then
+    local req = { method = method, target = target, path = path, minor = 1, keep_alive = keep_alive, unread = false,
+      host = host, headers = headers } -- eight fields: the table need not grow
+    if query then req.query = query end
+    if length then
+      req.length, req.left, req.unread = length, length, length > 0
+      self.direct, self.resting, self.last = nil, direct, req
+    end
+    return req
+  elseif method then
+    return nil, method
+  end
+  self.direct, self.resting = nil, direct
+  return self:read_here(true)
+end
 
 ---@param extension string what follows a chunk's size
 ---@return boolean
