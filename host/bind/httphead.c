@@ -219,8 +219,8 @@ same_name(const struct httphead_piece *a, const struct httphead_piece *b)
 bool
 httphead_judge(const struct httphead *h, struct httphead_sense *out)
 {
-	*out = (struct httphead_sense){.length = -1, .keep_alive = true};
-	if (h->minor != 1 || !locate(&h->target, out))
+	*out = (struct httphead_sense){.length = -1, .keep_alive = h->minor == 1};
+	if (!locate(&h->target, out))
 		return false;
 	for (size_t i = 0; i < h->n; i++) {
 		if (!heed(&h->fields[i].name, &h->fields[i].value, out))
@@ -229,5 +229,5 @@ httphead_judge(const struct httphead *h, struct httphead_sense *out)
 			if (same_name(&h->fields[k].name, &h->fields[i].name))
 				return false;
 	}
-	return out->host.p != NULL;
+	return out->host.p || h->minor == 0;
 }

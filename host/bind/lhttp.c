@@ -78,8 +78,8 @@ static const char mark[] = "moonport.http.direct";
 struct last {
 	struct httphead_limits used;
 	int64_t length; /* of the body; -1: there is none */
-	bool keep_alive, query;
-	int fields;
+	bool keep_alive, host, query;
+	int minor, fields;
 	size_t n; /* bytes; 0: none */
 	char bytes[KEPT];
 };
@@ -174,12 +174,23 @@ learn(lua_State *L, struct last *last, const struct httphead_limits *limits, con
 	last->used = h.used;
 	last->length = sense.length;
 	last->keep_alive = sense.keep_alive;
+	last->host = sense.host.p != NULL;
 	last->query = sense.query.p != NULL;
+	last->minor = h.minor;
 	last->fields = (int)h.n;
 	last->n = n;
 	memcpy(last->bytes, copy, n);
 	lua_pop(L, 1);
 	return true;
+}
+
+static void
+push_text(lua_State *L, int text, bool there_is)
+{
+	if (there_is)
+		lua_pushvalue(L, lua_upvalueindex(text));
+	else
+		lua_pushnil(L);
 }
 
 /* Fills the table of headers on top by what is remembered, and adds the rest.  Collects no
@@ -192,41 +203,54 @@ push_request(lua_State *L, const struct last *last)
 		lua_rawgeti(L, lua_upvalueindex(FIELDS), i + 1);
 		lua_rawset(L, 2);
 	}
-	for (int text = METHOD; text <= HOST; text++)
+	for (int text = METHOD; text <= PATH; text++)
 		lua_pushvalue(L, lua_upvalueindex(text));
+	push_text(L, HOST, last->host);
+	lua_pushinteger(L, last->minor);
 	lua_pushboolean(L, last->keep_alive);
 	if (!last->query && last->length < 0)
-		return 6;
-	if (last->query)
-		lua_pushvalue(L, lua_upvalueindex(QUERY));
-	else
-		lua_pushnil(L);
-	if (last->length < 0)
 		return 7;
+	push_text(L, QUERY, last->query);
+	if (last->length < 0)
+		return 8;
 	lua_pushinteger(L, last->length);
-	return 8;
+	return 9;
 }
 
-/* The request whose head is there. */
+/* What is there is unusual, or has to go on. */
+static RARE int
+refuse(lua_State *L, const char *p, size_t n)
+{
+	if (!memmem(p, n, "\r\n\r\n", 4))
+		return 0;
+	lua_pushboolean(L, 0);
+	return 1;
+}
+
+/* The request whose head is there.  What makes garbage comes before a look at the bytes: a
+ * finalizer may use any connection. */
 static int
 take_head(lua_State *L, struct direct *d)
 {
 	struct last *last = lua_touserdata(L, lua_upvalueindex(LAST));
-	struct stream *s = d->stream;
 	const char *p;
 	size_t n;
 
-	stream_view(s, &p, &n);
-	if (!again(last, d, p, n) && !learn(L, last, &d->limits, p, n))
-		return 0;
 	lua_settop(L, 1);
 	lua_createtable(L, 0, last->fields);
-	if (!stream_of(d)) /* garbage was collected */
+	if (!stream_of(d))
 		return 0;
-	stream_view(s, &p, &n);
-	if (!again(last, d, p, n))
-		return 0;
-	stream_consume(s, last->n);
+	stream_view(d->stream, &p, &n);
+	if (!again(last, d, p, n)) {
+		if (!learn(L, last, &d->limits, p, n))
+			return refuse(L, p, n);
+		if (!stream_of(d))
+			return 0;
+		stream_view(d->stream, &p, &n);
+		if (!again(last, d, p, n))
+			return 0;
+	}
+	stream_consume(d->stream, last->n);
 	return push_request(L, last);
 }
 

@@ -10,11 +10,12 @@
  * scan.direct(request, line, head, headers) -> what scan.take() needs of a connection; nil:
  * the request is none.
  *
- * scan.take(direct) -> a table of the headers, method, target, path, host, whether the
- * connection is kept, query (or nil), length of the body (or nil): of the usual head that
- * is there, or comes next.  nil and why, if there is none, as from request:recv(); nothing,
- * if there are bytes of anything else, or the connection is gone.  The last head is
- * remembered: when the same bytes come again, from whomever, they need not be taken apart.
+ * scan.take(direct) -> a table of the headers, method, target, path, host (or nil), minor,
+ * whether the connection is kept, query (or nil), length of the body (or nil): of the usual
+ * head that is there, or comes next.  nil and why, if there is none, as from recv(); false,
+ * if there is an unusual one; nothing, if it is not all there, or the connection is gone.
+ * The last head is remembered: when the same bytes come again, from whomever, they need not
+ * be taken apart.
  *
  * scan.replier(otherwise, starts, second) -> reply(wfile, req, status, body, ...), which
  * writes the usual reply if starts[status] has what goes before the body's length, and

@@ -64,10 +64,8 @@ M.reasons = {
 ---@field private buf string received and not yet parsed: from `at` on
 ---@field private at integer
 ---@field private deadline number? of the head or body under way
----@field private last http.Request?
----@field private host string? the last that was well-formed
----@field private direct userdata? heads are taken straight from it: nothing is in `buf`, or under way
----@field private resting userdata? the same, meanwhile
+---@field private last http.Request|false false: nothing is in `buf`, or under way
+---@field private direct userdata? by which usual heads are taken straight from the connection then
 local Reader = {}
 local reader_mt = { __name = "http.Reader", __index = Reader }
 
@@ -80,7 +78,7 @@ function M.reader(handler, limits)
   local request = handler.request
   request:settimeout(limits.idle)
   return setmetatable({ request = request, wfile = handler.wfile, limits = limits, buf = "", at = 1,
-    direct = scan and scan.direct(request, limits.line, limits.head, limits.headers) }, reader_mt)
+    last = false, direct = scan and scan.direct(request, limits.line, limits.head, limits.headers) }, reader_mt)
 end
 
 ---Waits for more bytes, until the deadline of what is under way. Yields.
@@ -206,17 +204,18 @@ local function host_like(host)
     or find(host, "^%[[%x:.]+%]$") ~= nil
 end
 
+local known_host -- the last one that was well-formed
+
 ---Takes the target apart.
----@private
 ---@param req http.Request
 ---@param plain? boolean the target is known to be just a path
 ---@return string? why
 ---@return integer? status
-function Reader:locate(req, plain)
+local function locate(req, plain)
   local target, host = req.target, req.headers.host
   if host then
-    if host ~= self.host and not host_like(host) then return "malformed Host", 400 end
-    self.host = host
+    if host ~= known_host and not host_like(host) then return "malformed Host", 400 end
+    known_host = host
   elseif req.minor >= 1 then
     return "one Host is needed", 400
   end
@@ -362,15 +361,15 @@ function Reader:read_here(met)
     local count, why, status = self:skip(last)
     if not count then return nil, why, status end
   end
-  if self.resting and not met and self.at > #self.buf then
-    self.direct, self.resting, self.last = self.resting, nil, nil
+  if last and self.direct and not met and self.at > #self.buf then
+    self.last = false
     return self:read()
   end
   local req, headers, plain, why, status = self:head()
   if not req then return nil, why, status end
   self:in_time()
   req.headers, self.last = headers, req
-  why, status = self:locate(req, plain)
+  why, status = locate(req, plain)
   if not why and (headers["content-length"] or headers["transfer-encoding"]) then why, status = measure(req) end
   if not why and (headers.connection or headers.expect or req.minor == 0) then why, status = judge(req) end
   if why then return nil, why, status end
@@ -383,21 +382,21 @@ end
 ---@return integer? status what to answer before closing; nil: the peer is gone or idle, answer nothing
 function Reader:read()
   local direct = self.direct
-  if not direct then return self:read_here() end
-  local headers, method, target, path, host, keep_alive, query, length = take(direct)
+  if not direct or self.last then return self:read_here() end
+  local headers, method, target, path, host, minor, keep_alive, query, length = take(direct)
   if headers then
-    local req = { method = method, target = target, path = path, minor = 1, keep_alive = keep_alive, unread = false,
-      host = host, headers = headers } -- eight fields: the table need not grow
+    local req = { method = method, target = target, path = path, minor = minor, keep_alive = keep_alive,
+      unread = false, host = host, headers = headers } -- eight fields: the table need not grow
     if query then req.query = query end
     if length then
-      req.length, req.left, req.unread = length, length, length > 0
-      self.direct, self.resting, self.last = nil, direct, req
+      req.length, req.left, req.unread, self.last = length, length, length > 0, req
     end
     return req
   elseif method then
     return nil, method
+  elseif headers == false then
+    self.direct = nil -- whoever sends such sends more of them
   end
-  self.direct, self.resting = nil, direct
   return self:read_here(true)
 end
 
