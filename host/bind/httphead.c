@@ -3,28 +3,34 @@
 #include <string.h>
 #include <strings.h>
 
-static bool
-is_letter(unsigned char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
+enum { TOKEN = 1, LETTER = 2, DIGIT = 4 };
+enum { MARK = TOKEN, ALPHA = TOKEN | LETTER, NUM = TOKEN | DIGIT };
+
+/* clang-format off */
+static const unsigned char classes[256] = {
+	['0' ... '9'] = NUM, ['A' ... 'Z'] = ALPHA, ['a' ... 'z'] = ALPHA,
+	['!'] = MARK, ['#'] = MARK, ['$'] = MARK, ['%'] = MARK, ['&'] = MARK, ['\''] = MARK,
+	['*'] = MARK, ['+'] = MARK, ['-'] = MARK, ['.'] = MARK, ['^'] = MARK, ['_'] = MARK,
+	['`'] = MARK, ['|'] = MARK, ['~'] = MARK,
+};
+/* clang-format on */
 
 static bool
-is_digit(unsigned char c)
+is(char c, unsigned class)
 {
-	return c >= '0' && c <= '9';
-}
-
-static bool
-is_token(unsigned char c)
-{
-	return is_letter(c) || is_digit(c) || (c && strchr("-_!#$%&'*+.^`|~", c));
+	return classes[(unsigned char)c] & class;
 }
 
 static bool
 is_value(unsigned char c)
 {
 	return (c >= ' ' && c != 0x7f) || c == '\t';
+}
+
+static char
+lower(char c)
+{
+	return (char)(is(c, LETTER) ? c | 0x20 : c);
 }
 
 /* A line has been read from `from` on; false: it is too long. */
@@ -50,15 +56,14 @@ request_line(struct httphead *h)
 	static const char version[] = " HTTP/1.";
 	const char *from = h->at, *p = from, *end = h->end;
 
-	while (p < end && (is_letter((unsigned char)*p) || *p == '_' || *p == '-'))
+	while (p < end && (is(*p, LETTER) || *p == '_' || *p == '-'))
 		p++;
 	h->method = (struct httphead_piece){from, (size_t)(p - from)};
 	if (p == from || p == end || *p != ' ')
 		return false;
 	h->target.p = ++p;
-	h->plain = p < end && *p == '/';
-	for (; p<end && * p> ' ' && *p < 0x7f; p++)
-		h->plain &= *p != '?' && *p != '#';
+	while (p < end && (unsigned char)*p > ' ' && (unsigned char)*p < 0x7f)
+		p++;
 	h->target.n = (size_t)(p - h->target.p);
 	if (h->target.n == 0 || (size_t)(end - p) < sizeof(version) + 2 ||
 	    memcmp(p, version, sizeof(version) - 1) != 0)
@@ -67,6 +72,8 @@ request_line(struct httphead *h)
 	if (*p != '0' && *p != '1')
 		return false;
 	h->minor = *p - '0';
+	h->plain = *h->target.p == '/' && !memchr(h->target.p, '?', h->target.n) &&
+		   !memchr(h->target.p, '#', h->target.n);
 	return ends_line(h, from, p + 1);
 }
 
@@ -77,7 +84,7 @@ header(struct httphead *h)
 	struct httphead_piece *name = &h->fields[h->n].name,
 			      *value = &h->fields[h->n].value;
 
-	while (p < end && is_token((unsigned char)*p))
+	while (p < end && is(*p, TOKEN))
 		p++;
 	*name = (struct httphead_piece){from, (size_t)(p - from)};
 	if (name->n == 0 || name->n > HTTPHEAD_NAME || p == end || *p != ':')
@@ -114,20 +121,16 @@ void
 httphead_lower(char to[HTTPHEAD_NAME], const struct httphead_piece *name)
 {
 	for (size_t i = 0; i < name->n; i++)
-		to[i] = (char)(is_letter((unsigned char)name->p[i]) ? name->p[i] | 0x20
-								    : name->p[i]);
+		to[i] = lower(name->p[i]);
 }
 
 /* text: in lower case. */
 static bool
 is_text(const struct httphead_piece *s, const char *text)
 {
-	for (size_t i = 0; i < s->n; i++) {
-		char c =
-		    (char)(is_letter((unsigned char)s->p[i]) ? s->p[i] | 0x20 : s->p[i]);
-		if (c != text[i]) /* also where it ends */
+	for (size_t i = 0; i < s->n; i++)
+		if (lower(s->p[i]) != text[i]) /* also where it ends */
 			return false;
-	}
 	return !text[s->n];
 }
 
@@ -137,11 +140,11 @@ host_like(const struct httphead_piece *s)
 {
 	const char *p = s->p, *end = p + s->n;
 
-	while (p < end && (is_letter((unsigned char)*p) || is_digit((unsigned char)*p) ||
-			   (*p && strchr(".-_~!$&'()*+,;=%", *p))))
+	while (p < end &&
+	       (is(*p, LETTER | DIGIT) || (*p && strchr(".-_~!$&'()*+,;=%", *p))))
 		p++;
 	if (p < end && *p == ':')
-		for (p++; p < end && is_digit((unsigned char)*p); p++)
+		for (p++; p < end && is(*p, DIGIT); p++)
 			;
 	return p == end;
 }
@@ -155,7 +158,7 @@ length_of(const struct httphead_piece *s)
 	if (s->n == 0 || s->n > 15)
 		return -2;
 	for (size_t i = 0; i < s->n; i++) {
-		if (!is_digit((unsigned char)s->p[i]))
+		if (!is(s->p[i], DIGIT))
 			return -2;
 		n = n * 10 + (s->p[i] - '0');
 	}
