@@ -246,6 +246,14 @@ describe("moonport.http", function()
       gives({ "431 more than 100 headers" }, get(("a: b\r\n"):rep(100)))
     end)
 
+    it("the same for a head that is cut before its last byte", function()
+      local text = get("X: " .. ("x"):rep(8187) .. "\r\nY: " .. ("y"):rep(8162) .. "\r\n")
+      assert.are.equal(16384, #text - 2)
+      assert.are.same({ "GET /", "closed" }, transcript({ text }))
+      assert.are.same({ "GET /", "closed" }, transcript({ text:sub(1, -2), "\n" }))
+      assert.are.same({ "431 the headers are longer than 16384 bytes" }, transcript({ text:sub(1, -2), "x\n" }))
+    end)
+
     it("that of trailers", function()
       gives({ "431 the headers are longer than 4096 bytes" },
         chunked("0\r\n" .. (("a: %s\r\n"):format(("b"):rep(500))):rep(10) .. "\r\n"))

@@ -175,7 +175,9 @@ function Reader:fields(used, max, seconds)
     local name, value, after = match(buf, HEADER, at)
     local size = (after or (find(buf, "\n", at, true) or #buf) + 1) - at
     if size > limits.line then return nil, "a header line is longer than " .. limits.line .. " bytes", 431 end
-    if used + size > max then return nil, "the headers are longer than " .. max .. " bytes", 431 end
+    if used + size > max and not (size == 1 and cr == 13) then -- the empty line does not count
+      return nil, "the headers are longer than " .. max .. " bytes", 431
+    end
     if after then
       n = n + 1
       if n > count then return nil, "more than " .. count .. " headers", 431 end
