@@ -246,6 +246,14 @@ describe("moonport.http", function()
       gives({ "431 more than 100 headers" }, get(("a: b\r\n"):rep(100)))
     end)
 
+    it("the same for a head that is cut before its last byte", function()
+      local text = get("X: " .. ("x"):rep(8187) .. "\r\nY: " .. ("y"):rep(8162) .. "\r\n")
+      assert.are.equal(16384, #text - 2)
+      assert.are.same({ "GET /", "closed" }, transcript({ text }))
+      assert.are.same({ "GET /", "closed" }, transcript({ text:sub(1, -2), "\n" }))
+      assert.are.same({ "431 the headers are longer than 16384 bytes" }, transcript({ text:sub(1, -2), "x\n" }))
+    end)
+
     it("that of trailers", function()
       gives({ "431 the headers are longer than 4096 bytes" },
         chunked("0\r\n" .. (("a: %s\r\n"):format(("b"):rep(500))):rep(10) .. "\r\n"))
@@ -407,6 +415,175 @@ describe("moonport.http", function()
       local good, bad, first = table.unpack(cases.run(p, "return dofile('spec/support/heads.lua')"), 1, 3)
       assert.is_nil(first)
       assert.is_true(good > 1000 and bad > 1000, good .. ", " .. bad)
+    end)
+
+    -- What a reader makes of what comes to a connection: all requests in words, and why there are no more. `bare`: it
+    -- does without the part in C.
+    local TOLD = [[
+      local bare = ...
+      local env = setmetatable({ package = { preload = not bare and package.preload or {} } }, { __index = _G })
+      local http = assert(loadfile("lua/moonport/http.lua", "t", env))()
+      local reader, out = http.reader(self), {}
+      local function tell(t)
+        local words = {}
+        for k, v in pairs(t) do words[#words + 1] = k .. "=" .. (type(v) == "table" and tell(v) or tostring(v)) end
+        table.sort(words)
+        return "{" .. table.concat(words, " ") .. "}"
+      end
+      local req, why, status
+      repeat
+        req, why, status = reader:read()
+        out[#out + 1] = req and tell(req) or why .. " " .. tostring(status)
+        if req and req.method ~= "LEAVE" then
+          local body, ended = reader:body(req, 100)
+          out[#out + 1] = body or ended
+        end
+      until not req
+      return table.concat(out, "\n")]]
+    TOLD = TOLD:gsub("local function tell", "local tell\n function tell", 1)
+
+    local function told(bare, input, keep)
+      local code = ("return (function(...) %s end)(%s)"):format(TOLD, tostring(bare))
+      return (assert(cases.run(p, code, input, keep)[1]))
+    end
+
+    it("reads from a connection what it reads without", function()
+      local post = "POST /p?q=1&r HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+      local heads = {
+        get(), get "A: 1\r\nB: 2\r\n", get "A: 1\r\na: 2\r\n", get "X: y \r\n", get "Connection: Close\r\n",
+        get "CONNECTION: keep-Alive\r\n", get "Connection: upgrade\r\n", get "Expect: 100-continue\r\n",
+        get "Transfer-Encoding: chunked\r\n" .. "0\r\n\r\n", get "Content-Length: 0\r\n",
+        get "Content-Length: 00\r\n", get "Content-Length: x\r\n", get "Content-Length:\r\n",
+        get "Content-Length: 0\r\ncontent-length: 0\r\n", get "Content-Length: 9999999999999999\r\n",
+        get "Host: b\r\n",
+        get(("N: %s\r\n"):format(("v"):rep(3000))), post, "LEAVE" .. post:sub(5), get "Cookie: \200\r\n",
+        "GET /?a?b HTTP/1.1\r\nHost: a:80\r\n\r\n", "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /a? HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "GET / HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n" .. get(), "GET /\r\n",
+        "GET / HTTP/1.1\r\nHost: a:1:2\r\n\r\n", "GET / HTTP/1.1\r\nHost: a-b_c.%41\r\n\r\n",
+      }
+      for _, one in ipairs(heads) do
+        for _, input in ipairs { one, one .. one, get() .. one .. get(), one .. post .. one, one:sub(1, -2) } do
+          assert.are.equal(told(true, input), told(false, input))
+        end
+        local cut = { one:sub(1, #one // 2), one:sub(#one // 2 + 1) .. one:sub(1, 5), one:sub(6) .. one }
+        assert.are.equal(told(true, table.concat(cut)), told(false, cut))
+      end
+    end)
+
+    it("gives each request a table of its own, and its headers, when the head comes again", function()
+      local text = get "A: 1\r\n"
+      local got = cases.run(p, [[
+        local reader = require("moonport.http").reader(self)
+        local one = reader:read()
+        one.headers.a, one.headers.b, one.path, one.mine, one.host = "changed", "new", "/changed", 1, nil
+        local two = reader:read()
+        return one.headers.a, two.headers.a, two.headers.b, two.path, two.mine, two.host, next(two.headers) ~= nil]],
+        text .. text)
+      assert.are.same({ "changed", "1", nil, "/", nil, "a", true, n = 7 }, got)
+    end)
+
+    it("has a reader keep to its own limits, whatever others have let through", function()
+      local text = get(("X: %s\r\n"):format(("y"):rep(80)))
+      local cases_of = { { "line = 60", 431 }, { "head = 90", 431 }, { "headers = 1", 431 }, { "line = 90", "GET" } }
+      for _, case in ipairs(cases_of) do
+        local got = cases.run(p, ([[
+          local http = require("moonport.http")
+          local one = http.reader(self):read()
+          local two, _, status = http.reader(self, { %s }):read()
+          return one.method, two and two.method or status]]):format(case[1]), text .. text)
+        assert.are.same({ "GET", case[2], n = 2 }, got)
+      end
+    end)
+
+    it("says why there is no request", function()
+      local function ended(code, ...)
+        return cases.run(p, "local http = require('moonport.http')\n" .. code, ...)
+      end
+      assert.are.same({ nil, "closed", n = 2 }, ended("return http.reader(self):read()"))
+      assert.are.same({ nil, "timeout", n = 2 }, ended("return http.reader(self, { idle = 0.01 }):read()", nil, true))
+      assert.are.same({ nil, "interrupted", n = 2 }, ended([[
+        moonport.spawn(function() request:interrupt() end)
+        return http.reader(self):read()]], nil, true))
+      local LATE = { nil, "the request has taken too long to come", 408, n = 3 }
+      assert.are.same(LATE, ended("return http.reader(self, { head_time = 0.01 }):read()", "GET / HT", true))
+      local got = ended([[
+        local reader, tried = http.reader(self), {}
+        moonport.spawn(function() tried[1] = select(2, pcall(reader.read, reader)); request:interrupt() end)
+        reader:read()
+        return tostring(tried[1])]], nil, true)
+      assert.matches("another task is reading", got[1])
+    end)
+
+    it("raises where there is no connection any more", function()
+      local got = cases.run(p, [[
+        local http = require("moonport.http")
+        kept.reader = http.reader(self)
+        return pcall(http.reader)]])
+      assert.is_false(got[1])
+      got = cases.run(p, "return pcall(kept.reader.read, kept.reader)")
+      assert.is_false(got[1])
+      assert.matches("the request is over", got[2])
+      got = cases.run(p, [[
+        local take = require("moonport.http.scan").take
+        return (pcall(take)), (pcall(take, {})), (pcall(take, io.stdout)), (pcall(take, request))]])
+      assert.are.same({ false, false, false, false, n = 4 }, got)
+    end)
+
+    it("writes what it writes without", function()
+      local usual = "{ method = 'GET', keep_alive = true, minor = 1 }"
+      for _, arguments in ipairs {
+        usual .. ", 200, 'text'", usual .. ", 404, ''", usual .. ", 299, 'text'", usual .. ", 204, ''",
+        usual .. ", 0, ''", usual .. ", 200.0, 'text'", usual .. ", 200, 'text', 'A: b\\r\\n'",
+        usual .. ", 200, '{}', nil, 'application/json'",
+        usual .. ", 200, ('x'):rep(3900)", usual .. ", 200, ('x'):rep(4095)", usual .. ", 200, ('x'):rep(100000)",
+        "{ method = 'HEAD', keep_alive = true, minor = 1 }, 200, 'text'", "nil, 400, 'text'",
+        "{ method = 'GET', keep_alive = false, minor = 1 }, 200, 'text'", "{}, 200, 'text'",
+        "{ method = 'GET', keep_alive = true, minor = 0 }, 200, 'text'",
+        "setmetatable({}, { __index = " .. usual .. " }), 200, 'text'",
+      } do
+        local _, text = cases.run(p, ([[
+          local http = require("moonport.http")
+          local other = { write = function(file, ...) wfile:write(...) return file end }
+          for _, file in ipairs { wfile, other, wfile, wfile } do
+            http.reply(file, %s)
+            wfile:write("\0")
+          end]]):format(arguments))
+        local written = {}
+        for one in text:gsub("Date: [^\r]*", ""):gmatch("(%Z*)%z") do written[#written + 1] = one end
+        assert.are.equal(4, #written)
+        for i = 2, 4 do assert.are.equal(written[1], written[i]) end
+      end
+    end)
+
+    it("tells the time of the reply, not of one before", function()
+      local got, text = cases.run(p, [[
+        local http, req = require("moonport.http"), { method = "GET", keep_alive = true, minor = 1 }
+        local date = "!%a, %d %b %Y %H:%M:%S GMT"
+        for _ = 1, 3 do http.reply(wfile, req, 200, "") end
+        local before = os.time()
+        repeat moonport.sleep(0.01) until os.time() > before
+        local from = os.time()
+        http.reply(wfile, req, 200, "")
+        return os.date(date, from), os.date(date, os.time())]])
+      local date = text:match(".*Date: ([^\r]*)")
+      assert.is_true(date == got[1] or date == got[2], date)
+    end)
+
+    it("raises what a reply's connection raises", function()
+      cases.run(p, [[
+        local http, req = require("moonport.http"), { method = "GET", keep_alive = true, minor = 1 }
+        http.reply(wfile, req, 200, "")
+        local errors = { (select(2, pcall(http.reply, nil, req, 200, ""))) }
+        errors[2] = select(2, pcall(http.reply, wfile, req, 200))
+        wfile:close()
+        errors[3] = select(2, pcall(http.reply, wfile, req, 200, ""))
+        kept.errors = errors]])
+      local got = cases.run(p, "return table.unpack(kept.errors)")
+      assert.matches("wfile", got[1])
+      assert.matches("body", got[2])
+      assert.matches("closed wfile", got[3])
     end)
   end)
 end)

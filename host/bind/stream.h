@@ -192,23 +192,40 @@ ssize_t stream_fill(struct stream *s);
  * by stream_park_out(), which says so) or -EAGAIN (others are due: stream_yield_out()). */
 int stream_may_write(struct stream *s);
 
+/* Where n bytes can simply be added to what is collected; NULL: they cannot.  Once they
+ * are there, stream_placed(). */
+static inline char *
+stream_place(struct stream *s, size_t n)
+{
+	struct io *io = s->io;
+
+	if (n >= STREAM_DIRECT || io->gathered + n > s->collect_max ||
+	    s->mode != STREAM_FULL || s->writer || s->pushing || s->error ||
+	    s->sends >= STREAM_SENDS || buf_len(&s->out) > 0)
+		return NULL;
+	if (io->gatherer != s && io->gatherer)
+		return NULL;
+	return io->gather + io->gathered;
+}
+
+static inline void
+stream_placed(struct stream *s, size_t n)
+{
+	s->io->gatherer = s;
+	s->io->gathered += n;
+}
+
 /* Takes all of n bytes if they can simply be added to what is collected; false: see
  * stream_write(). */
 static inline bool
 stream_collect(struct stream *s, const char *p, size_t n)
 {
-	struct io *io = s->io;
-	size_t before = io->gathered;
+	char *to = stream_place(s, n);
 
-	if (n >= STREAM_DIRECT || before + n > s->collect_max || s->mode != STREAM_FULL ||
-	    s->writer || s->pushing || s->error || s->sends >= STREAM_SENDS ||
-	    buf_len(&s->out) > 0)
+	if (!to)
 		return false;
-	if (io->gatherer != s && io->gatherer)
-		return false;
-	io->gatherer = s;
-	memcpy(io->gather + before, p, n);
-	io->gathered = before + n;
+	memcpy(to, p, n);
+	stream_placed(s, n);
 	return true;
 }
 

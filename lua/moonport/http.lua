@@ -3,8 +3,9 @@
 --- and time, Content-Length and chunked, keep-alive, pipelining, plain replies.
 
 local monotonic = require("moonport").monotonic
--- The host has it in preload; where there is no host, all heads are read line by line.
-local usual_head = package.preload["moonport.http.scan"] and require("moonport.http.scan").head
+-- The host has it in preload; where there is no host, all is done here, and heads are read line by line.
+local scan = package.preload["moonport.http.scan"] and require("moonport.http.scan")
+local usual_head, take = scan and scan.head, scan and scan.take
 
 local M = {}
 
@@ -63,8 +64,8 @@ M.reasons = {
 ---@field private buf string received and not yet parsed: from `at` on
 ---@field private at integer
 ---@field private deadline number? of the head or body under way
----@field private last http.Request?
----@field private host string? the last that was well-formed
+---@field private last http.Request|false false: nothing is in `buf`, or under way
+---@field private direct userdata? by which usual heads are taken straight from the connection then
 local Reader = {}
 local reader_mt = { __name = "http.Reader", __index = Reader }
 
@@ -74,9 +75,10 @@ local reader_mt = { __name = "http.Reader", __index = Reader }
 ---@return http.Reader
 function M.reader(handler, limits)
   limits = limits and setmetatable(limits, { __index = M.limits }) or M.limits
-  handler.request:settimeout(limits.idle)
-  return setmetatable({ request = handler.request, wfile = handler.wfile, limits = limits, buf = "", at = 1 },
-    reader_mt)
+  local request = handler.request
+  request:settimeout(limits.idle)
+  return setmetatable({ request = request, wfile = handler.wfile, limits = limits, buf = "", at = 1,
+    last = false, direct = scan and scan.direct(request, limits.line, limits.head, limits.headers) }, reader_mt)
 end
 
 ---Waits for more bytes, until the deadline of what is under way. Yields.
@@ -173,7 +175,9 @@ function Reader:fields(used, max, seconds)
     local name, value, after = match(buf, HEADER, at)
     local size = (after or (find(buf, "\n", at, true) or #buf) + 1) - at
     if size > limits.line then return nil, "a header line is longer than " .. limits.line .. " bytes", 431 end
-    if used + size > max then return nil, "the headers are longer than " .. max .. " bytes", 431 end
+    if used + size > max and not (size == 1 and cr == 13) then -- the empty line does not count
+      return nil, "the headers are longer than " .. max .. " bytes", 431
+    end
     if after then
       n = n + 1
       if n > count then return nil, "more than " .. count .. " headers", 431 end
@@ -202,17 +206,18 @@ local function host_like(host)
     or find(host, "^%[[%x:.]+%]$") ~= nil
 end
 
+local known_host -- the last one that was well-formed
+
 ---Takes the target apart.
----@private
 ---@param req http.Request
 ---@param plain? boolean the target is known to be just a path
 ---@return string? why
 ---@return integer? status
-function Reader:locate(req, plain)
+local function locate(req, plain)
   local target, host = req.target, req.headers.host
   if host then
-    if host ~= self.host and not host_like(host) then return "malformed Host", 400 end
-    self.host = host
+    if host ~= known_host and not host_like(host) then return "malformed Host", 400 end
+    known_host = host
   elseif req.minor >= 1 then
     return "one Host is needed", 400
   end
@@ -346,25 +351,55 @@ function Reader:head()
   return headers and req, headers, nil, why, status
 end
 
----Reads a request up to its body; before that, whatever is left of the last one's body. Yields.
+---Reads a request here, be it unusual.
+---@private
+---@param met? boolean it is: no usual one can be there
 ---@return http.Request? request
 ---@return string? why
----@return integer? status what to answer before closing; nil: the peer is gone or idle, answer nothing
-function Reader:read()
+---@return integer? status
+function Reader:read_here(met)
   local last = self.last
   if last and last.unread then
     local count, why, status = self:skip(last)
     if not count then return nil, why, status end
   end
+  if last and self.direct and not met and self.at > #self.buf then
+    self.last = false
+    return self:read()
+  end
   local req, headers, plain, why, status = self:head()
   if not req then return nil, why, status end
   self:in_time()
   req.headers, self.last = headers, req
-  why, status = self:locate(req, plain)
+  why, status = locate(req, plain)
   if not why and (headers["content-length"] or headers["transfer-encoding"]) then why, status = measure(req) end
   if not why and (headers.connection or headers.expect or req.minor == 0) then why, status = judge(req) end
   if why then return nil, why, status end
   return req
+end
+
+---Reads a request up to its body; before that, whatever is left of the last one's body. Yields.
+---@return http.Request? request
+---@return string? why
+---@return integer? status what to answer before closing; nil: the peer is gone or idle, answer nothing
+function Reader:read()
+  local direct = self.direct
+  if not direct or self.last then return self:read_here() end
+  local headers, method, target, path, host, minor, keep_alive, query, length = take(direct)
+  if headers then
+    local req = { method = method, target = target, path = path, minor = minor, keep_alive = keep_alive,
+      unread = false, host = host, headers = headers } -- eight fields: the table need not grow
+    if query then req.query = query end
+    if length then
+      req.length, req.left, req.unread, self.last = length, length, length > 0, req
+    end
+    return req
+  elseif method then
+    return nil, method
+  elseif headers == false then
+    self.direct = nil -- whoever sends such sends more of them
+  end
+  return self:read_here(true)
 end
 
 ---@param extension string what follows a chunk's size
@@ -503,16 +538,17 @@ function Reader:skip(req)
 end
 
 local time = os.time
-local stamp, stamp_time
-local starts = {} -- of this second's usual replies, by status
+local stamp
+local starts, second = {}, {} -- of this second's usual replies, by status; its time
 local size, size_text -- of the last usual reply's body
 
 ---The time for a Date header, made once a second.
 ---@return string
 function M.date()
   local now = time()
-  if now ~= stamp_time then
-    stamp, stamp_time, starts = os.date("!%a, %d %b %Y %H:%M:%S GMT", now), now, {}
+  if now ~= second[1] then
+    for status in pairs(starts) do starts[status] = nil end
+    stamp, second[1] = os.date("!%a, %d %b %Y %H:%M:%S GMT", now), now
   end
   return stamp
 end
@@ -526,14 +562,13 @@ local function start_of(status)
   return start
 end
 
----Writes a whole reply.
 ---@param wfile moonport.WFile
 ---@param req http.Request? nil: the request was not understood, the connection ends
 ---@param status integer
 ---@param body string sent unless the method is HEAD
----@param extra? string more header lines, each with its "\r\n"
----@param kind? string the body's type; plain text by default
-function M.reply(wfile, req, status, body, extra, kind)
+---@param extra? string
+---@param kind? string
+local function reply(wfile, req, status, body, extra, kind)
   if req and req.keep_alive and req.minor == 1 and not (extra or kind) and status ~= 204 and req.method ~= "HEAD" then
     M.date()
     if #body ~= size then
@@ -557,5 +592,9 @@ function M.reply(wfile, req, status, body, extra, kind)
     "\r\nContent-Type: ", kind or "text/plain; charset=utf-8", "\r\nContent-Length: ", #body, "\r\n", connection,
     extra or "", "\r\n", req and req.method == "HEAD" and "" or body)
 end
+
+---Writes a whole reply. Yields.
+---@type fun(wfile: moonport.WFile, req: http.Request?, status: integer, body: string, extra: string?, kind: string?)
+M.reply = scan and scan.replier(reply, starts, second) or reply
 
 return M
