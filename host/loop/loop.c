@@ -191,9 +191,10 @@ run_timers(struct loop *loop)
 {
 	struct loop_timer *t;
 
-	while ((t = heap_top(&loop->timers)) && t->when <= loop->now) {
+	while ((t = heap_top(&loop->timers)) &&
+	       (loop->due = heap_soonest(&loop->timers)) <= loop->now) {
 		heap_remove(&loop->timers, t);
-		t->fire(t);
+		loop->fires[t->kind - 1](t);
 	}
 }
 
@@ -260,11 +261,11 @@ poll_first(struct loop *loop, int64_t timeout)
 void
 loop_turn(struct loop *loop, int64_t until)
 {
-	struct loop_timer *t = heap_top(&loop->timers);
+	int64_t soonest = heap_soonest(&loop->timers);
 	int64_t timeout = -1, expected = loop_refresh(loop);
 
-	if (t && t->when < until)
-		until = t->when;
+	if (soonest < until)
+		until = soonest;
 	if (!list_empty(&loop->deferred))
 		timeout = 0;
 	else if (until != CLOCK_NEVER) {
@@ -273,7 +274,7 @@ loop_turn(struct loop *loop, int64_t until)
 	}
 	if (timeout == 0 || !poll_first(loop, timeout))
 		rest(loop, timeout);
-	if (t && loop->now > expected + LATE)
+	if (soonest != CLOCK_NEVER && loop->now > expected + LATE)
 		loop->more = loop->backend->wait(loop, 0);
 	if (is_time(loop))
 		run_timers(loop);
@@ -296,14 +297,14 @@ on_alarm(struct loop_op *op)
 static void
 set_alarm(struct loop *loop)
 {
-	const struct loop_timer *t = heap_top(&loop->timers);
+	int64_t soonest = heap_soonest(&loop->timers);
 	struct itimerspec at = {0};
 
-	if (!t || t->when >= loop->alarm_at)
+	if (soonest >= loop->alarm_at)
 		return;
-	loop->alarm_at = t->when;
-	at.it_value.tv_sec = t->when / CLOCK_SECOND;
-	at.it_value.tv_nsec = t->when % CLOCK_SECOND;
+	loop->alarm_at = soonest;
+	at.it_value.tv_sec = soonest / CLOCK_SECOND;
+	at.it_value.tv_nsec = soonest % CLOCK_SECOND;
 	timerfd_settime(loop->alarm.fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
@@ -515,13 +516,30 @@ loop_defer(struct loop *loop, struct loop_task *task)
 	list_append(&loop->deferred, &task->link);
 }
 
+/* The number of a function, of which there are few.  0: too many. */
+static unsigned
+kind_of(struct loop *loop, void (*fire)(struct loop_timer *))
+{
+	unsigned i = 0;
+
+	while (i < loop->nfires && loop->fires[i] != fire)
+		i++;
+	if (i == LOOP_TIMER_KINDS)
+		return 0;
+	if (i == loop->nfires)
+		loop->fires[loop->nfires++] = fire;
+	return i + 1;
+}
+
 int
 loop_timer_init(struct loop *loop, struct loop_timer *t, void (*fire)(struct loop_timer *))
 {
-	if (!heap_reserve(&loop->timers, loop->timer_room + 1))
+	unsigned kind = kind_of(loop, fire);
+
+	if (kind == 0 || !heap_reserve(&loop->timers, loop->timer_room + 1))
 		return -ENOMEM;
 	loop->timer_room++;
-	*t = (struct loop_timer){.fire = fire};
+	*t = (struct loop_timer){.kind = kind & 0xff};
 	return 0;
 }
 
@@ -533,11 +551,16 @@ loop_timer_set(struct loop *loop, struct loop_timer *t, int64_t when)
 			heap_remove(&loop->timers, t);
 		return;
 	}
-	t->when = when;
 	if (t->slot)
-		heap_moved(&loop->timers, t);
+		heap_move(&loop->timers, t, when);
 	else
-		heap_add(&loop->timers, t);
+		heap_add(&loop->timers, t, when);
+}
+
+int64_t
+loop_timer_when(const struct loop *loop, const struct loop_timer *t)
+{
+	return t->slot ? loop->timers.at[t->slot].when : loop->due;
 }
 
 void

@@ -64,11 +64,13 @@ struct loop_task {
 	void (*run)(struct loop_task *task);
 };
 
+/* One for each idle connection, not set: it is kept small. */
 struct loop_timer {
-	int64_t when;
-	size_t slot; /* 0: not set */
-	void (*fire)(struct loop_timer *timer);
+	uint32_t slot : 24; /* 0: not set */
+	uint32_t kind : 8;  /* the loop's own; 0: not initialized */
 };
+
+enum { LOOP_TIMERS = (1 << 24) - 1, LOOP_TIMER_KINDS = 64 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
 int loop_new(struct loop **out);
@@ -165,12 +167,16 @@ char *loop_swap_buffer(struct loop *loop, char *buffer);
 
 void loop_defer(struct loop *loop, struct loop_task *task);
 
-/* Makes room for one more timer, so that setting it cannot fail.  Errors: -ENOMEM. */
+/* Makes room for one more timer, so that setting it cannot fail.  Errors: -ENOMEM, also for
+ * more than LOOP_TIMERS timers or LOOP_TIMER_KINDS functions. */
 int loop_timer_init(struct loop *loop, struct loop_timer *t,
 		    void (*fire)(struct loop_timer *));
 
 /* Sets, or moves, the deadline; CLOCK_NEVER clears it. */
 void loop_timer_set(struct loop *loop, struct loop_timer *t, int64_t when);
+
+/* When a timer that is set, or whose function is being called, fires. */
+int64_t loop_timer_when(const struct loop *loop, const struct loop_timer *t);
 
 /* Clears the timer and gives its room back. */
 void loop_timer_done(struct loop *loop, struct loop_timer *t);

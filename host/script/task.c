@@ -156,7 +156,7 @@ arm(struct task *t)
 	int64_t want =
 	    t->state == TASK_WAITING && t->deadline < t->limit ? t->deadline : t->limit;
 
-	if (want != CLOCK_NEVER && (!t->timer.slot || t->timer.when > want))
+	if (want != CLOCK_NEVER && (!t->timer.slot || loop_timer_when(t->sched->loop, &t->timer) > want))
 		loop_timer_set(t->sched->loop, &t->timer, want);
 }
 

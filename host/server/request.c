@@ -123,7 +123,7 @@ release(struct request *r)
 	struct site *s = r->site;
 
 	if (r->extra) {
-		if (r->extra->idle.fire)
+		if (r->extra->idle.kind)
 			loop_timer_done(s->engine->loop, &r->extra->idle);
 		pool_give(&s->extras, r->extra);
 	}
@@ -161,7 +161,7 @@ static void
 on_idle(struct loop_timer *timer)
 {
 	const struct request *r = LIST_ENTRY(timer, struct extra, idle)->request;
-	int64_t now = loop_now(r->site->engine->loop), late = now - timer->when;
+	int64_t now = loop_now(r->site->engine->loop), late = now - loop_timer_when(r->site->engine->loop, timer);
 	int64_t due = clock_after(r->stream->active, r->site->attrs.idle_timeout);
 
 	/* While the loop could not look, in a handler that blocks in C, nobody was idle. */
