@@ -203,7 +203,7 @@ moonport_connect(lua_State *L)
 	fd = socket(to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return lerror_result(L, errno);
-	rc = stream_new(task->sched->io, fd, false, &s);
+	rc = stream_new(task->script->sched->io, fd, false, &s);
 	if (rc < 0)
 		return lerror_result(L, -rc);
 	h->stream = s;

@@ -569,7 +569,7 @@ collect(struct stream *s, const char *p, size_t n)
 static bool
 is_own(const struct stream *s, const struct task *t)
 {
-	return s->task == t || (t->main && s->task == t->main);
+	return s->task == t || (s->task && s->task == task_main(t));
 }
 
 void

@@ -28,7 +28,7 @@ own_request(lua_State *L, struct core *c)
 	if (!s->current)
 		luaL_error(
 		    L, "this is for the server's methods, while they deal with a request");
-	if (s->current->main)
+	if (task_main(s->current))
 		luaL_error(L, "this is for the request's own task, not for a spawned one");
 	return s->current->owner;
 }

@@ -386,7 +386,7 @@ push_connection(lua_State *L, const struct request *r)
 	set_string(L, "server", r->site->view.name);
 	addr_text(request_client(r, &room), client, sizeof(client));
 	set_string(L, "client", client);
-	lua_pushnumber(L, (lua_Number)(clock_now() - r->task->started) / CLOCK_SECOND);
+	lua_pushnumber(L, (lua_Number)task_age(r->task) / CLOCK_SECOND);
 	lua_setfield(L, -2, "age");
 	set_integer(L, "generation", r->task->script->number);
 }

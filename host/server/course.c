@@ -154,7 +154,7 @@ send_written(lua_State *L, struct request *r)
 {
 	struct stream *st = r->stream;
 
-	if (!list_empty(&r->task->companions))
+	if (task_has_companions(r->task))
 		task_dismiss(r->task); /* what they have to say goes out, too */
 	if (st->closed)
 		return 0;
@@ -333,7 +333,7 @@ course_overran(struct task *t, lua_State *L)
 	if (!lua_istable(L, -1))
 		return -1;
 	push_kept(L, t->co, &outermost, FAILURE);
-	slice_push_error(L, t->co, t->cpu);
+	slice_push_error(L, t->co, task_cpu(t));
 	lua_pushvalue(L, -1);
 	((struct request *)t->owner)->failure_ref = luaL_ref(L, LUA_REGISTRYINDEX);
 	return 3;

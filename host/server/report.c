@@ -217,9 +217,9 @@ log_task(struct engine *e, struct task *t, const char *event)
 	(void)state_call(L, 1, 1);
 	name_task(t, f, client);
 	f[2] = log_int("generation", t->script->number);
-	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
-	f[4] = log_str("state", t->cpu > 0 ? "computing" : states[t->state]);
-	if (t->main)
+	f[3] = log_int("age_ms", task_age(t) / CLOCK_MS);
+	f[4] = log_str("state", task_cpu(t) > 0 ? "computing" : states[t->state]);
+	if (task_main(t))
 		f[n++] = log_str("spawned", "yes");
 	f[n++] =
 	    log_str("traceback", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");

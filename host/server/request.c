@@ -157,11 +157,21 @@ task_ended(struct task *t, int status)
 	end(r);
 }
 
+struct task_kind
+request_kind(const struct terms *t, const struct attrs *a)
+{
+	return (struct task_kind){.ended = task_ended,
+				  .overran = course_overran,
+				  .allowance = &t->allowance,
+				  .grace = clock_after(0, a->cancel_grace)};
+}
+
 static void
 on_idle(struct loop_timer *timer)
 {
 	const struct request *r = LIST_ENTRY(timer, struct extra, idle)->request;
-	int64_t now = loop_now(r->site->engine->loop), late = now - loop_timer_when(r->site->engine->loop, timer);
+	int64_t now = loop_now(r->site->engine->loop),
+		late = now - loop_timer_when(r->site->engine->loop, timer);
 	int64_t due = clock_after(r->stream->active, r->site->attrs.idle_timeout);
 
 	/* While the loop could not look, in a handler that blocks in C, nobody was idle. */
@@ -219,14 +229,10 @@ prepare(struct site *s, struct stream *st, const struct arrival *a)
 			      .failure_ref = LUA_NOREF};
 	if (set_sender(r, a) < 0 || (s->attrs.idle_timeout != ATTR_NONE && !watch_idle(r)))
 		goto fail_request;
-	r->task = task_new(&s->engine->sched, s->script);
+	r->task = task_new(&s->engine->sched, s->script, &r->terms->kind);
 	if (!r->task)
 		goto fail_request;
 	r->task->owner = r;
-	r->task->ended = task_ended;
-	r->task->overran = course_overran;
-	r->task->allowance = &r->terms->allowance;
-	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
 	r->task->stream = st;
 	apply_attrs(st, &s->attrs);
@@ -251,7 +257,7 @@ run(struct request *r)
 	lua_State *co = r->task->co;
 
 	lua_rawgeti(co, LUA_REGISTRYINDEX, r->terms->generation.course_ref);
-	task_start(r->task, 0);
+	task_start(r->task);
 }
 
 /* A connection's bytes, or a datagram's. */

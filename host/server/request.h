@@ -9,10 +9,12 @@
 #include "loop/loop.h"
 #include "net/dgram.h"
 #include "script/slice.h"
+#include "script/task.h"
 
 #include <lua.h>
 
 struct arrival;
+struct attrs;
 struct script;
 struct site;
 struct stream;
@@ -36,6 +38,7 @@ struct terms {
 	unsigned refs; /* requests, and the site */
 	struct generation generation;
 	struct allowance allowance;
+	struct task_kind kind; /* of their tasks */
 };
 
 enum { REQUEST_ADDR = 28 }; /* an IPv6 address fits, and that of most Unix clients */
@@ -68,6 +71,9 @@ struct request {
 	uint8_t client_len; /* 0: unknown, or the extra's */
 	unsigned char client[REQUEST_ADDR];
 };
+
+/* What the tasks of requests have in common that begin under these. */
+struct task_kind request_kind(const struct terms *t, const struct attrs *a);
 
 /* The client's address, which is the request's or put in room; its length is 0 if it is not
  * known. */
