@@ -33,7 +33,6 @@ leave_wait(struct task *t)
 		return;
 	t->cpu = t->final = 0;
 	atomic_signal_fence(memory_order_seq_cst);
-	t->state = TASK_READY;
 }
 
 static void
@@ -319,17 +318,22 @@ resume(struct task *t)
 {
 	struct sched *s = sched_for(t);
 	lua_State *co = t->co;
-	int status, nres, nargs = t->begun ? 0 : lua_gettop(co) - 1;
+	int status, nres, nargs = 0;
 
-	leave_wait(t);
-	t->begun = true;
+	if (t->state == TASK_WAITING)
+		leave_wait(t);
+	else {
+		if (!t->begun)
+			nargs = lua_gettop(co) - 1;
+		t->begun = true;
+		if (t->cpu && s->meter)
+			meter_begin(s->meter);
+	}
 	s->current = t;
 	s->running = co;
 	s->parked = false;
 	t->state = TASK_RUNNING;
 	s->base = __builtin_frame_address(0);
-	if (t->cpu && s->meter)
-		meter_begin(s->meter);
 	coro_mark_waiting(co, 0);
 	status = lua_resume(co, NULL, nargs, &nres);
 	if (s->ran)
