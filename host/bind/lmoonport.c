@@ -162,7 +162,7 @@ connect_k(lua_State *L, int status, lua_KContext ctx)
 
 	(void)status, (void)ctx;
 	s = pending(L);
-	s->writer = NULL;
+	(void)stream_set_writer(s, NULL);
 	return connected(L, rc < 0 ? rc : loop_connect(&s->fd, &s->out_op, NULL));
 }
 
@@ -171,7 +171,7 @@ detach_connect(void *arg)
 {
 	struct stream *s = arg;
 
-	s->writer = NULL;
+	(void)stream_set_writer(s, NULL);
 	loop_cancel(&s->out_op);
 }
 
@@ -216,7 +216,8 @@ moonport_connect(lua_State *L)
 		return wait_for_queue(L, (lua_KContext)(deadline / CLOCK_MS));
 	if (rc != -EINPROGRESS)
 		return connected(L, rc);
-	s->writer = task;
+	if (stream_set_writer(s, task) < 0)
+		return connected(L, -ENOMEM);
 	return task_park(L, deadline, detach_connect, s, 0, connect_k);
 }
 

@@ -35,27 +35,27 @@ struct loop_op {
 	struct loop_fd *fd; /* while pending, else NULL */
 };
 
-/* Read only for callers, but for hangup, at_end and hint, which may be set at any time. */
+/* Read only for callers, but for gone, wants_end and hint, which may be set at any time. */
 struct loop_fd {
 	struct loop *loop;
-	struct loop_op *in, *out;           /* pending */
-	void (*hangup)(struct loop_fd *fd); /* the peer is gone and no operation is there to
-					       learn of it */
-	void (*at_end)(struct loop_fd *f);  /* the peer's end has come, be it behind
-					       unread data; not for a reset */
+	struct loop_op *in, *out; /* pending */
+	/* The peer is gone and no operation is there to learn of it; or `end`, for those
+	 * with wants_end: its end has come, be it behind unread data; not for a reset. */
+	void (*gone)(struct loop_fd *f, bool end);
 	int fd;
-	unsigned armed;  /* the backend's own */
-	uint32_t since;  /* the backend's own: when it began to wait, about in ms */
-	bool readable;   /* a receive is worth trying */
-	bool ended;      /* the peer's end or an error is behind the data */
+	unsigned armed; /* the backend's own */
+	uint32_t since; /* the backend's own: when it began to wait, about in ms */
+	bool readable;  /* a receive is worth trying */
+	bool ended;     /* the peer's end or an error is behind the data */
+	bool wants_end : 1;
 	bool shared : 1; /* LOOP_SHARED */
 	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
 	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
 	bool stream : 1; /* io_uring's: a stream that it was given */
-	struct list doubts;  /* the backend's own */
-	struct slot *slot;   /* io_uring's */
-	const void *hint[2]; /* what the receiver's done() will need first, to be fetched
-				into the cache; or NULL; may be set at any time */
+	struct list doubts; /* the backend's own */
+	struct slot *slot;  /* io_uring's */
+	void *hint[2];      /* what the receiver's done() will need first, to be fetched
+			       into the cache; or NULL; may be set at any time */
 };
 
 /* Called once, before the loop waits next. */

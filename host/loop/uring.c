@@ -446,10 +446,10 @@ end_receiving(struct ring *r, struct slot *s, int result)
 	r->current = f;
 	if (f->in)
 		loop_complete_in(f);
-	if (r->current && result < 0 && !f->in && !f->out && f->hangup)
-		f->hangup(f);
-	if (r->current && result == 0 && f->at_end)
-		f->at_end(f);
+	if (r->current && result < 0 && !f->in && !f->out && f->gone)
+		f->gone(f, false);
+	if (r->current && result == 0 && f->wants_end)
+		f->gone(f, true);
 	r->current = NULL;
 }
 

@@ -157,15 +157,6 @@ task_ended(struct task *t, int status)
 	end(r);
 }
 
-struct task_kind
-request_kind(const struct terms *t, const struct attrs *a)
-{
-	return (struct task_kind){.ended = task_ended,
-				  .overran = course_overran,
-				  .allowance = &t->allowance,
-				  .grace = clock_after(0, a->cancel_grace)};
-}
-
 static void
 on_idle(struct loop_timer *timer)
 {
@@ -189,17 +180,25 @@ limit_of(int64_t value, size_t otherwise)
 	return value < 0 ? (uint32_t)otherwise : value == 0 ? 1 : (uint32_t)value;
 }
 
-static void
-apply_attrs(struct stream *st, const struct attrs *a)
+static struct stream_limits
+limits_of(const struct attrs *a)
 {
-	st->receive_max = limit_of(a->rbufsize, loop_buffer_size());
-	if (a->wbufsize == 0)
-		st->mode = STREAM_NO;
-	else
-		st->collect_max = limit_of(a->wbufsize, STREAM_GATHER);
-	st->max_line = (uint32_t)a->max_line;
-	if (a->timeout != ATTR_NONE)
-		st->timeout = clock_after(0, a->timeout);
+	return (struct stream_limits){
+	    .receive_max = limit_of(a->rbufsize, loop_buffer_size()),
+	    .collect_max =
+		a->wbufsize ? limit_of(a->wbufsize, STREAM_GATHER) : STREAM_GATHER,
+	    .max_line = (uint32_t)a->max_line,
+	    .timeout = a->timeout != ATTR_NONE ? clock_after(0, a->timeout) : CLOCK_NEVER};
+}
+
+void
+terms_init(struct terms *t, const struct attrs *a)
+{
+	t->kind = (struct task_kind){.ended = task_ended,
+				     .overran = course_overran,
+				     .allowance = &t->allowance,
+				     .grace = clock_after(0, a->cancel_grace)};
+	t->limits = limits_of(a);
 }
 
 /* Has it cancelled when no bytes move for too long.  False: out of memory. */
@@ -235,7 +234,8 @@ prepare(struct site *s, struct stream *st, const struct arrival *a)
 	r->task->owner = r;
 	st->task = r->task;
 	r->task->stream = st;
-	apply_attrs(st, &s->attrs);
+	st->limits = &r->terms->limits;
+	st->mode = s->attrs.wbufsize == 0 ? STREAM_NO : STREAM_FULL;
 	if (s->attrs.request_timeout != ATTR_NONE)
 		task_limit(r->task, clock_after(clock_now(), s->attrs.request_timeout));
 	list_append(&s->requests, &r->link);

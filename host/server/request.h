@@ -6,6 +6,7 @@
 #define HOST_SERVER_REQUEST_H
 
 #include "base/list.h"
+#include "bind/stream.h"
 #include "loop/loop.h"
 #include "net/dgram.h"
 #include "script/slice.h"
@@ -17,7 +18,6 @@ struct arrival;
 struct attrs;
 struct script;
 struct site;
-struct stream;
 struct task;
 
 /* Registry references in a script's state, and what hooks it has; 0: none. */
@@ -38,7 +38,8 @@ struct terms {
 	unsigned refs; /* requests, and the site */
 	struct generation generation;
 	struct allowance allowance;
-	struct task_kind kind; /* of their tasks */
+	struct task_kind kind;       /* of their tasks */
+	struct stream_limits limits; /* of their connections */
 };
 
 enum { REQUEST_ADDR = 28 }; /* an IPv6 address fits, and that of most Unix clients */
@@ -72,8 +73,8 @@ struct request {
 	unsigned char client[REQUEST_ADDR];
 };
 
-/* What the tasks of requests have in common that begin under these. */
-struct task_kind request_kind(const struct terms *t, const struct attrs *a);
+/* Fills in what follows from the site's attributes. */
+void terms_init(struct terms *t, const struct attrs *a);
 
 /* The client's address, which is the request's or put in room; its length is 0 if it is not
  * known. */

@@ -234,7 +234,7 @@ site_commit(struct site *s, const struct site_plan *plan)
 	s->terms = pool_take(&s->all_terms); /* there is one: see site_prepare() */
 	*s->terms = (struct terms){
 	    .refs = 1, .generation = s->generation, .allowance = s->allowance};
-	s->terms->kind = request_kind(s->terms, &next);
+	terms_init(s->terms, &next);
 	if (old)
 		script_release(old);
 }

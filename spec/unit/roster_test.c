@@ -468,7 +468,7 @@ pushes(struct server *s)
 	CHECK(take(fd, big, 3) == 3 && memcmp(big, "now", 3) == 0);
 	/* In the middle of a write: behind it. */
 	CHECK(send(fd, "big\n", 4, 0) == 4);
-	while (!only(s)->stream->writer)
+	while (!stream_writer(only(s)->stream))
 		turn();
 	CHECK(connection_push(only(s), "pushed", 6, why, sizeof(why)) == 0);
 	CHECK(send(fd, "next\n", 5, 0) == 5);
