@@ -252,7 +252,7 @@ fetch(const struct data *d, int ahead)
 	const struct loop_fd *f;
 
 	if (ahead + 2 < d->n && d->batch[ahead + 2].data.ptr)
-		fetch_lines((const char *)d->batch[ahead + 2].data.ptr - 48, 4);
+		fetch_lines((const char *)d->batch[ahead + 2].data.ptr - 32, 3);
 	if (ahead >= d->n || !(f = d->batch[ahead].data.ptr) || !f->in)
 		return;
 	fetch_lines(f->hint[0], 2);

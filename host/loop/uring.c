@@ -529,8 +529,8 @@ fetch(struct ring *r, unsigned head, unsigned ready)
 		__builtin_prefetch((void *)all[(head + 3) & mask].user_data);
 	if (ready > 2 && all[(head + 2) & mask].user_data > EPOLL) {
 		s = (void *)all[(head + 2) & mask].user_data;
-		for (int i = 0; s->f && i < 4; i++)
-			__builtin_prefetch((const char *)s->f - 48 + i * 64);
+		for (int i = 0; s->f && i < 3; i++)
+			__builtin_prefetch((const char *)s->f - 32 + i * 64);
 	}
 	if (ready < 2 || all[(head + 1) & mask].user_data <= EPOLL)
 		return;

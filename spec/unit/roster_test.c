@@ -450,7 +450,7 @@ only(struct server *s)
 {
 	struct request *r = LIST_ENTRY(s->site.requests.next, struct request, link);
 
-	stream_set_conn(r->stream, 7);
+	stream_set_conn(request_stream(r), 7);
 	return r;
 }
 
@@ -468,7 +468,7 @@ pushes(struct server *s)
 	CHECK(take(fd, big, 3) == 3 && memcmp(big, "now", 3) == 0);
 	/* In the middle of a write: behind it. */
 	CHECK(send(fd, "big\n", 4, 0) == 4);
-	while (!stream_writer(only(s)->stream))
+	while (!stream_writer(request_stream(only(s))))
 		turn();
 	CHECK(connection_push(only(s), "pushed", 6, why, sizeof(why)) == 0);
 	CHECK(send(fd, "next\n", 5, 0) == 5);
