@@ -150,7 +150,7 @@ queue_full_k(lua_State *L, int status, lua_KContext until)
 	s = pending(L);
 	(void)url_parse(text, n, &url, why, sizeof(why)); /* it was good before */
 	(void)url_resolve(&url, false, &to, why, sizeof(why));
-	rc = loop_connect(&s->fd, &s->out_op, &to);
+	rc = loop_connect(&s->fd, LOOP_OWN, &to);
 	return rc == -EAGAIN ? wait_for_queue(L, until) : connected(L, rc);
 }
 
@@ -163,7 +163,7 @@ connect_k(lua_State *L, int status, lua_KContext ctx)
 	(void)status, (void)ctx;
 	s = pending(L);
 	(void)stream_set_writer(s, NULL);
-	return connected(L, rc < 0 ? rc : loop_connect(&s->fd, &s->out_op, NULL));
+	return connected(L, rc < 0 ? rc : loop_connect(&s->fd, LOOP_OWN, NULL));
 }
 
 static void
@@ -172,7 +172,7 @@ detach_connect(void *arg)
 	struct stream *s = arg;
 
 	(void)stream_set_writer(s, NULL);
-	loop_cancel(&s->out_op);
+	loop_cancel_out(&s->fd);
 }
 
 /* moonport.connect(url [, seconds]) -> socket | nil, why [, errno] */
@@ -210,7 +210,7 @@ moonport_connect(lua_State *L)
 	h->serial = s->serial;
 	if (url.transport == TRANSPORT_TCP)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	rc = loop_connect(&s->fd, &s->out_op, &to);
+	rc = loop_connect(&s->fd, LOOP_OWN, &to);
 	deadline = timeout < CLOCK_NEVER - now ? now + timeout : CLOCK_NEVER;
 	if (rc == -EAGAIN)
 		return wait_for_queue(L, (lua_KContext)(deadline / CLOCK_MS));

@@ -116,7 +116,7 @@ send_from(lua_State *L, struct stream *s, size_t done, int all)
 			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
 					       send_k);
 		s->sends++;
-		n = loop_send(&s->fd, &s->out_op, p + done, len - done);
+		n = loop_send(&s->fd, LOOP_OWN, p + done, len - done);
 		if (n == -EINPROGRESS)
 			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
 					       send_k);

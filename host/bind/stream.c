@@ -159,9 +159,8 @@ io_free(struct io *io)
 }
 
 static void
-on_readable(struct loop_op *op)
+on_readable(struct stream *s)
 {
-	struct stream *s = LIST_ENTRY(op, struct stream, in_op);
 	struct task *t = stream_reader(s);
 
 	s->fd.hint[0] = NULL;
@@ -178,7 +177,7 @@ push_out(struct stream *s)
 	ssize_t n;
 
 	while (buf_len(&s->out) > 0) {
-		n = loop_send(&s->fd, &s->out_op, buf_data(&s->out), buf_len(&s->out));
+		n = loop_send(&s->fd, LOOP_OWN, buf_data(&s->out), buf_len(&s->out));
 		if (n == -EINPROGRESS)
 			return;
 		if (n < 0) {
@@ -202,12 +201,6 @@ push_out(struct stream *s)
 }
 
 static void
-on_writable(struct loop_op *op)
-{
-	push_out(LIST_ENTRY(op, struct stream, out_op));
-}
-
-static void
 on_end(struct stream *s)
 {
 	struct task *t = stream_reader(s);
@@ -224,16 +217,18 @@ on_end(struct stream *s)
 		task_wake(t);
 }
 
-/* The peer has ended the connection, or reset it while the handler waits for something
- * else. */
 static void
-on_gone(struct loop_fd *f, bool end)
+on_told(struct loop_fd *f, enum loop_news news)
 {
 	struct stream *s = LIST_ENTRY(f, struct stream, fd);
 
-	if (end)
+	if (news == LOOP_IN)
+		on_readable(s);
+	else if (news == LOOP_OUT)
+		push_out(s);
+	else if (news == LOOP_END)
 		on_end(s);
-	else if (s->task)
+	else if (s->task) /* the handler waits for something else */
 		task_cancel(s->task, "the peer is gone");
 }
 
@@ -243,10 +238,9 @@ register_fd(struct stream *s, int fd, bool likely)
 	int rc = loop_add(s->io->sched->loop, &s->fd, fd,
 			  LOOP_STREAM | (likely ? LOOP_LIKELY : 0));
 
-	s->out_op = (struct loop_op){.done = on_writable};
 	if (rc < 0)
 		close(fd);
-	s->fd.gone = on_gone;
+	s->fd.told = on_told;
 	return rc;
 }
 
@@ -270,7 +264,6 @@ stream_new(struct io *io, int fd, bool likely, struct stream **out)
 	    .datagram = fd < 0,
 	    .eof = fd < 0,
 	    .fd = {.fd = -1},
-	    .in_op = {.done = on_readable},
 	    .limits = &stream_defaults,
 	    .active = loop_now(io->sched->loop),
 	};
@@ -358,7 +351,7 @@ forget(void *item)
 	s->closed = true;
 	s->fd.hint[0] = NULL;
 	(void)stream_set_writer(s, NULL);
-	s->in_op.fd = s->out_op.fd = NULL;
+	s->fd.in = s->fd.out = NULL;
 }
 
 int
@@ -382,7 +375,7 @@ io_reborn(struct io *io, struct stream *keep)
 	if (!keep || keep->fd.fd < 0)
 		return 0;
 	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);
-	keep->fd.gone = on_gone;
+	keep->fd.told = on_told;
 	return rc;
 }
 
@@ -438,9 +431,9 @@ stream_shut(struct stream *s)
 void
 stream_interrupt(struct stream *s)
 {
-	if (!stream_reader(s) || !s->in_op.fd)
+	if (!stream_reader(s) || !loop_is_pending_in(&s->fd))
 		return;
-	loop_cancel(&s->in_op);
+	loop_cancel_in(&s->fd);
 	s->interrupted = true;
 	release_reader(s);
 }
@@ -506,7 +499,7 @@ stream_fill(struct stream *s)
 	}
 	if (!may_keep(s, &s->in, s->limits->receive_max))
 		return -ENOMEM; /* before anything is received, and lost */
-	n = loop_recv(&s->fd, &s->in_op, s->limits->receive_max, &p);
+	n = loop_recv(&s->fd, LOOP_OWN, s->limits->receive_max, &p);
 	if (n == 0)
 		s->eof = true;
 	if (n <= 0)
@@ -539,7 +532,7 @@ stream_flush(struct stream *s)
 		return;
 	if (!s->datagram && buf_len(&s->out) == 0) {
 		s->sends++;
-		sent = loop_send(&s->fd, &s->out_op, io->gather, n);
+		sent = loop_send(&s->fd, LOOP_OWN, io->gather, n);
 		if (sent == -EINPROGRESS)
 			sent = 0;
 		if (sent < 0) {
@@ -555,7 +548,7 @@ stream_flush(struct stream *s)
 		s->error = ENOMEM;
 		return;
 	}
-	if (!s->datagram && !s->out_op.fd)
+	if (!s->datagram && !loop_is_pending_out(&s->fd))
 		push_out(s);
 }
 
@@ -663,7 +656,7 @@ stream_write(struct stream *s, const char *p, size_t n)
 	if (buf_len(&s->out) > 0)
 		return -EINPROGRESS;
 	s->sends++;
-	sent = loop_send(&s->fd, &s->out_op, p, n);
+	sent = loop_send(&s->fd, LOOP_OWN, p, n);
 	if (sent > 0) {
 		s->active = loop_now(s->fd.loop);
 		count_add(&s->io->bytes_out, (uint64_t)sent);
@@ -699,7 +692,7 @@ stream_let_pushed(struct stream *s)
 	if (s->out.at != b.at)
 		buf_free(&b);
 	charge(s);
-	if (!s->error && !s->out_op.fd)
+	if (!s->error && !loop_is_pending_out(&s->fd))
 		push_out(s);
 }
 
@@ -753,7 +746,7 @@ detach_reader(void *arg)
 	struct stream *s = arg;
 
 	s->fd.hint[0] = NULL;
-	loop_cancel(&s->in_op);
+	loop_cancel_in(&s->fd);
 }
 
 static void
@@ -765,7 +758,7 @@ detach_writer(void *arg)
 	/* What the stream itself has kept goes on being sent.  Else a write from its own
 	 * place ends in the middle: nothing sensible can follow it. */
 	if (buf_len(&s->out) == 0) {
-		loop_cancel(&s->out_op);
+		loop_cancel_out(&s->fd);
 		s->error = ECANCELED;
 	}
 }
@@ -799,7 +792,7 @@ become_writer(lua_State *L, struct stream *s, struct task *t)
 	if (stream_set_writer(s, t) == 0)
 		return;
 	if (!s->datagram && buf_len(&s->out) == 0)
-		loop_cancel(&s->out_op);
+		loop_cancel_out(&s->fd);
 	s->error = ENOMEM;
 	luaL_error(L, "not enough memory");
 }

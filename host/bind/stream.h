@@ -84,7 +84,7 @@ struct stream_more {
 	uint64_t conn;       /* its number in the journal (diary.h); 0: none */
 };
 
-/* Three cache lines, in the order in which a request needs the fields: there is one for
+/* In the order in which a request needs the fields: there is one for
  * each idle connection, and it is kept small. */
 struct stream {
 	struct io *io;     /* the pool's, while the struct is there */
@@ -107,20 +107,18 @@ struct stream {
 	bool abortive : 1;     /* closing sends a reset: so_linger is 0 */
 	bool interrupted : 1;  /* see stream_interrupt() */
 
-	struct loop_fd fd; /* its hint[0] is who waits to read */
-	struct loop_op in_op;
+	union {
+		struct loop_fd fd; /* its hint[0] is who waits to read; fd.fd -1: none */
+		const struct dgram_from *from; /* of a datagram, as `loop`; the request's */
+	};
 	int64_t active; /* when bytes last moved */
 	const struct stream_limits *limits;
 	struct buf in;            /* received, not yet read */
 	struct buf out;           /* written, not yet sent; a datagram's reply */
 	struct stream_more *more; /* NULL: none */
-	union {
-		struct loop_op out_op;
-		const struct dgram_from *from; /* of a datagram; the request's */
-	};
 };
 
-_Static_assert(sizeof(struct stream) <= 192, "an idle connection is small");
+_Static_assert(sizeof(struct stream) <= 160, "an idle connection is small");
 
 /* Who waits to read, or to write; NULL: nobody. */
 static inline struct task *

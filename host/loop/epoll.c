@@ -230,11 +230,11 @@ handle(struct data *d, struct epoll_event *e)
 	f = d->batch[d->at].data.ptr;
 	if (f && !f->shared && !f->out && f->armed & EPOLLOUT)
 		arm(f, f->armed & ~(unsigned)EPOLLOUT);
-	if (f && !f->in && !f->out && f->gone && got & EPOLLERR)
-		f->gone(f, false);
+	if (f && !f->in && !f->out && f->told && got & EPOLLERR)
+		f->told(f, LOOP_GONE);
 	f = d->batch[d->at].data.ptr;
 	if (f && f->wants_end && got & EPOLLRDHUP && !(got & EPOLLERR))
-		f->gone(f, true);
+		f->told(f, LOOP_END);
 }
 
 static void

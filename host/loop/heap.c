@@ -3,6 +3,7 @@
 #include "loop/loop.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 bool
 heap_reserve(struct heap *h, size_t n)
@@ -16,9 +17,13 @@ heap_reserve(struct heap *h, size_t n)
 		return false;
 	while (cap < n)
 		cap *= 2;
-	at = realloc(h->at, (cap + 1) * sizeof(*at));
+	at = malloc((cap + 1) * sizeof(*at));
 	if (!at)
 		return false;
+	/* Not all of it: what was never used need not be memory. */
+	if (h->len > 0)
+		memcpy(at + 1, h->at + 1, h->len * sizeof(*at));
+	free(h->at);
 	h->at = at;
 	h->cap = cap;
 	return true;

@@ -17,6 +17,8 @@ enum { ROUNDS = 64 };
  * what has come since. */
 static const int64_t LATE = 5 * CLOCK_MS;
 
+const struct loop_op loop_own;
+
 struct post {
 	struct post *next;
 	void (*fn)(void *arg);
@@ -378,10 +380,8 @@ loop_release_fd(struct loop_fd *f)
 
 	if (fd < 0)
 		return -1;
-	if (f->in)
-		loop_cancel(f->in);
-	if (f->out)
-		loop_cancel(f->out);
+	loop_cancel_in(f);
+	loop_cancel_out(f);
 	f->loop->backend->remove(f);
 	f->loop->nfds--;
 	f->fd = -1;
@@ -393,8 +393,7 @@ loop_stand_back(struct loop_fd *f)
 {
 	if (f->fd < 0 || !f->shared)
 		return;
-	if (f->in)
-		loop_cancel(f->in);
+	loop_cancel_in(f);
 	f->loop->backend->stand_back(f);
 }
 
@@ -411,7 +410,8 @@ int
 loop_pend_in(struct loop_fd *f, struct loop_op *op)
 {
 	f->in = op;
-	op->fd = f;
+	if (op != LOOP_OWN)
+		op->fd = f;
 	return -EINPROGRESS;
 }
 
@@ -419,7 +419,8 @@ int
 loop_pend_out(struct loop_fd *f, struct loop_op *op)
 {
 	f->out = op;
-	op->fd = f;
+	if (op != LOOP_OWN)
+		op->fd = f;
 	return -EINPROGRESS;
 }
 
@@ -436,11 +437,32 @@ loop_cancel(struct loop_op *op)
 }
 
 void
+loop_cancel_in(struct loop_fd *f)
+{
+	if (f->in && f->in != LOOP_OWN)
+		f->in->fd = NULL;
+	f->in = NULL;
+}
+
+void
+loop_cancel_out(struct loop_fd *f)
+{
+	if (f->out && f->out != LOOP_OWN)
+		f->out->fd = NULL;
+	f->out = NULL;
+}
+
+void
 loop_complete_in(struct loop_fd *f)
 {
 	struct loop_op *op = f->in;
 
-	loop_cancel(op);
+	f->in = NULL;
+	if (op == LOOP_OWN) {
+		f->told(f, LOOP_IN);
+		return;
+	}
+	op->fd = NULL;
 	op->done(op);
 }
 
@@ -449,7 +471,12 @@ loop_complete_out(struct loop_fd *f)
 {
 	struct loop_op *op = f->out;
 
-	loop_cancel(op);
+	f->out = NULL;
+	if (op == LOOP_OWN) {
+		f->told(f, LOOP_OUT);
+		return;
+	}
+	op->fd = NULL;
 	op->done(op);
 }
 

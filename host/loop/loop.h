@@ -35,13 +35,20 @@ struct loop_op {
 	struct loop_fd *fd; /* while pending, else NULL */
 };
 
-/* Read only for callers, but for gone, wants_end and hint, which may be set at any time. */
+/* What a descriptor's own function is told. */
+enum loop_news {
+	LOOP_IN, /* an operation that was begun with LOOP_OWN is complete */
+	LOOP_OUT,
+	LOOP_GONE, /* the peer is gone and no operation is there to learn of it */
+	LOOP_END,  /* for those with wants_end: the peer's end has come, be it behind unread
+		      data; not for a reset */
+};
+
+/* Read only for callers, but for told, wants_end and hint, which may be set at any time. */
 struct loop_fd {
 	struct loop *loop;
 	struct loop_op *in, *out; /* pending */
-	/* The peer is gone and no operation is there to learn of it; or `end`, for those
-	 * with wants_end: its end has come, be it behind unread data; not for a reset. */
-	void (*gone)(struct loop_fd *f, bool end);
+	void (*told)(struct loop_fd *f, enum loop_news news); /* or NULL */
 	int fd;
 	unsigned armed; /* the backend's own */
 	uint32_t since; /* the backend's own: when it began to wait, about in ms */
@@ -57,6 +64,23 @@ struct loop_fd {
 	void *hint[2];      /* what the receiver's done() will need first, to be fetched
 			       into the cache; or NULL; may be set at any time */
 };
+
+/* In place of an operation: the descriptor's own, for there are two for each idle
+ * connection, and done() is told() then. */
+extern const struct loop_op loop_own;
+#define LOOP_OWN ((struct loop_op *)&loop_own)
+
+static inline bool
+loop_is_pending_in(const struct loop_fd *f)
+{
+	return f->in;
+}
+
+static inline bool
+loop_is_pending_out(const struct loop_fd *f)
+{
+	return f->out;
+}
 
 /* Called once, before the loop waits next. */
 struct loop_task {
@@ -137,6 +161,8 @@ void loop_stand_back(struct loop_fd *f);
 
 /* Forgets a pending operation; harmless when it is not pending. */
 void loop_cancel(struct loop_op *op);
+void loop_cancel_in(struct loop_fd *f);
+void loop_cancel_out(struct loop_fd *f);
 
 /* A new descriptor, non-blocking and CLOEXEC, and who is behind it. */
 int loop_accept(struct loop_fd *f, struct loop_op *op, struct addr *peer);

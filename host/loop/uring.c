@@ -446,10 +446,10 @@ end_receiving(struct ring *r, struct slot *s, int result)
 	r->current = f;
 	if (f->in)
 		loop_complete_in(f);
-	if (r->current && result < 0 && !f->in && !f->out && f->gone)
-		f->gone(f, false);
+	if (r->current && result < 0 && !f->in && !f->out && f->told)
+		f->told(f, LOOP_GONE);
 	if (r->current && result == 0 && f->wants_end)
-		f->gone(f, true);
+		f->told(f, LOOP_END);
 	r->current = NULL;
 }
 

@@ -36,9 +36,9 @@ count_out(struct loop_op *op)
 }
 
 static void
-count_hangup(struct loop_fd *fd, bool end)
+count_hangup(struct loop_fd *fd, enum loop_news news)
 {
-	(void)end;
+	CHECK(news == LOOP_GONE);
 	LIST_ENTRY(fd, struct end, fd)->hangups++;
 }
 
@@ -50,7 +50,7 @@ make(struct end *e)
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
 	*e = (struct end){.in.done = count_in, .out.done = count_out, .other = fds[1]};
 	CHECK(loop_add(loop, &e->fd, fds[0], 0) == 0);
-	e->fd.gone = count_hangup;
+	e->fd.told = count_hangup;
 }
 
 static void
@@ -265,7 +265,7 @@ hanging_up(void)
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	e = (struct end){.in.done = count_in, .out.done = count_out, .other = -1};
 	CHECK(loop_add(loop, &e.fd, fd, 0) == 0);
-	e.fd.gone = count_hangup;
+	e.fd.told = count_hangup;
 	if (loop_connect(&e.fd, &e.out, &to) == -EINPROGRESS) {
 		for (int i = 0; i < 100 && e.outs == 0; i++)
 			loop_turn(loop, clock_now() + 50 * CLOCK_MS);
