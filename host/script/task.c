@@ -11,8 +11,8 @@
 #include <lauxlib.h>
 #include <stdatomic.h>
 
-/* Runs of tasks between two looks at the collector. */
-enum { TUNE = 4096 };
+/* Runs of tasks between two looks at the collector; and before there can be a rest. */
+enum { TUNE = 4096, MANY = 256 };
 
 /* What task_age() counts in, as a power of two of nanoseconds. */
 enum { AGE_SHIFT = 24 };
@@ -112,6 +112,7 @@ void
 sched_free(struct sched *s)
 {
 	list_remove(&s->turn.link);
+	rest_close(s);
 	pool_free(&s->pool);
 	pool_free(&s->kins);
 }
@@ -123,6 +124,7 @@ sched_reborn(struct sched *s)
 
 	list_remove(&s->turn.link);
 	s->turn_due = false;
+	s->rest = (struct rest){0}; /* a child is there for one request */
 	while (!list_empty(&s->tasks)) {
 		t = LIST_ENTRY(s->tasks.next, struct task, link);
 		list_remove(&t->link);
@@ -199,6 +201,7 @@ end(struct task *t, int status)
 	list_remove(&t->link);
 	list_remove(&t->ready);
 	s->ntasks--;
+	s->ends++;
 	if (t->kind->ended)
 		t->kind->ended(t, status);
 	script_give_co(sc, t->co, t->ref, status == LUA_OK);
@@ -313,6 +316,16 @@ overran(struct task *t)
 	make_ready(t);
 }
 
+static RARE void
+after_many(struct task *t)
+{
+	struct sched *s = sched_for(t);
+
+	if (s->runs % TUNE == 0)
+		state_tune(&t->script->state);
+	rest_later(s);
+}
+
 static void
 resume(struct task *t)
 {
@@ -339,8 +352,8 @@ resume(struct task *t)
 	if (s->ran)
 		s->ran(s);
 	s->running = NULL;
-	if (++s->runs % TUNE == 0)
-		state_tune(&t->script->state);
+	if (++s->runs % MANY == 0)
+		after_many(t);
 	s->current = NULL;
 	if (t->script->state.alloc.refused)
 		state_relieve(&t->script->state);

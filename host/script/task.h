@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "base/pool.h"
 #include "loop/loop.h"
+#include "script/rest.h"
 #include "script/slice.h"
 
 #include <errno.h>
@@ -112,6 +113,8 @@ struct sched {
 	bool turn_due;
 	struct pool pool, kins;
 	size_t ntasks;
+	uint64_t ends; /* of tasks, so far */
+	struct rest rest;
 	const char *reasons[SCHED_REASONS]; /* why tasks were cancelled: literals */
 	unsigned nreasons;
 	volatile uint64_t runs;     /* of tasks and sections, so far */
