@@ -47,7 +47,7 @@ enum loop_news {
 /* Read only for callers, but for told, wants_end and hint, which may be set at any time. */
 struct loop_fd {
 	struct loop *loop;
-	struct loop_op *in, *out; /* pending */
+	struct loop_op *in, *out;                             /* pending */
 	void (*told)(struct loop_fd *f, enum loop_news news); /* or NULL */
 	int fd;
 	unsigned armed; /* the backend's own */

@@ -25,7 +25,8 @@ allowance_of(const struct sched *s)
 {
 	const struct task *t = s->current;
 
-	return t && t->kind->allowance && !s->final.runs_now ? t->kind->allowance : &s->allowance;
+	return t && t->kind->allowance && !s->final.runs_now ? t->kind->allowance
+							     : &s->allowance;
 }
 
 int64_t
