@@ -199,10 +199,10 @@ cycles(void)
 		if (i < 200) {
 			memory = used;
 			fds = descriptors();
-			timers = loop_live_timers(h.engine.loop);
+			timers = engine_timers(&h.engine);
 		}
 		CHECK(used < memory + 8192 && descriptors() == fds &&
-		      loop_live_timers(h.engine.loop) == timers);
+		      engine_timers(&h.engine) == timers);
 	}
 	CHECK(list_empty(&h.servers) && h.engine.sched.ntasks == 0);
 }
