@@ -105,6 +105,8 @@ describe("an engine that has nothing to do", function()
         self.wfile:write(first, "\n")
         if first == "inside" then
           for line in coroutine.wrap(function() each(self.rfile:lines()) end) do self.wfile:write(line, "\n") end
+        elseif first == "format" then
+          for line in self.rfile.read, self.rfile, "l" do return self.wfile:write("read ", line, "\n") end
         elseif first == "formats" then
           for count, line in self.rfile:lines("n", "l") do self.wfile:write(count + #line, "\n") end
         end
@@ -127,6 +129,8 @@ describe("an engine that has nothing to do", function()
       assert.are.equal(LONG, #held[i]:ask(("x"):rep(LONG)))
     end
     local inside <close> = host.connect(p:url())
+    local format <close> = host.connect(p:url())
+    assert.are.equal("format", format:ask("format"))
     assert.are.equal("formats", inside:ask("formats"))
     assert.are.equal("12", inside:ask("7 line"))
     if not host.sanitizer() then
@@ -134,6 +138,8 @@ describe("an engine that has nothing to do", function()
       host.eventually("the lines gone", function() return p:memory() - memory < most end)
     end
     assert.are.equal("14", inside:ask("9 line"))
+    assert.are.equal("read it", format:ask("it"))
+    format:close()
     for i = 1, number do
       assert.are.equal("line " .. i, held[i]:ask("line " .. i))
       assert.are.equal("once more", held[i]:ask("once more"))

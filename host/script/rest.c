@@ -39,31 +39,27 @@ last_local(lua_State *co, const lua_Debug *ar)
 	return some;
 }
 
-/* Sets a local variable to nil if it is the string on top of co's stack. */
-static void
-forget_if_same(lua_State *co, const lua_Debug *ar, int n)
+/* Whether this function of co may look at its arguments again. */
+static bool
+needs_arguments(const struct sched *s, lua_State *co, lua_Debug *ar)
 {
-	bool same = false;
+	bool forgets;
 
-	if (lua_getlocal(co, ar, n)) {
-		same = lua_rawequal(co, -1, -2);
-		lua_pop(co, 1);
-	}
-	if (!same)
-		return;
-	lua_pushnil(co);
-	lua_setlocal(co, ar, n);
+	lua_getinfo(co, "f", ar);
+	forgets = lua_iscfunction(co, -1) && s->forgets(lua_tocfunction(co, -1));
+	lua_pop(co, 1);
+	return !forgets;
 }
 
 /* Where co stands in the iterator of a `for` loop, the loop's control variable is what the
  * iterator has returned before, and is not read again: it lies below the last value of the
  * caller, and the iterator has it as its second argument. */
 static void
-forget_line(lua_State *co)
+forget_line(const struct sched *s, lua_State *co)
 {
 	lua_Debug iterator, loop;
 	const char *name;
-	int n;
+	int n, top = lua_gettop(co);
 
 	if (lua_status(co) != LUA_YIELD || !lua_getstack(co, 0, &iterator) ||
 	    !lua_getstack(co, 1, &loop))
@@ -76,11 +72,15 @@ forget_line(lua_State *co)
 	if (!name)
 		return;
 	if (strcmp(name, "(for state)") == 0 && lua_type(co, -1) == LUA_TSTRING) {
-		forget_if_same(co, &iterator, 2);
+		if (!needs_arguments(s, co, &iterator)) {
+			lua_pushnil(co);
+			lua_setlocal(co, &iterator, 2);
+		}
+		lua_settop(co, top);
 		lua_pushnil(co);
 		lua_setlocal(co, &loop, n);
 	}
-	lua_pop(co, 1);
+	lua_settop(co, top);
 }
 
 /* True: there are more. */
@@ -91,9 +91,9 @@ forget_lines(struct sched *s)
 
 	for (int i = 0; i < LINES && r->at != &s->tasks; i++, r->at = r->at->next) {
 		const struct task *t = LIST_ENTRY(r->at, struct task, link);
-		lua_State *co = t->state == TASK_WAITING ? t->co : NULL;
+		lua_State *co = s->forgets && t->state == TASK_WAITING ? t->co : NULL;
 		for (; co; co = coro_inner(t->script->state.L, co))
-			forget_line(co);
+			forget_line(s, co);
 	}
 	return r->at != &s->tasks;
 }

@@ -115,6 +115,9 @@ struct sched {
 	size_t ntasks;
 	uint64_t ends; /* of tasks, so far */
 	struct rest rest;
+	/* Whether this iterator looks at its arguments no more once it waits.  NULL: none.
+	 */
+	bool (*forgets)(lua_CFunction iterator);
 	const char *reasons[SCHED_REASONS]; /* why tasks were cancelled: literals */
 	unsigned nreasons;
 	volatile uint64_t runs;     /* of tasks and sections, so far */
