@@ -59,7 +59,7 @@ answer_from(lua_State *L, struct addr *to)
 	const struct stream *s = t ? t->stream : NULL;
 	char a[ADDR_TEXT], b[ADDR_TEXT];
 
-	if (!s || !s->from)
+	if (!s || !s->datagram || !s->from)
 		return NULL;
 	addr_text(to, a, sizeof(a));
 	addr_text(&s->from->addr, b, sizeof(b));

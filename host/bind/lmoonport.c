@@ -150,7 +150,7 @@ queue_full_k(lua_State *L, int status, lua_KContext until)
 	s = pending(L);
 	(void)url_parse(text, n, &url, why, sizeof(why)); /* it was good before */
 	(void)url_resolve(&url, false, &to, why, sizeof(why));
-	rc = loop_connect(&s->fd, &s->out_op, &to);
+	rc = loop_connect(&s->fd, LOOP_OWN, &to);
 	return rc == -EAGAIN ? wait_for_queue(L, until) : connected(L, rc);
 }
 
@@ -162,8 +162,8 @@ connect_k(lua_State *L, int status, lua_KContext ctx)
 
 	(void)status, (void)ctx;
 	s = pending(L);
-	s->writer = NULL;
-	return connected(L, rc < 0 ? rc : loop_connect(&s->fd, &s->out_op, NULL));
+	(void)stream_set_writer(s, NULL);
+	return connected(L, rc < 0 ? rc : loop_connect(&s->fd, LOOP_OWN, NULL));
 }
 
 static void
@@ -171,8 +171,8 @@ detach_connect(void *arg)
 {
 	struct stream *s = arg;
 
-	s->writer = NULL;
-	loop_cancel(&s->out_op);
+	(void)stream_set_writer(s, NULL);
+	loop_cancel_out(&s->fd);
 }
 
 /* moonport.connect(url [, seconds]) -> socket | nil, why [, errno] */
@@ -203,20 +203,21 @@ moonport_connect(lua_State *L)
 	fd = socket(to.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return lerror_result(L, errno);
-	rc = stream_new(task->sched->io, fd, false, &s);
+	rc = stream_new(task->script->sched->io, fd, false, &s);
 	if (rc < 0)
 		return lerror_result(L, -rc);
 	h->stream = s;
 	h->serial = s->serial;
 	if (url.transport == TRANSPORT_TCP)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	rc = loop_connect(&s->fd, &s->out_op, &to);
+	rc = loop_connect(&s->fd, LOOP_OWN, &to);
 	deadline = timeout < CLOCK_NEVER - now ? now + timeout : CLOCK_NEVER;
 	if (rc == -EAGAIN)
 		return wait_for_queue(L, (lua_KContext)(deadline / CLOCK_MS));
 	if (rc != -EINPROGRESS)
 		return connected(L, rc);
-	s->writer = task;
+	if (stream_set_writer(s, task) < 0)
+		return connected(L, -ENOMEM);
 	return task_park(L, deadline, detach_connect, s, 0, connect_k);
 }
 

@@ -105,7 +105,7 @@ send_from(lua_State *L, struct stream *s, size_t done, int all)
 	if (!s->error && stream_may_write(s) == -EAGAIN)
 		return stream_yield_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
 					send_k);
-	if (s->writer)
+	if (stream_writer(s))
 		return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
 				       send_k);
 	stream_flush(s);
@@ -116,7 +116,7 @@ send_from(lua_State *L, struct stream *s, size_t done, int all)
 			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
 					       send_k);
 		s->sends++;
-		n = loop_send(&s->fd, &s->out_op, p + done, len - done);
+		n = loop_send(&s->fd, LOOP_OWN, p + done, len - done);
 		if (n == -EINPROGRESS)
 			return stream_park_out(L, s, (lua_KContext)(done * 2 + (size_t)all),
 					       send_k);
@@ -190,7 +190,16 @@ request_sendto(lua_State *L)
 static int
 request_settimeout(lua_State *L)
 {
-	handle_self(L)->timeout = arg_seconds(L, 2);
+	struct stream *s = handle_self(L);
+	int64_t timeout = arg_seconds(L, 2);
+	struct stream_limits *own;
+
+	if (s->limits->timeout == timeout)
+		return 0;
+	own = stream_own_limits(s);
+	if (!own)
+		return luaL_error(L, "not enough memory");
+	own->timeout = timeout;
 	return 0;
 }
 
@@ -199,10 +208,10 @@ request_gettimeout(lua_State *L)
 {
 	struct stream *s = handle_self(L);
 
-	if (s->timeout == CLOCK_NEVER)
+	if (s->limits->timeout == CLOCK_NEVER)
 		lua_pushnil(L);
 	else
-		lua_pushnumber(L, (lua_Number)s->timeout / 1e9);
+		lua_pushnumber(L, (lua_Number)s->limits->timeout / 1e9);
 	return 1;
 }
 

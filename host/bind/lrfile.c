@@ -318,6 +318,13 @@ rfile_next_nl(lua_State *L)
 	return next_line(L, self_for_reading(L), LINE_NL);
 }
 
+/* What they get is the rfile and the line before. */
+static bool
+forgets(lua_CFunction iterator)
+{
+	return iterator == rfile_next || iterator == rfile_next_nl;
+}
+
 static int
 next_formats_k(lua_State *L, int status, lua_KContext ctx)
 {
@@ -405,7 +412,11 @@ open_rfile(lua_State *L)
 					     {"read", rfile_read},
 					     {NULL, NULL}};
 
+	struct sched *s = sched_of(L);
+
 	handle_class(L, rfile_class, methods);
+	if (s)
+		s->forgets = forgets;
 	lua_pushlightuserdata(L, (void *)rfile_class);
 	lua_pushvalue(L, -2);
 	luaL_setfuncs(L, iterators, 2);

@@ -30,8 +30,8 @@ course(lua_State *L)
 static int
 overran(struct task *t, lua_State *L)
 {
-	slice_push_error(L, t->co, t->cpu);
-	t->sched->stray(t, L);
+	slice_push_error(L, t->co, task_cpu(t));
+	t->script->sched->stray(t, L);
 	return -1;
 }
 
@@ -43,7 +43,7 @@ ended(struct task *t, int status)
 	if (status == LUA_OK && lua_gettop(t->co) == 0)
 		return;
 	lua_xmove(t->co, t->script->state.L, 1);
-	t->sched->stray(t, t->script->state.L);
+	t->script->sched->stray(t, t->script->state.L);
 }
 
 /* The task that is to have a companion; a finalizer runs in anybody's. */
@@ -64,20 +64,19 @@ int
 moonport_spawn(lua_State *L)
 {
 	int n = lua_gettop(L);
+	static const struct task_kind kind = {.ended = ended, .overran = overran};
 	struct task *t = running(L), *c;
 
 	luaL_checktype(L, 1, LUA_TFUNCTION);
-	c = task_new_beside(t);
+	c = task_new_beside(t, &kind);
 	if (!c || !lua_checkstack(c->co, n + 1)) {
 		if (c)
 			task_kill(c);
 		lua_pushliteral(L, "not enough memory"); /* as Lua itself says it */
 		return lua_error(L);
 	}
-	c->ended = ended;
-	c->overran = overran;
 	lua_pushcfunction(c->co, course);
 	lua_xmove(L, c->co, n);
-	task_start_soon(c, n);
+	task_start_soon(c);
 	return 0;
 }

@@ -173,10 +173,14 @@ wfile_setvbuf(lua_State *L)
 	struct stream *s = handle_self(L);
 	int mode = luaL_checkoption(L, 2, NULL, names);
 	lua_Integer size = luaL_optinteger(L, 3, STREAM_GATHER);
+	struct stream_limits *own;
 
 	luaL_argcheck(L, size >= 0, 3, "size must not be negative");
+	own = stream_own_limits(s);
+	if (!own)
+		return luaL_error(L, "not enough memory");
 	s->mode = (uint8_t)mode;
-	s->collect_max = size < STREAM_GATHER ? (uint32_t)size : STREAM_GATHER;
+	own->collect_max = size < STREAM_GATHER ? (uint32_t)size : STREAM_GATHER;
 	settle(L, s, 1);
 	lua_pushboolean(L, 1);
 	return 1;

@@ -13,6 +13,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+const struct stream_limits stream_defaults = {.receive_max = 64 * 1024,
+					      .collect_max = STREAM_GATHER,
+					      .max_line = STREAM_MAX_LINE,
+					      .timeout = CLOCK_NEVER};
+
 /* Receives of one task in a row before others get a turn. */
 enum { FILLS = 16 };
 
@@ -48,7 +53,8 @@ need_more(struct stream *s)
 static void
 charge(struct stream *s)
 {
-	size_t now = charge_of(&s->in) + charge_of(&s->out) + charge_of(&s->pushed);
+	size_t now = charge_of(&s->in) + charge_of(&s->out) +
+		     (s->more ? charge_of(&s->more->pushed) : 0);
 	struct stream_more *m;
 
 	if (now == (s->more ? s->more->charged : 0) || !need_more(s))
@@ -94,11 +100,8 @@ settle(struct io *io)
 	struct stream *s = io->borrower;
 
 	io->borrower = NULL;
-	if (s->lent_len == 0)
-		return;
-	if (!keep(s, &s->in, s->lent, s->lent_len))
+	if (!keep(s, &s->in, io->lent, io->lent_len))
 		s->lost = true; /* the next read reports it */
-	s->lent_len = 0;
 }
 
 /* A send has failed while its task does something else.  That a peer is gone shows when
@@ -156,12 +159,11 @@ io_free(struct io *io)
 }
 
 static void
-on_readable(struct loop_op *op)
+on_readable(struct stream *s)
 {
-	struct stream *s = LIST_ENTRY(op, struct stream, in_op);
-	struct task *t = s->reader;
+	struct task *t = stream_reader(s);
 
-	s->reader = NULL;
+	s->fd.hint[0] = NULL;
 	if (t)
 		task_wake(t);
 }
@@ -175,7 +177,7 @@ push_out(struct stream *s)
 	ssize_t n;
 
 	while (buf_len(&s->out) > 0) {
-		n = loop_send(&s->fd, &s->out_op, buf_data(&s->out), buf_len(&s->out));
+		n = loop_send(&s->fd, LOOP_OWN, buf_data(&s->out), buf_len(&s->out));
 		if (n == -EINPROGRESS)
 			return;
 		if (n < 0) {
@@ -190,8 +192,8 @@ push_out(struct stream *s)
 		buf_drop(&s->out, (size_t)n);
 	}
 	charge(s);
-	t = s->writer;
-	s->writer = NULL;
+	t = stream_writer(s);
+	(void)stream_set_writer(s, NULL);
 	if (t)
 		task_wake(t);
 	if (s->serial == serial && s->pushing)
@@ -199,18 +201,34 @@ push_out(struct stream *s)
 }
 
 static void
-on_writable(struct loop_op *op)
+on_end(struct stream *s)
 {
-	push_out(LIST_ENTRY(op, struct stream, out_op));
+	struct task *t = stream_reader(s);
+
+	s->fd.wants_end = false;
+	if (!s->parked_end) {
+		if (s->task)
+			task_cancel(s->task, "the peer has ended the connection");
+		return;
+	}
+	s->parked_end = false;
+	s->fd.hint[0] = NULL;
+	if (t)
+		task_wake(t);
 }
 
-/* The peer has reset the connection while the handler waits for something else. */
 static void
-on_hangup(struct loop_fd *f)
+on_told(struct loop_fd *f, enum loop_news news)
 {
 	struct stream *s = LIST_ENTRY(f, struct stream, fd);
 
-	if (s->task)
+	if (news == LOOP_IN)
+		on_readable(s);
+	else if (news == LOOP_OUT)
+		push_out(s);
+	else if (news == LOOP_END)
+		on_end(s);
+	else if (s->task) /* the handler waits for something else */
 		task_cancel(s->task, "the peer is gone");
 }
 
@@ -222,7 +240,7 @@ register_fd(struct stream *s, int fd, bool likely)
 
 	if (rc < 0)
 		close(fd);
-	s->fd.hangup = on_hangup;
+	s->fd.told = on_told;
 	return rc;
 }
 
@@ -246,12 +264,7 @@ stream_new(struct io *io, int fd, bool likely, struct stream **out)
 	    .datagram = fd < 0,
 	    .eof = fd < 0,
 	    .fd = {.fd = -1},
-	    .in_op = {.done = on_readable},
-	    .out_op = {.done = on_writable},
-	    .receive_max = (uint32_t)loop_buffer_size(),
-	    .collect_max = STREAM_GATHER,
-	    .max_line = STREAM_MAX_LINE,
-	    .timeout = CLOCK_NEVER,
+	    .limits = &stream_defaults,
 	    .active = loop_now(io->sched->loop),
 	};
 	if (fd >= 0) {
@@ -292,13 +305,34 @@ stream_set_conn(struct stream *s, uint64_t conn)
 }
 
 int
+stream_set_writer(struct stream *s, struct task *t)
+{
+	if (!s->more && (!t || !need_more(s)))
+		return t ? -ENOMEM : 0;
+	s->more->writer = t;
+	return 0;
+}
+
+struct stream_limits *
+stream_own_limits(struct stream *s)
+{
+	if (!need_more(s))
+		return NULL;
+	if (s->limits != &s->more->limits) {
+		s->more->limits = *s->limits;
+		s->limits = &s->more->limits;
+	}
+	return &s->more->limits;
+}
+
+int
 stream_give(struct stream *s)
 {
 	const char *p;
 	size_t n;
 
 	stream_view(s, &p, &n);
-	if (s->fd.fd < 0 || n > 0 || s->eof || s->reader || s->writer)
+	if (s->fd.fd < 0 || n > 0 || s->eof || stream_reader(s) || stream_writer(s))
 		return -1;
 	stream_flush(s);
 	s->closed = true;
@@ -315,8 +349,9 @@ forget(void *item)
 		return;
 	s->fd.fd = -1;
 	s->closed = true;
-	s->reader = s->writer = NULL;
-	s->in_op.fd = s->out_op.fd = NULL;
+	s->fd.hint[0] = NULL;
+	(void)stream_set_writer(s, NULL);
+	s->fd.in = s->fd.out = NULL;
 }
 
 int
@@ -340,18 +375,28 @@ io_reborn(struct io *io, struct stream *keep)
 	if (!keep || keep->fd.fd < 0)
 		return 0;
 	rc = loop_add(io->sched->loop, &keep->fd, keep->fd.fd, LOOP_STREAM | LOOP_LIKELY);
-	keep->fd.hangup = on_hangup;
+	keep->fd.told = on_told;
 	return rc;
 }
 
 /* Another request's task may wait here, by an object that it got hold of: it finds
  * the stream closed, or over. */
 static void
-release(struct task **waiter)
+release_reader(struct stream *s)
 {
-	struct task *t = *waiter;
+	struct task *t = stream_reader(s);
 
-	*waiter = NULL;
+	s->fd.hint[0] = NULL;
+	if (t)
+		task_wake_soon(t);
+}
+
+static void
+release_writer(struct stream *s)
+{
+	struct task *t = stream_writer(s);
+
+	(void)stream_set_writer(s, NULL);
 	if (t)
 		task_wake_soon(t);
 }
@@ -359,8 +404,8 @@ release(struct task **waiter)
 void
 stream_shut(struct stream *s)
 {
-	release(&s->reader);
-	release(&s->writer);
+	release_reader(s);
+	release_writer(s);
 	if (s->io->gatherer == s) {
 		s->io->gatherer = NULL;
 		s->io->gathered = 0;
@@ -375,10 +420,10 @@ stream_shut(struct stream *s)
 		linger_start(&s->io->lingers, loop_release_fd(&s->fd));
 	buf_free(&s->in);
 	buf_free(&s->out);
-	buf_free(&s->pushed);
+	if (s->more)
+		buf_free(&s->more->pushed);
 	s->pushing = false;
 	charge(s);
-	s->lent_len = 0;
 	s->scanned = 0;
 	s->closed = true;
 }
@@ -386,11 +431,11 @@ stream_shut(struct stream *s)
 void
 stream_interrupt(struct stream *s)
 {
-	if (!s->reader || !s->in_op.fd)
+	if (!stream_reader(s) || !loop_is_pending_in(&s->fd))
 		return;
-	loop_cancel(&s->in_op);
+	loop_cancel_in(&s->fd);
 	s->interrupted = true;
-	release(&s->reader);
+	release_reader(s);
 }
 
 void
@@ -424,7 +469,6 @@ stream_leave_unread(struct stream *s)
 	if (s->io->borrower != s)
 		return;
 	s->io->borrower = NULL;
-	s->lent_len = 0;
 }
 
 void
@@ -432,8 +476,8 @@ stream_lend(struct stream *s, const char *p, size_t n)
 {
 	if (s->io->borrower)
 		settle(s->io);
-	s->lent = p;
-	s->lent_len = n;
+	s->io->lent = p;
+	s->io->lent_len = n;
 	s->io->borrower = s;
 }
 
@@ -453,9 +497,9 @@ stream_fill(struct stream *s)
 		s->fills = 0;
 		return -EAGAIN;
 	}
-	if (!may_keep(s, &s->in, s->receive_max))
+	if (!may_keep(s, &s->in, s->limits->receive_max))
 		return -ENOMEM; /* before anything is received, and lost */
-	n = loop_recv(&s->fd, &s->in_op, s->receive_max, &p);
+	n = loop_recv(&s->fd, LOOP_OWN, s->limits->receive_max, &p);
 	if (n == 0)
 		s->eof = true;
 	if (n <= 0)
@@ -488,7 +532,7 @@ stream_flush(struct stream *s)
 		return;
 	if (!s->datagram && buf_len(&s->out) == 0) {
 		s->sends++;
-		sent = loop_send(&s->fd, &s->out_op, io->gather, n);
+		sent = loop_send(&s->fd, LOOP_OWN, io->gather, n);
 		if (sent == -EINPROGRESS)
 			sent = 0;
 		if (sent < 0) {
@@ -504,7 +548,7 @@ stream_flush(struct stream *s)
 		s->error = ENOMEM;
 		return;
 	}
-	if (!s->datagram && !s->out_op.fd)
+	if (!s->datagram && !loop_is_pending_out(&s->fd))
 		push_out(s);
 }
 
@@ -550,7 +594,7 @@ collect(struct stream *s, const char *p, size_t n)
 			stream_flush(io->gatherer);
 		io->gatherer = s;
 	}
-	if (io->gathered + n > s->collect_max || io->gathered + n > STREAM_GATHER) {
+	if (io->gathered + n > s->limits->collect_max || io->gathered + n > STREAM_GATHER) {
 		stream_flush(s);
 		if (s->error)
 			return -s->error;
@@ -569,16 +613,16 @@ collect(struct stream *s, const char *p, size_t n)
 static bool
 is_own(const struct stream *s, const struct task *t)
 {
-	return s->task == t || (t->main && s->task == t->main);
+	return s->task == t || (s->task && s->task == task_main(t));
 }
 
 void
 stream_forget(struct stream *s, const struct task *t)
 {
-	if (s->reader == t)
-		s->reader = NULL;
-	if (s->writer == t)
-		s->writer = NULL;
+	if (stream_reader(s) == t)
+		s->fd.hint[0] = NULL;
+	if (stream_writer(s) == t)
+		(void)stream_set_writer(s, NULL);
 }
 
 int
@@ -586,9 +630,9 @@ stream_may_write(struct stream *s)
 {
 	struct task *t = s->io->sched->current;
 
-	if (s->writer == t)
-		s->writer = NULL; /* back from a yield */
-	if (s->writer)
+	if (stream_writer(s) == t)
+		(void)stream_set_writer(s, NULL); /* back from a yield */
+	if (stream_writer(s))
 		return -EINPROGRESS;
 	return s->sends >= STREAM_SENDS && is_own(s, t) ? -EAGAIN : 0;
 }
@@ -602,7 +646,7 @@ stream_write(struct stream *s, const char *p, size_t n)
 		return -s->error;
 	if (sent < 0)
 		return sent;
-	if (n < STREAM_DIRECT && n <= s->collect_max)
+	if (n < STREAM_DIRECT && n <= s->limits->collect_max)
 		return collect(s, p, n);
 	stream_flush(s);
 	if (s->error)
@@ -612,7 +656,7 @@ stream_write(struct stream *s, const char *p, size_t n)
 	if (buf_len(&s->out) > 0)
 		return -EINPROGRESS;
 	s->sends++;
-	sent = loop_send(&s->fd, &s->out_op, p, n);
+	sent = loop_send(&s->fd, LOOP_OWN, p, n);
 	if (sent > 0) {
 		s->active = loop_now(s->fd.loop);
 		count_add(&s->io->bytes_out, (uint64_t)sent);
@@ -625,18 +669,19 @@ stream_write(struct stream *s, const char *p, size_t n)
 static bool
 is_writing(const struct stream *s)
 {
-	return s->writer != NULL;
+	return stream_writer(s) != NULL;
 }
 
 void
 stream_let_pushed(struct stream *s)
 {
-	struct buf b = s->pushed;
+	struct buf b;
 
 	if (!s->pushing || is_writing(s))
 		return;
+	b = s->more->pushed;
 	s->pushing = false;
-	s->pushed = (struct buf){0};
+	s->more->pushed = (struct buf){0};
 	stream_flush(s);
 	if (s->error)
 		buf_free(&b);
@@ -647,7 +692,7 @@ stream_let_pushed(struct stream *s)
 	if (s->out.at != b.at)
 		buf_free(&b);
 	charge(s);
-	if (!s->error && !s->out_op.fd)
+	if (!s->error && !loop_is_pending_out(&s->fd))
 		push_out(s);
 }
 
@@ -658,11 +703,13 @@ stream_push(struct stream *s, const char *p, size_t n)
 		return -EPIPE;
 	if (s->error)
 		return -s->error;
-	if (stream_unsent(s) + buf_len(&s->pushed) + n > STREAM_PUSHED)
+	if (!need_more(s))
+		return -ENOMEM;
+	if (stream_unsent(s) + buf_len(&s->more->pushed) + n > STREAM_PUSHED)
 		return -ENOBUFS;
 	if (n == 0)
 		return 0;
-	if (!keep(s, &s->pushed, p, n))
+	if (!keep(s, &s->more->pushed, p, n))
 		return -ENOMEM;
 	s->pushing = true;
 	stream_let_pushed(s);
@@ -686,10 +733,11 @@ deadline_of(const struct stream *s)
 {
 	int64_t now;
 
-	if (s->timeout == CLOCK_NEVER)
+	if (s->limits->timeout == CLOCK_NEVER)
 		return CLOCK_NEVER;
 	now = clock_now();
-	return s->timeout < CLOCK_NEVER - now ? now + s->timeout : CLOCK_NEVER;
+	return s->limits->timeout < CLOCK_NEVER - now ? now + s->limits->timeout
+						      : CLOCK_NEVER;
 }
 
 static void
@@ -697,8 +745,8 @@ detach_reader(void *arg)
 {
 	struct stream *s = arg;
 
-	s->reader = NULL;
-	loop_cancel(&s->in_op);
+	s->fd.hint[0] = NULL;
+	loop_cancel_in(&s->fd);
 }
 
 static void
@@ -706,11 +754,11 @@ detach_writer(void *arg)
 {
 	struct stream *s = arg;
 
-	s->writer = NULL;
+	(void)stream_set_writer(s, NULL);
 	/* What the stream itself has kept goes on being sent.  Else a write from its own
 	 * place ends in the middle: nothing sensible can follow it. */
 	if (buf_len(&s->out) == 0) {
-		loop_cancel(&s->out_op);
+		loop_cancel_out(&s->fd);
 		s->error = ECANCELED;
 	}
 }
@@ -718,8 +766,8 @@ detach_writer(void *arg)
 void
 stream_refuse_reader(lua_State *L, struct stream *s)
 {
-	if (s->reader == s->io->sched->current)
-		s->reader = NULL; /* back from a yield */
+	if (stream_reader(s) == s->io->sched->current)
+		s->fd.hint[0] = NULL; /* back from a yield */
 	else
 		luaL_error(L, "another task is reading from this connection: only one can "
 			      "at a time");
@@ -732,10 +780,21 @@ stream_park_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k
 
 	stream_check_reader(L, s);
 	s->fills = s->sends = 0;
-	s->reader = t;
 	s->fd.hint[0] = t;
 	s->fd.hint[1] = t->co;
 	return task_wait(t, L, deadline_of(s), detach_reader, s, ctx, k);
+}
+
+/* In the middle of a write, after which nothing sensible can follow if this fails. */
+static void
+become_writer(lua_State *L, struct stream *s, struct task *t)
+{
+	if (stream_set_writer(s, t) == 0)
+		return;
+	if (!s->datagram && buf_len(&s->out) == 0)
+		loop_cancel_out(&s->fd);
+	s->error = ENOMEM;
+	luaL_error(L, "not enough memory");
 }
 
 int
@@ -743,24 +802,12 @@ stream_park_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 {
 	struct task *t = task_current(L);
 
-	if (s->writer && s->writer != t)
+	if (stream_writer(s) && stream_writer(s) != t)
 		return luaL_error(L, "another task is writing to this connection: only one "
 				     "can at a time");
 	s->fills = s->sends = 0;
-	s->writer = t;
+	become_writer(L, s, t);
 	return task_wait(t, L, deadline_of(s), detach_writer, s, ctx, k);
-}
-
-static void
-on_end(struct loop_fd *f)
-{
-	struct stream *s = LIST_ENTRY(f, struct stream, fd);
-	struct task *t = s->reader;
-
-	f->at_end = NULL;
-	s->reader = NULL;
-	if (t)
-		task_wake(t);
 }
 
 static void
@@ -768,18 +815,8 @@ detach_end(void *arg)
 {
 	struct stream *s = arg;
 
-	s->fd.at_end = NULL;
-	s->reader = NULL;
-}
-
-static void
-on_lost(struct loop_fd *f)
-{
-	struct stream *s = LIST_ENTRY(f, struct stream, fd);
-
-	f->at_end = NULL;
-	if (s->task)
-		task_cancel(s->task, "the peer has ended the connection");
+	s->fd.wants_end = s->parked_end = false;
+	s->fd.hint[0] = NULL;
 }
 
 bool
@@ -787,7 +824,8 @@ stream_need_peer(struct stream *s, bool need)
 {
 	bool there = !s->eof && !s->fd.ended;
 
-	s->fd.at_end = need && there ? on_lost : NULL;
+	s->fd.wants_end = need && there;
+	s->parked_end = false;
 	return there;
 }
 
@@ -796,8 +834,8 @@ stream_park_end(lua_State *L, struct stream *s, int64_t deadline, lua_KContext c
 		lua_KFunction k)
 {
 	stream_check_reader(L, s);
-	s->reader = task_current(L);
-	s->fd.at_end = on_end;
+	s->fd.hint[0] = task_current(L);
+	s->fd.wants_end = s->parked_end = true;
 	return task_park(L, deadline, detach_end, s, ctx, k);
 }
 
@@ -806,7 +844,7 @@ stream_yield_in(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction 
 {
 	struct task *t = task_current(L);
 
-	s->reader = is_own(s, t) ? t : NULL;
+	s->fd.hint[0] = is_own(s, t) ? t : NULL;
 	return task_yield(L, ctx, k);
 }
 
@@ -814,6 +852,6 @@ int
 stream_yield_out(lua_State *L, struct stream *s, lua_KContext ctx, lua_KFunction k)
 {
 	s->sends = 0;
-	s->writer = task_current(L);
+	become_writer(L, s, task_current(L));
 	return task_yield(L, ctx, k);
 }

@@ -50,8 +50,10 @@ struct io {
 	char *gather; /* STREAM_GATHER bytes */
 	size_t gathered;
 	struct stream *gatherer; /* whose bytes they are */
-	struct stream
-	    *borrower; /* whose unread bytes are in a receive buffer, not its own */
+	/* Whose unread bytes are in a receive buffer, not its own; these. */
+	struct stream *borrower;
+	const char *lent;
+	size_t lent_len; /* 0 without a borrower */
 	counter bytes_in, bytes_out;
 	struct stream *kept;    /* in a forked child: the only one that is its own */
 	struct lingers lingers; /* connections closed here, not yet by the peer */
@@ -61,21 +63,34 @@ struct io {
 
 enum stream_mode { STREAM_FULL, STREAM_LINE, STREAM_NO };
 
+/* What all connections of a server have in common, unless the handler changes it.  Whoever
+ * gives one to a stream keeps it in place while that is there. */
+struct stream_limits {
+	uint32_t receive_max; /* rbufsize */
+	uint32_t collect_max; /* wbufsize */
+	uint32_t max_line;
+	int64_t timeout; /* of each operation, ns; CLOCK_NEVER: none */
+};
+
+extern const struct stream_limits stream_defaults;
+
 /* What few streams need. */
 struct stream_more {
+	struct task *writer; /* who waits to write */
+	struct buf pushed;   /* by others, to go behind the write that is under way */
+	struct stream_limits limits; /* its own */
 	struct alloc *payer; /* the memory of the state that large buffers count as, once */
 	size_t charged;      /* there are any; and how much of it */
 	uint64_t conn;       /* its number in the journal (diary.h); 0: none */
 };
 
-/* Four cache lines, in the order in which a request needs the fields: there is one for each
- * idle connection, and it is kept small. */
+/* In the order in which a request needs the fields: there is one for
+ * each idle connection, and it is kept small. */
 struct stream {
-	struct io *io;       /* the pool's, while the struct is there */
-	struct task *reader; /* who waits to read */
+	struct io *io;     /* the pool's, while the struct is there */
 	struct task *task; /* whose connection it is; is cancelled when the peer is gone */
-	uint32_t lent_len;
 	uint32_t serial;
+	uint32_t scanned;      /* of the unread bytes, searched in vain; at most max_line */
 	uint16_t error;        /* a write failed with this errno: so will all others */
 	uint8_t fills;         /* receives since the last wait */
 	uint8_t sends;         /* sends since the last wait */
@@ -84,34 +99,39 @@ struct stream {
 	uint8_t mode : 2;      /* enum stream_mode */
 	bool open : 1;         /* between stream_new() and stream_free() */
 	bool datagram : 1;     /* no descriptor: one datagram in, one out */
-	bool pushing : 1;      /* `pushed` has bytes */
+	bool pushing : 1;      /* more->pushed has bytes */
+	bool parked_end : 1;   /* the reader waits for the peer's end */
 	bool read_closed : 1;  /* rfile:close() */
 	bool write_closed : 1; /* wfile:close() */
 	bool lost : 1;         /* unread bytes were lost for want of memory */
 	bool abortive : 1;     /* closing sends a reset: so_linger is 0 */
 	bool interrupted : 1;  /* see stream_interrupt() */
 
-	struct loop_fd fd;
-	struct loop_op in_op;
-	const char
-	    *lent;      /* received and unread, in the receive buffer: see stream_view() */
+	union {
+		struct loop_fd fd; /* its hint[0] is who waits to read; fd.fd -1: none */
+		const struct dgram_from *from; /* of a datagram, as `loop`; the request's */
+	};
 	int64_t active; /* when bytes last moved */
-
-	uint32_t scanned;     /* of the unread bytes, searched in vain; at most max_line */
-	uint32_t receive_max; /* rbufsize */
-	uint32_t collect_max; /* wbufsize */
-	uint32_t max_line;
-	struct buf in;       /* received, not yet read */
-	struct buf out;      /* written, not yet sent; a datagram's reply */
-	struct buf pushed;   /* by others, to go behind the write that is under way */
-	int64_t timeout;     /* of each operation, ns; CLOCK_NEVER: none */
-	struct task *writer; /* who waits to write */
-	struct loop_op out_op;
-	const struct dgram_from *from; /* of a datagram; the request's */
-	struct stream_more *more;      /* NULL: none */
+	const struct stream_limits *limits;
+	struct buf in;            /* received, not yet read */
+	struct buf out;           /* written, not yet sent; a datagram's reply */
+	struct stream_more *more; /* NULL: none */
 };
 
-_Static_assert(sizeof(struct stream) <= 256, "an idle connection is small");
+_Static_assert(sizeof(struct stream) <= 160, "an idle connection is small");
+
+/* Who waits to read, or to write; NULL: nobody. */
+static inline struct task *
+stream_reader(const struct stream *s)
+{
+	return s->fd.hint[0];
+}
+
+static inline struct task *
+stream_writer(const struct stream *s)
+{
+	return s->more ? s->more->writer : NULL;
+}
 
 /* Errors: -ENOMEM. */
 int io_init(struct io *io, struct sched *sched, struct log *log);
@@ -134,6 +154,12 @@ int stream_open(struct stream *s, int fd);
 uint64_t stream_conn(const struct stream *s);
 int stream_set_conn(struct stream *s, uint64_t conn);
 
+/* Its limits, for the handler to change.  NULL: out of memory. */
+struct stream_limits *stream_own_limits(struct stream *s);
+
+/* Sets who waits to write.  Errors, but for NULL: -ENOMEM. */
+int stream_set_writer(struct stream *s, struct task *t);
+
 /* Hands the descriptor over to somebody else, who will use it: -1 if there is none, or if
  * received bytes would be lost. */
 int stream_give(struct stream *s);
@@ -149,9 +175,9 @@ void stream_free(struct stream *s);
 static inline void
 stream_view(const struct stream *s, const char **p, size_t *n)
 {
-	if (s->lent_len > 0) {
-		*p = s->lent;
-		*n = s->lent_len;
+	if (s->io->borrower == s) {
+		*p = s->io->lent;
+		*n = s->io->lent_len;
 	} else {
 		*p = buf_data(&s->in);
 		*n = buf_len(&s->in);
@@ -162,7 +188,7 @@ stream_view(const struct stream *s, const char **p, size_t *n)
 static inline bool
 stream_is_dry(const struct stream *s)
 {
-	return s->lent_len == 0 && buf_len(&s->in) == 0 && !s->eof;
+	return s->io->borrower != s && buf_len(&s->in) == 0 && !s->eof;
 }
 
 void stream_drop_kept(struct stream *s, size_t n); /* for the next one */
@@ -170,10 +196,14 @@ void stream_drop_kept(struct stream *s, size_t n); /* for the next one */
 static inline void
 stream_consume(struct stream *s, size_t n)
 {
+	struct io *io = s->io;
+
 	s->scanned = 0;
-	if (s->lent_len > 0) {
-		s->lent += n;
-		s->lent_len -= n;
+	if (io->borrower == s) {
+		io->lent += n;
+		io->lent_len -= n;
+		if (io->lent_len == 0)
+			io->borrower = NULL;
 	} else
 		stream_drop_kept(s, n);
 }
@@ -199,8 +229,8 @@ stream_place(struct stream *s, size_t n)
 {
 	struct io *io = s->io;
 
-	if (n >= STREAM_DIRECT || io->gathered + n > s->collect_max ||
-	    s->mode != STREAM_FULL || s->writer || s->pushing || s->error ||
+	if (n >= STREAM_DIRECT || io->gathered + n > s->limits->collect_max ||
+	    s->mode != STREAM_FULL || stream_writer(s) || s->pushing || s->error ||
 	    s->sends >= STREAM_SENDS || buf_len(&s->out) > 0)
 		return NULL;
 	if (io->gatherer != s && io->gatherer)
@@ -267,7 +297,7 @@ RARE void stream_refuse_reader(lua_State *L, struct stream *s); /* for the next 
 static inline void
 stream_check_reader(lua_State *L, struct stream *s)
 {
-	if (s->reader)
+	if (stream_reader(s))
 		stream_refuse_reader(L, s);
 }
 

@@ -31,7 +31,7 @@ take_line(lua_State *L, struct stream *s, bool keep_nl)
 	stream_view(s, &p, &n);
 	nl = n > s->scanned ? memchr(p + s->scanned, '\n', n - s->scanned) : NULL;
 	len = nl ? (size_t)(nl - p) : n;
-	if (len > s->max_line)
+	if (len > s->limits->max_line)
 		return refuse(L, "line too long");
 	if (nl)
 		return take(L, s, p, len + keep_nl, !keep_nl);
@@ -50,7 +50,7 @@ take_until(lua_State *L, struct stream *s, const char *delimiter, size_t dn)
 	stream_view(s, &p, &n);
 	from = s->scanned < n ? s->scanned : 0;
 	at = n > from ? memmem(p + from, n - from, delimiter, dn) : NULL;
-	if ((at ? (size_t)(at - p) : n) > s->max_line)
+	if ((at ? (size_t)(at - p) : n) > s->limits->max_line)
 		return refuse(L, "line too long");
 	if (at)
 		return take(L, s, p, (size_t)(at - p) + dn, 0);
@@ -98,7 +98,7 @@ take_unpacked(lua_State *L, struct stream *s, const char *format)
 	if (enough && need > n) /* a format that is to be refused */
 		need = n;
 	/* A length that the peer chose, not the handler. */
-	if (need > s->max_line && strpbrk(format, "sz"))
+	if (need > s->limits->max_line && strpbrk(format, "sz"))
 		return refuse(L, "line too long");
 	if (!enough)
 		return s->eof ? refuse(L, "closed") : MORE;

@@ -146,7 +146,7 @@ log_stopped(struct serving *sv)
 	    log_int("streams", (int64_t)(h->engine.io.streams.taken + left->streams)),
 	    log_int("descriptors",
 		    (int64_t)(loop_live_fds(h->engine.loop) + left->descriptors)),
-	    log_int("timers", (int64_t)(loop_live_timers(h->engine.loop) + left->timers)),
+	    log_int("timers", (int64_t)(engine_timers(&h->engine) + left->timers)),
 	    log_int("buffered", (int64_t)(h->engine.io.gathered + left->buffered)),
 	    {0},
 	};

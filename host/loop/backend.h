@@ -59,6 +59,9 @@ struct loop {
 	struct ring *ring;  /* io_uring's; NULL: the loop runs on epoll alone */
 	int64_t now;
 	struct heap timers;
+	void (*fires[LOOP_TIMER_KINDS])(struct loop_timer *timer); /* by kind */
+	unsigned nfires;
+	int64_t due; /* of the timer that fires now */
 	size_t timer_room, nfds;
 	struct list deferred;
 	struct loop_fd wake; /* an eventfd */

@@ -244,11 +244,11 @@ handle(struct data *d, struct epoll_event *e)
 	f = d->batch[d->at].data.ptr;
 	if (f && !f->shared && !f->out && f->armed & EPOLLOUT)
 		arm(f, f->armed & ~(unsigned)EPOLLOUT);
-	if (f && !f->in && !f->out && f->hangup && got & EPOLLERR && !f->reset)
-		f->hangup(f);
+	if (f && !f->in && !f->out && f->told && got & EPOLLERR && !f->reset)
+		f->told(f, LOOP_GONE);
 	f = d->batch[d->at].data.ptr;
-	if (f && f->at_end && got & EPOLLRDHUP && !(got & EPOLLERR) && !f->reset)
-		f->at_end(f);
+	if (f && f->wants_end && got & EPOLLRDHUP && !(got & EPOLLERR) && !f->reset)
+		f->told(f, LOOP_END);
 }
 
 static void
@@ -266,7 +266,7 @@ fetch(const struct data *d, int ahead)
 	const struct loop_fd *f;
 
 	if (ahead + 2 < d->n && d->batch[ahead + 2].data.ptr)
-		fetch_lines((const char *)d->batch[ahead + 2].data.ptr - 48, 4);
+		fetch_lines((const char *)d->batch[ahead + 2].data.ptr - 32, 3);
 	if (ahead >= d->n || !(f = d->batch[ahead].data.ptr) || !f->in)
 		return;
 	fetch_lines(f->hint[0], 2);

@@ -17,6 +17,8 @@ enum { ROUNDS = 64 };
  * what has come since. */
 static const int64_t LATE = 5 * CLOCK_MS;
 
+const struct loop_op loop_own;
+
 struct post {
 	struct post *next;
 	void (*fn)(void *arg);
@@ -193,9 +195,10 @@ run_timers(struct loop *loop)
 {
 	struct loop_timer *t;
 
-	while ((t = heap_top(&loop->timers)) && t->when <= loop->now) {
+	while ((t = heap_top(&loop->timers)) &&
+	       (loop->due = heap_soonest(&loop->timers)) <= loop->now) {
 		heap_remove(&loop->timers, t);
-		t->fire(t);
+		loop->fires[t->kind - 1](t);
 	}
 }
 
@@ -262,11 +265,11 @@ poll_first(struct loop *loop, int64_t timeout)
 void
 loop_turn(struct loop *loop, int64_t until)
 {
-	struct loop_timer *t = heap_top(&loop->timers);
+	int64_t soonest = heap_soonest(&loop->timers);
 	int64_t timeout = -1, expected = loop_refresh(loop);
 
-	if (t && t->when < until)
-		until = t->when;
+	if (soonest < until)
+		until = soonest;
 	if (!list_empty(&loop->deferred))
 		timeout = 0;
 	else if (until != CLOCK_NEVER) {
@@ -275,7 +278,7 @@ loop_turn(struct loop *loop, int64_t until)
 	}
 	if (timeout == 0 || !poll_first(loop, timeout))
 		rest(loop, timeout);
-	if (t && loop->now > expected + LATE)
+	if (soonest != CLOCK_NEVER && loop->now > expected + LATE)
 		loop->more = loop->backend->wait(loop, 0);
 	if (is_time(loop))
 		run_timers(loop);
@@ -298,14 +301,14 @@ on_alarm(struct loop_op *op)
 static void
 set_alarm(struct loop *loop)
 {
-	const struct loop_timer *t = heap_top(&loop->timers);
+	int64_t soonest = heap_soonest(&loop->timers);
 	struct itimerspec at = {0};
 
-	if (!t || t->when >= loop->alarm_at)
+	if (soonest >= loop->alarm_at)
 		return;
-	loop->alarm_at = t->when;
-	at.it_value.tv_sec = t->when / CLOCK_SECOND;
-	at.it_value.tv_nsec = t->when % CLOCK_SECOND;
+	loop->alarm_at = soonest;
+	at.it_value.tv_sec = soonest / CLOCK_SECOND;
+	at.it_value.tv_nsec = soonest % CLOCK_SECOND;
 	timerfd_settime(loop->alarm.fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
@@ -379,10 +382,8 @@ loop_release_fd(struct loop_fd *f)
 
 	if (fd < 0)
 		return -1;
-	if (f->in)
-		loop_cancel(f->in);
-	if (f->out)
-		loop_cancel(f->out);
+	loop_cancel_in(f);
+	loop_cancel_out(f);
 	f->loop->backend->remove(f);
 	f->loop->nfds--;
 	f->fd = -1;
@@ -394,8 +395,7 @@ loop_stand_back(struct loop_fd *f)
 {
 	if (f->fd < 0 || !f->shared)
 		return;
-	if (f->in)
-		loop_cancel(f->in);
+	loop_cancel_in(f);
 	f->loop->backend->stand_back(f);
 }
 
@@ -412,7 +412,8 @@ int
 loop_pend_in(struct loop_fd *f, struct loop_op *op)
 {
 	f->in = op;
-	op->fd = f;
+	if (op != LOOP_OWN)
+		op->fd = f;
 	return -EINPROGRESS;
 }
 
@@ -420,7 +421,8 @@ int
 loop_pend_out(struct loop_fd *f, struct loop_op *op)
 {
 	f->out = op;
-	op->fd = f;
+	if (op != LOOP_OWN)
+		op->fd = f;
 	return -EINPROGRESS;
 }
 
@@ -437,11 +439,32 @@ loop_cancel(struct loop_op *op)
 }
 
 void
+loop_cancel_in(struct loop_fd *f)
+{
+	if (f->in && f->in != LOOP_OWN)
+		f->in->fd = NULL;
+	f->in = NULL;
+}
+
+void
+loop_cancel_out(struct loop_fd *f)
+{
+	if (f->out && f->out != LOOP_OWN)
+		f->out->fd = NULL;
+	f->out = NULL;
+}
+
+void
 loop_complete_in(struct loop_fd *f)
 {
 	struct loop_op *op = f->in;
 
-	loop_cancel(op);
+	f->in = NULL;
+	if (op == LOOP_OWN) {
+		f->told(f, LOOP_IN);
+		return;
+	}
+	op->fd = NULL;
 	op->done(op);
 }
 
@@ -450,7 +473,12 @@ loop_complete_out(struct loop_fd *f)
 {
 	struct loop_op *op = f->out;
 
-	loop_cancel(op);
+	f->out = NULL;
+	if (op == LOOP_OWN) {
+		f->told(f, LOOP_OUT);
+		return;
+	}
+	op->fd = NULL;
 	op->done(op);
 }
 
@@ -517,13 +545,30 @@ loop_defer(struct loop *loop, struct loop_task *task)
 	list_append(&loop->deferred, &task->link);
 }
 
+/* The number of a function, of which there are few.  0: too many. */
+static unsigned
+kind_of(struct loop *loop, void (*fire)(struct loop_timer *))
+{
+	unsigned i = 0;
+
+	while (i < loop->nfires && loop->fires[i] != fire)
+		i++;
+	if (i == LOOP_TIMER_KINDS)
+		return 0;
+	if (i == loop->nfires)
+		loop->fires[loop->nfires++] = fire;
+	return i + 1;
+}
+
 int
 loop_timer_init(struct loop *loop, struct loop_timer *t, void (*fire)(struct loop_timer *))
 {
-	if (!heap_reserve(&loop->timers, loop->timer_room + 1))
+	unsigned kind = kind_of(loop, fire);
+
+	if (kind == 0 || !heap_reserve(&loop->timers, loop->timer_room + 1))
 		return -ENOMEM;
 	loop->timer_room++;
-	*t = (struct loop_timer){.fire = fire};
+	*t = (struct loop_timer){.kind = kind & 0xff};
 	return 0;
 }
 
@@ -535,11 +580,16 @@ loop_timer_set(struct loop *loop, struct loop_timer *t, int64_t when)
 			heap_remove(&loop->timers, t);
 		return;
 	}
-	t->when = when;
 	if (t->slot)
-		heap_moved(&loop->timers, t);
+		heap_move(&loop->timers, t, when);
 	else
-		heap_add(&loop->timers, t);
+		heap_add(&loop->timers, t, when);
+}
+
+int64_t
+loop_timer_when(const struct loop *loop, const struct loop_timer *t)
+{
+	return t->slot ? loop->timers.at[t->slot].when : loop->due;
 }
 
 void

@@ -35,30 +35,54 @@ struct loop_op {
 	struct loop_fd *fd; /* while pending, else NULL */
 };
 
-/* Read only for callers, but for hangup, at_end and hint, which may be set at any time. */
+/* What a descriptor's own function is told. */
+enum loop_news {
+	LOOP_IN, /* an operation that was begun with LOOP_OWN is complete */
+	LOOP_OUT,
+	LOOP_GONE, /* the peer is gone and no operation is there to learn of it */
+	LOOP_END,  /* for those with wants_end: the peer's end has come, be it behind unread
+		      data; not for a reset */
+};
+
+/* Read only for callers, but for told, wants_end and hint, which may be set at any time. */
 struct loop_fd {
 	struct loop *loop;
-	struct loop_op *in, *out;           /* pending */
-	void (*hangup)(struct loop_fd *fd); /* the peer is gone and no operation is there to
-					       learn of it */
-	void (*at_end)(struct loop_fd *f);  /* the peer's end has come, be it behind
-					       unread data; not for a reset */
+	struct loop_op *in, *out;                             /* pending */
+	void (*told)(struct loop_fd *f, enum loop_news news); /* or NULL */
 	int fd;
-	unsigned armed;  /* the backend's own */
-	uint32_t since;  /* the backend's own: when it began to wait, about in ms */
-	bool readable;   /* a receive is worth trying */
-	bool ended;      /* the peer's end or an error is behind the data */
+	unsigned armed; /* the backend's own */
+	uint32_t since; /* the backend's own: when it began to wait, about in ms */
+	bool readable;  /* a receive is worth trying */
+	bool ended;     /* the peer's end or an error is behind the data */
+	bool wants_end : 1;
 	bool shared : 1; /* LOOP_SHARED */
 	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
 	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
 	bool failed : 1; /* the backend's own: an error has come */
 	bool reset : 1;  /* the backend's own: io_uring has told of an error */
 	uint8_t waits;   /* io_uring's: how often it has waited for data, at first */
-	struct list doubts;  /* the backend's own */
-	struct slot *slot;   /* io_uring's */
-	const void *hint[2]; /* what the receiver's done() will need first, to be fetched
-				into the cache; or NULL; may be set at any time */
+	struct list doubts; /* the backend's own */
+	struct slot *slot;  /* io_uring's */
+	void *hint[2];      /* what the receiver's done() will need first, to be fetched
+			       into the cache; or NULL; may be set at any time */
 };
+
+/* In place of an operation: the descriptor's own, for there are two for each idle
+ * connection, and done() is told() then. */
+extern const struct loop_op loop_own;
+#define LOOP_OWN ((struct loop_op *)&loop_own)
+
+static inline bool
+loop_is_pending_in(const struct loop_fd *f)
+{
+	return f->in;
+}
+
+static inline bool
+loop_is_pending_out(const struct loop_fd *f)
+{
+	return f->out;
+}
 
 /* Called once, before the loop waits next. */
 struct loop_task {
@@ -66,11 +90,13 @@ struct loop_task {
 	void (*run)(struct loop_task *task);
 };
 
+/* One for each idle connection, not set: it is kept small. */
 struct loop_timer {
-	int64_t when;
-	size_t slot; /* 0: not set */
-	void (*fire)(struct loop_timer *timer);
+	uint32_t slot : 24; /* 0: not set */
+	uint32_t kind : 8;  /* the loop's own; 0: not initialized */
 };
+
+enum { LOOP_TIMERS = (1 << 24) - 1, LOOP_TIMER_KINDS = 64 };
 
 /* Errors: -EMFILE, -ENFILE, -ENOMEM. */
 int loop_new(struct loop **out);
@@ -137,6 +163,8 @@ void loop_stand_back(struct loop_fd *f);
 
 /* Forgets a pending operation; harmless when it is not pending. */
 void loop_cancel(struct loop_op *op);
+void loop_cancel_in(struct loop_fd *f);
+void loop_cancel_out(struct loop_fd *f);
 
 /* A new descriptor, non-blocking and CLOEXEC, and who is behind it. */
 int loop_accept(struct loop_fd *f, struct loop_op *op, struct addr *peer);
@@ -167,12 +195,16 @@ char *loop_swap_buffer(struct loop *loop, char *buffer);
 
 void loop_defer(struct loop *loop, struct loop_task *task);
 
-/* Makes room for one more timer, so that setting it cannot fail.  Errors: -ENOMEM. */
+/* Makes room for one more timer, so that setting it cannot fail.  Errors: -ENOMEM, also for
+ * more than LOOP_TIMERS timers or LOOP_TIMER_KINDS functions. */
 int loop_timer_init(struct loop *loop, struct loop_timer *t,
 		    void (*fire)(struct loop_timer *));
 
 /* Sets, or moves, the deadline; CLOCK_NEVER clears it. */
 void loop_timer_set(struct loop *loop, struct loop_timer *t, int64_t when);
+
+/* When a timer that is set, or whose function is being called, fires. */
+int64_t loop_timer_when(const struct loop *loop, const struct loop_timer *t);
 
 /* Clears the timer and gives its room back. */
 void loop_timer_done(struct loop *loop, struct loop_timer *t);

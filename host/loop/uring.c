@@ -387,11 +387,11 @@ wake(struct ring *r, struct loop_fd *f, bool ended)
 		loop_complete_in(f);
 	if (r->current && f->failed && !f->reset && !f->in && !f->out) {
 		f->reset = true;
-		if (f->hangup)
-			f->hangup(f);
+		if (f->told)
+			f->told(f, LOOP_GONE);
 	}
-	if (r->current && ended && f->at_end)
-		f->at_end(f);
+	if (r->current && ended && f->wants_end)
+		f->told(f, LOOP_END);
 	r->current = NULL;
 }
 
@@ -506,8 +506,8 @@ fetch(struct ring *r, unsigned head, unsigned ready)
 		__builtin_prefetch((void *)all[(head + 3) & mask].user_data);
 	if (ready > 2 && all[(head + 2) & mask].user_data > EPOLL) {
 		s = (void *)all[(head + 2) & mask].user_data;
-		for (int i = 0; s->f && i < 4; i++)
-			__builtin_prefetch((const char *)s->f - 48 + i * 64);
+		for (int i = 0; s->f && i < 3; i++)
+			__builtin_prefetch((const char *)s->f - 32 + i * 64);
 	}
 	if (ready < 2 || all[(head + 1) & mask].user_data <= EPOLL)
 		return;

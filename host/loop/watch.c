@@ -262,7 +262,7 @@ on_settled(struct loop_timer *timer)
 	struct watch *w = LIST_ENTRY(timer, struct watch, settle);
 
 	catch_up(w);
-	if (w->settle.when > loop_now(w->loop))
+	if (loop_timer_when(w->loop, &w->settle) > loop_now(w->loop))
 		return; /* there was more */
 	if (is_due(w))
 		w->changed(w->arg);

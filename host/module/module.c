@@ -198,6 +198,7 @@ static int
 module_run(lua_State *L)
 {
 	int nargs = lua_gettop(L) - 1, base;
+	static const struct task_kind kind = {.ended = main_ended, .grace = TASK_GRACE};
 	struct runner *r;
 	struct task *t;
 
@@ -207,16 +208,15 @@ module_run(lua_State *L)
 				  "moonport.run is running already: you may simply wait");
 	r = new_runner(L);
 	lua_insert(L, 1);
-	t = task_new(&r->sched, r->script);
+	t = task_new(&r->sched, r->script, &kind);
 	if (!t || !lua_checkstack(t->co, nargs + 1)) {
 		stop(L, r);
 		return luaL_error(L, "not enough memory");
 	}
 	t->owner = r;
-	t->ended = main_ended;
 	lua_xmove(L, t->co, nargs + 1);
 	base = lua_gettop(L);
-	task_start(t, nargs);
+	task_start(t);
 	while (!r->ended)
 		loop_turn(r->loop, INT64_MAX);
 	stop(L, r);

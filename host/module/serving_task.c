@@ -28,7 +28,7 @@ own_request(lua_State *L, struct core *c)
 	if (!s->current)
 		luaL_error(
 		    L, "this is for the server's methods, while they deal with a request");
-	if (s->current->main)
+	if (task_main(s->current))
 		luaL_error(L, "this is for the request's own task, not for a spawned one");
 	return s->current->owner;
 }
@@ -65,16 +65,16 @@ core_files(lua_State *L)
 	size_t n, have;
 	const char *packet = luaL_optlstring(L, 2, NULL, &n), *p;
 
-	if (packet && r->stream->datagram) {
-		stream_view(r->stream, &p, &have);
+	if (packet && request_stream(r)->datagram) {
+		stream_view(request_stream(r), &p, &have);
 		if (have != n || memcmp(p, packet, n) != 0) {
-			stream_consume(r->stream, have);
-			if (!buf_put(&r->stream->in, packet, n))
+			stream_consume(request_stream(r), have);
+			if (!buf_put(&request_stream(r)->in, packet, n))
 				return luaL_error(L, "not enough memory");
 		}
 	}
-	handle_push(L, rfile_class, r->stream, 0);
-	handle_push(L, wfile_class, r->stream, 0);
+	handle_push(L, rfile_class, request_stream(r), 0);
+	handle_push(L, wfile_class, request_stream(r), 0);
 	return 2;
 }
 
@@ -84,7 +84,7 @@ core_hand_over(lua_State *L)
 {
 	struct core *c = core_check(L);
 	struct request *r = own_request(L, c);
-	struct stream *st = r->stream;
+	struct stream *st = request_stream(r);
 	struct addr room;
 	struct arrival a = {.fd = -1, .client = request_client(r, &room)};
 	struct dgram d = {0};
@@ -113,7 +113,7 @@ core_fork(lua_State *L)
 {
 	struct core *c = core_check(L);
 	struct request *r = own_request(L, c);
-	struct stream *st = r->stream;
+	struct stream *st = request_stream(r);
 	struct addr room;
 	pid_t pid;
 
@@ -132,7 +132,7 @@ core_fork(lua_State *L)
 		else
 			stream_drop(st);
 	} else
-		count_add(&r->site->counters->requests, 1);
+		count_add(&request_site(r)->counters->requests, 1);
 	lua_pushinteger(L, pid);
 	return 1;
 }
@@ -146,7 +146,7 @@ static int
 exit_child_step(lua_State *L, struct core *c)
 {
 	struct request *r = own_request(L, c);
-	struct stream *st = r->stream;
+	struct stream *st = request_stream(r);
 	int64_t next = clock_now() + POLL_MS * CLOCK_MS;
 
 	if (!st->closed && st->datagram) {
@@ -161,7 +161,7 @@ exit_child_step(lua_State *L, struct core *c)
 	}
 	if (c->host.engine.io.lingers.n > 0)
 		return task_park(L, next, NULL, NULL, 0, exit_child_k);
-	count_add(&r->site->counters->ended, 1);
+	count_add(&request_site(r)->counters->ended, 1);
 	forking_exit(c->server, c->status);
 }
 

@@ -27,6 +27,9 @@ enum { MIXED = ALLOC_CLASSES, MIXED_SLABS = 4 };
  * across two: a thousand connections feel it. */
 enum { HEAD = 64 };
 
+/* What malloc() gives, and so has a block whose size is a multiple of it. */
+enum { ALIGN = 16 };
+
 _Static_assert(sizeof(struct slab) <= HEAD, "the head of a slab is one cache line");
 
 void
@@ -137,7 +140,7 @@ static RARE void *
 get_more(struct alloc *a, unsigned class)
 {
 	size_t size = (class + 1) * ALLOC_STEP;
-	void *p = get_mixed(a, size);
+	void *p = get_mixed(a, (size + ALIGN - 1) & ~(size_t)(ALIGN - 1));
 	struct slab *s = p ? NULL : new_slab(a, class);
 
 	if (!s)

@@ -11,7 +11,7 @@
 #include <stddef.h>
 
 enum {
-	ALLOC_STEP = 16, /* size classes are its multiples */
+	ALLOC_STEP = 8, /* size classes are its multiples: a table has 56 bytes */
 	ALLOC_SMALL =
 	    720, /* a larger block is malloc()'s; the stack of a new coroutine is not
 		  */

@@ -27,15 +27,16 @@ static int
 overran(struct task *t, lua_State *L)
 {
 	lua_pushcfunction(L, raise);
-	slice_push_error(L, t->co, t->cpu);
+	slice_push_error(L, t->co, task_cpu(t));
 	return 1;
 }
 
 int
 chore_start(struct chore *c, struct script *sc, const struct allowance *a, int nargs)
 {
+	static const struct task_kind none;
 	lua_State *L = sc->state.L;
-	struct task *t = task_new(sc->sched, sc);
+	struct task *t = task_new(sc->sched, sc, &none);
 
 	if (!t || !lua_checkstack(t->co, nargs + 1)) {
 		if (t)
@@ -44,13 +45,13 @@ chore_start(struct chore *c, struct script *sc, const struct allowance *a, int n
 		return -ENOMEM;
 	}
 	lua_xmove(L, t->co, nargs + 1);
-	t->allowance = a;
+	c->kind = (struct task_kind){
+	    .ended = ended, .overran = overran, .allowance = a, .grace = TASK_GRACE};
+	t->kind = &c->kind;
 	t->chore = true;
 	t->owner = c;
-	t->ended = ended;
-	t->overran = overran;
 	c->task = t;
-	task_start_soon(t, nargs);
+	task_start_soon(t);
 	return 0;
 }
 

@@ -7,14 +7,15 @@
 #ifndef HOST_SCRIPT_CHORE_H
 #define HOST_SCRIPT_CHORE_H
 
+#include "script/task.h"
+
 #include <lua.h>
 
-struct allowance;
 struct script;
-struct task;
 
 struct chore {
 	struct task *task; /* NULL: it does not run */
+	struct task_kind kind;
 	/* The results, or (status not LUA_OK) the error value, are on co's stack. */
 	void (*done)(struct chore *c, lua_State *co, int status);
 };

@@ -30,6 +30,7 @@ struct script {
 	char *name; /* the base name without ".lua" */
 	unsigned number;
 	unsigned refs;
+	unsigned rested;            /* see rest.h */
 	int handler_ref;            /* the handler table */
 	int meta_ref;               /* its instances' metatable */
 	bool has_setup, has_finish; /* as the script was loaded */

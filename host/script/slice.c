@@ -25,7 +25,8 @@ allowance_of(const struct sched *s)
 {
 	const struct task *t = s->current;
 
-	return t && t->allowance && !s->final.runs_now ? t->allowance : &s->allowance;
+	return t && t->kind->allowance && !s->final.runs_now ? t->kind->allowance
+							     : &s->allowance;
 }
 
 int64_t
@@ -48,7 +49,7 @@ slice_used(const struct sched *s)
 	if (s->final.runs_now)
 		return (s->current ? s->current->final : s->final.used) + meter_now() -
 		       s->final.began;
-	return meter_used(s->meter) + (s->current ? s->current->cpu : 0);
+	return meter_used(s->meter) + (s->current ? task_cpu(s->current) : 0);
 }
 
 static bool

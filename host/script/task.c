@@ -9,11 +9,31 @@
 
 #include <errno.h>
 #include <lauxlib.h>
+#include <stdatomic.h>
 
-/* Runs of tasks between two looks at the collector. */
-enum { TUNE = 4096 };
+/* Runs of tasks between two looks at the collector; and before there can be a rest. */
+enum { TUNE = 4096, MANY = 256 };
+
+/* What task_age() counts in, as a power of two of nanoseconds. */
+enum { AGE_SHIFT = 24 };
 
 static void resume(struct task *t);
+
+static inline struct sched *
+sched_for(const struct task *t)
+{
+	return t->script->sched;
+}
+
+/* A meter's signal, too, looks at what the wait had its place in common with. */
+static inline void
+leave_wait(struct task *t)
+{
+	if (t->state != TASK_WAITING)
+		return;
+	t->cpu = t->final = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+}
 
 static void
 want_turn(struct sched *s)
@@ -85,13 +105,16 @@ sched_init(struct sched *s, struct loop *loop)
 	list_init(&s->turn.link);
 	s->turn.run = run_ready;
 	pool_init(&s->pool, sizeof(struct task));
+	pool_init(&s->kins, sizeof(struct kin));
 }
 
 void
 sched_free(struct sched *s)
 {
 	list_remove(&s->turn.link);
+	rest_close(s);
 	pool_free(&s->pool);
+	pool_free(&s->kins);
 }
 
 void
@@ -101,6 +124,7 @@ sched_reborn(struct sched *s)
 
 	list_remove(&s->turn.link);
 	s->turn_due = false;
+	s->rest = (struct rest){0}; /* a child is there for one request */
 	while (!list_empty(&s->tasks)) {
 		t = LIST_ENTRY(s->tasks.next, struct task, link);
 		list_remove(&t->link);
@@ -108,7 +132,8 @@ sched_reborn(struct sched *s)
 	}
 	s->ntasks = 0;
 	if (keep) {
-		list_init(&keep->companions);
+		if (keep->kin)
+			list_init(&keep->kin->companions);
 		list_append(&s->tasks, &keep->link);
 		s->ntasks = 1;
 	}
@@ -117,8 +142,9 @@ sched_reborn(struct sched *s)
 static void
 make_ready(struct task *t)
 {
-	struct sched *s = t->sched;
+	struct sched *s = sched_for(t);
 
+	leave_wait(t);
 	t->state = TASK_READY;
 	list_append(&s->ready, &t->ready);
 	want_turn(s);
@@ -127,8 +153,8 @@ make_ready(struct task *t)
 void
 task_step_aside(struct task *t)
 {
-	struct sched *s = t->sched;
-	const struct allowance *a = t->allowance ? t->allowance : &s->allowance;
+	struct sched *s = sched_for(t);
+	const struct allowance *a = t->kind->allowance ? t->kind->allowance : &s->allowance;
 
 	t->cpu += s->meter ? meter_used(s->meter) : 0;
 	if (a->preempted)
@@ -142,11 +168,11 @@ task_step_aside(struct task *t)
 void
 task_overrun(struct task *t, int line)
 {
-	t->sched->line = line;
-	t->cpu += meter_used(t->sched->meter);
+	sched_for(t)->line = line;
+	t->cpu += meter_used(sched_for(t)->meter);
 	t->overrun = t->overrun ? 3 : 1;
 	t->state = TASK_READY;
-	t->sched->parked = true;
+	sched_for(t)->parked = true;
 }
 
 /* The timer may be early, never late: it is set again when it fires. */
@@ -156,27 +182,31 @@ arm(struct task *t)
 	int64_t want =
 	    t->state == TASK_WAITING && t->deadline < t->limit ? t->deadline : t->limit;
 
-	if (want != CLOCK_NEVER && (!t->timer.slot || t->timer.when > want))
-		loop_timer_set(t->sched->loop, &t->timer, want);
+	if (want != CLOCK_NEVER &&
+	    (!t->timer.slot || loop_timer_when(sched_for(t)->loop, &t->timer) > want))
+		loop_timer_set(sched_for(t)->loop, &t->timer, want);
 }
 
 static void
 end(struct task *t, int status)
 {
-	struct sched *s = t->sched;
+	struct sched *s = sched_for(t);
 	struct script *sc = t->script;
 
-	if (t->main)
-		list_remove(&t->companions);
-	else if (!list_empty(&t->companions))
+	if (task_main(t))
+		list_remove(&t->kin->companions);
+	else if (t->kin)
 		task_dismiss(t);
 	loop_timer_done(s->loop, &t->timer);
 	list_remove(&t->link);
 	list_remove(&t->ready);
 	s->ntasks--;
-	if (t->ended)
-		t->ended(t, status);
+	s->ends++;
+	if (t->kind->ended)
+		t->kind->ended(t, status);
 	script_give_co(sc, t->co, t->ref, status == LUA_OK);
+	if (t->kin)
+		pool_give(&s->kins, t->kin);
 	pool_give(&s->pool, t);
 	script_release(sc);
 }
@@ -186,7 +216,7 @@ static int
 replacement(lua_State *L)
 {
 	struct task *t = lua_touserdata(L, 1);
-	int n = t->overran ? t->overran(t, L) : -1;
+	int n = t->kind->overran ? t->kind->overran(t, L) : -1;
 
 	return n < 0 ? 0 : n + 1;
 }
@@ -196,7 +226,7 @@ replacement(lua_State *L)
 static int
 close_coroutines(struct task *t)
 {
-	struct sched *s = t->sched;
+	struct sched *s = sched_for(t);
 	struct task *current = s->current;
 	struct section section;
 	int status;
@@ -212,12 +242,29 @@ close_coroutines(struct task *t)
 	return status;
 }
 
+/* The number of a reason, of which there are few. */
+static uint8_t
+reason(struct sched *s, const char *why)
+{
+	unsigned i = 0;
+
+	while (i < s->nreasons && s->reasons[i] != why)
+		i++;
+	if (i == SCHED_REASONS)
+		return SCHED_REASONS - 1;
+	s->reasons[i] = why;
+	s->nreasons += i == s->nreasons;
+	return (uint8_t)i;
+}
+
 static void
 begin_grace(struct task *t)
 {
-	int64_t now = loop_now(t->sched->loop);
+	int64_t now = loop_now(sched_for(t)->loop);
 
-	t->limit = t->grace < CLOCK_NEVER - now ? now + t->grace : CLOCK_NEVER;
+	int64_t grace = t->kind->grace;
+
+	t->limit = grace < CLOCK_NEVER - now ? now + grace : CLOCK_NEVER;
 	arm(t);
 }
 
@@ -228,12 +275,12 @@ task_clean_up(struct task *t)
 		return;
 	t->overrun = 2;
 	t->cpu = 0;
-	if (t->sched->meter)
-		meter_begin(t->sched->meter);
+	if (sched_for(t)->meter)
+		meter_begin(sched_for(t)->meter);
 	if (!t->cancelled)
 		begin_grace(t);
 	t->cancelled = 2;
-	t->why = "cpu_limit";
+	t->why = reason(sched_for(t), "cpu_limit");
 }
 
 /* It is past its limit of CPU time.  No pcall of its own can catch that: its coroutines are
@@ -263,34 +310,50 @@ overran(struct task *t)
 	if (!t->cancelled)
 		begin_grace(t);
 	t->cancelled = 2;
-	t->why = "cpu_limit";
+	t->why = reason(sched_for(t), "cpu_limit");
 	lua_xmove(L, t->co, n);
-	t->nargs = n - 1;
+	t->begun = false;
 	make_ready(t);
+}
+
+static RARE void
+after_many(struct task *t)
+{
+	struct sched *s = sched_for(t);
+
+	if (s->runs % TUNE == 0)
+		state_tune(&t->script->state);
+	rest_later(s);
 }
 
 static void
 resume(struct task *t)
 {
-	struct sched *s = t->sched;
+	struct sched *s = sched_for(t);
 	lua_State *co = t->co;
-	int status, nres, nargs = t->nargs;
+	int status, nres, nargs = 0;
 
-	t->nargs = 0;
+	if (t->state == TASK_WAITING)
+		leave_wait(t);
+	else {
+		if (!t->begun)
+			nargs = lua_gettop(co) - 1;
+		t->begun = true;
+		if (t->cpu && s->meter)
+			meter_begin(s->meter);
+	}
 	s->current = t;
 	s->running = co;
 	s->parked = false;
 	t->state = TASK_RUNNING;
 	s->base = __builtin_frame_address(0);
-	if (t->cpu && s->meter)
-		meter_begin(s->meter);
 	coro_mark_waiting(co, 0);
 	status = lua_resume(co, NULL, nargs, &nres);
 	if (s->ran)
 		s->ran(s);
 	s->running = NULL;
-	if (++s->runs % TUNE == 0)
-		state_tune(&t->script->state);
+	if (++s->runs % MANY == 0)
+		after_many(t);
 	s->current = NULL;
 	if (t->script->state.alloc.refused)
 		state_relieve(&t->script->state);
@@ -325,7 +388,7 @@ static void
 on_timer(struct loop_timer *timer)
 {
 	struct task *t = LIST_ENTRY(timer, struct task, timer);
-	int64_t now = loop_now(t->sched->loop);
+	int64_t now = loop_now(sched_for(t)->loop);
 
 	if (now >= t->limit) {
 		if (t->cancelled) {
@@ -343,7 +406,7 @@ on_timer(struct loop_timer *timer)
 }
 
 struct task *
-task_new(struct sched *s, struct script *script)
+task_new(struct sched *s, struct script *script, const struct task_kind *kind)
 {
 	struct task *t = pool_take(&s->pool);
 	int ref;
@@ -356,7 +419,6 @@ task_new(struct sched *s, struct script *script)
 		goto fail_task;
 	if (loop_timer_init(s->loop, &t->timer, on_timer) < 0)
 		goto fail_co;
-	t->sched = s;
 	t->script = script;
 	t->co = co;
 	t->ref = ref;
@@ -364,18 +426,14 @@ task_new(struct sched *s, struct script *script)
 	t->wake = 0;
 	t->cancelled = 0;
 	t->cpu = t->final = 0;
-	t->allowance = NULL;
-	t->chore = false;
+	t->chore = t->begun = false;
 	t->overrun = 0;
-	t->overran = NULL;
-	t->deadline = t->limit = CLOCK_NEVER;
-	t->grace = 5 * CLOCK_SECOND;
-	t->started = loop_now(s->loop);
+	t->limit = CLOCK_NEVER;
+	t->started = (uint32_t)(loop_now(s->loop) >> AGE_SHIFT);
 	t->detach = NULL;
-	t->ended = NULL;
+	t->kind = kind;
 	t->owner = NULL;
-	t->main = NULL;
-	list_init(&t->companions);
+	t->kin = NULL;
 	t->stream = NULL;
 	list_init(&t->ready);
 	list_append(&s->tasks, &t->link);
@@ -390,19 +448,42 @@ fail_task:
 	return NULL;
 }
 
-struct task *
-task_new_beside(struct task *t)
+/* False: out of memory. */
+static bool
+found_kin(struct task *t, struct task *main)
 {
-	struct task *main = t->main ? t->main : t;
-	struct task *c = task_new(main->sched, main->script);
+	struct kin *f = t->kin ? t->kin : pool_take(&sched_for(t)->kins);
 
+	if (!f || t->kin)
+		return f;
+	f->self = t;
+	f->main = main;
+	list_init(&f->companions);
+	t->kin = f;
+	return true;
+}
+
+struct task *
+task_new_beside(struct task *t, const struct task_kind *kind)
+{
+	static const struct task_kind none;
+	struct task *main = task_main(t) ? task_main(t) : t, *c;
+
+	if (!found_kin(main, NULL))
+		return NULL;
+	c = task_new(sched_for(main), main->script, &none);
 	if (!c)
 		return NULL;
-	c->main = main;
+	if (!found_kin(c, main)) {
+		task_kill(c);
+		return NULL;
+	}
+	c->kin->kind = *main->kind;
+	c->kin->kind.ended = kind->ended;
+	c->kin->kind.overran = kind->overran;
+	c->kind = &c->kin->kind;
 	c->owner = main->owner;
 	c->stream = main->stream;
-	c->allowance = main->allowance;
-	c->grace = main->grace;
 	if (main->overrun || t->overrun)
 		c->overrun = 2; /* nothing is begun but to clean up */
 	if (main->cancelled) {
@@ -410,27 +491,32 @@ task_new_beside(struct task *t)
 		c->why = main->why;
 		task_limit(c, main->limit);
 	}
-	list_append(&main->companions, &c->companions);
+	list_append(&main->kin->companions, &c->kin->companions);
 	return c;
 }
 
 void
-task_start(struct task *t, int nargs)
+task_start(struct task *t)
 {
-	t->nargs = nargs;
-	if (t->sched->current)
-		task_start_soon(
-		    t, nargs); /* tasks do not nest: a handler has caused this one */
+	if (sched_for(t)->current)
+		task_start_soon(t); /* tasks do not nest: a handler has caused this one */
 	else
 		resume(t);
 }
 
 void
-task_start_soon(struct task *t, int nargs)
+task_start_soon(struct task *t)
 {
-	t->nargs = nargs;
 	coro_mark_waiting(t->co, 1); /* nobody else may begin it */
 	make_ready(t);
+}
+
+int64_t
+task_age(const struct task *t)
+{
+	uint32_t now = (uint32_t)(clock_now() >> AGE_SHIFT);
+
+	return (int64_t)(now - t->started) << AGE_SHIFT;
 }
 
 struct task *
@@ -449,7 +535,7 @@ RARE int
 task_raise_cancelled(lua_State *L, struct task *t)
 {
 	t->cancelled = 2;
-	lua_pushfstring(L, "cancelled: %s", t->why);
+	lua_pushfstring(L, "cancelled: %s", sched_for(t)->reasons[t->why]);
 	lerror_push(L, "cancelled", lua_tostring(L, -1), ECANCELED);
 	return lua_error(L);
 }
@@ -487,21 +573,24 @@ int
 task_wait(struct task *t, lua_State *L, int64_t deadline, void (*detach)(void *arg),
 	  void *arg, lua_KContext ctx, lua_KFunction k)
 {
-	struct sched *s = t->sched;
+	struct sched *s = sched_for(t);
 
-	t->detach = detach;
-	t->detach_arg = arg;
+	t->detach = NULL;
 	if (s->barrier || !lua_isyieldable(L) || s->running != L) {
-		take_back(t);
+		if (detach)
+			detach(arg);
 		check_way_out(L, s);
 	}
 	if (t->cancelled == 1) {
-		take_back(t);
+		if (detach)
+			detach(arg);
 		return task_raise_cancelled(L, t);
 	}
 	t->state = TASK_WAITING;
+	atomic_signal_fence(memory_order_seq_cst);
+	t->detach = detach;
+	t->detach_arg = arg;
 	t->deadline = deadline;
-	t->cpu = t->final = 0;
 	if (deadline != CLOCK_NEVER || t->limit != CLOCK_NEVER)
 		arm(t);
 	s->parked = true;
@@ -514,7 +603,7 @@ task_wake(struct task *t)
 	t->detach = NULL;
 	if (t->state != TASK_WAITING)
 		return;
-	if (t->sched->current)
+	if (sched_for(t)->current)
 		make_ready(t);
 	else
 		resume(t);
@@ -536,13 +625,19 @@ task_yield(lua_State *L, lua_KContext ctx, lua_KFunction k)
 	if (t->cancelled == 1)
 		return task_raise_cancelled(L, t);
 	/* Where it cannot yield it simply goes on: nothing is lost but fairness. */
-	if (t->sched->barrier || !lua_isyieldable(L) || t->sched->running != L)
+	if (sched_for(t)->barrier || !lua_isyieldable(L) || sched_for(t)->running != L)
 		return k(L, LUA_OK, ctx);
 	t->detach = NULL;
 	t->cpu = t->final = 0;
-	t->sched->parked = true;
+	sched_for(t)->parked = true;
 	make_ready(t);
 	return lua_yieldk(L, 0, ctx, k);
+}
+
+static struct task *
+task_of_companion(struct list *l)
+{
+	return LIST_ENTRY(l, struct kin, companions)->self;
 }
 
 static void
@@ -551,7 +646,7 @@ cancel_one(struct task *t, const char *why)
 	if (t->cancelled)
 		return;
 	t->cancelled = 1;
-	t->why = why;
+	t->why = reason(sched_for(t), why);
 	begin_grace(t);
 	if (t->state != TASK_WAITING)
 		return;
@@ -566,9 +661,11 @@ task_cancel(struct task *t, const char *why)
 	if (t->cancelled)
 		return;
 	cancel_one(t, why);
-	for (struct list *l = t->companions.next; !t->main && l != &t->companions;
+	if (!task_has_companions(t))
+		return;
+	for (struct list *l = t->kin->companions.next; l != &t->kin->companions;
 	     l = l->next)
-		cancel_one(LIST_ENTRY(l, struct task, companions), why);
+		cancel_one(task_of_companion(l), why);
 }
 
 void
@@ -581,22 +678,23 @@ task_insist(struct task *t)
 void
 task_kill(struct task *t)
 {
-	const struct meter *m = t->sched->meter;
+	const struct meter *m = sched_for(t)->meter;
 	const char *why = t->overrun     ? "it went on computing after its cpu_limit"
 			  : t->cancelled ? "it went on after it was cancelled"
-			  : t->main      ? "its task has ended"
+			  : task_main(t) ? "its task has ended"
 					 : "the host stops at once";
 	int status;
 
-	if (!t->main)
+	if (!task_main(t))
 		task_dismiss(t);
 	take_back(t);
+	leave_wait(t);
 	list_remove(&t->ready); /* __close may try to wait, which takes that link */
 	if (!t->overrun)
 		t->overrun = 2; /* what is left of it gets that much CPU time */
-	t->cpu = m && t->sched->current ? -meter_used(m) : 0;
+	t->cpu = m && sched_for(t)->current ? -meter_used(m) : 0;
 	status = close_coroutines(t); /* __close runs here, and cannot wait any more */
-	if (status == LUA_OK || !t->main) {
+	if (status == LUA_OK || !task_main(t)) {
 		lua_settop(t->co, 0);
 		lua_pushlightuserdata(t->co, (void *)why);
 	}
@@ -606,14 +704,14 @@ task_kill(struct task *t)
 void
 task_dismiss(struct task *t)
 {
-	struct meter *m = t->sched->current ? t->sched->meter : NULL;
+	struct meter *m = sched_for(t)->current ? sched_for(t)->meter : NULL;
 	int64_t began;
 
-	if (list_empty(&t->companions))
+	if (!task_has_companions(t))
 		return;
 	began = m ? meter_used(m) : 0;
-	while (!list_empty(&t->companions))
-		task_kill(LIST_ENTRY(t->companions.prev, struct task, companions));
+	while (!list_empty(&t->kin->companions))
+		task_kill(task_of_companion(t->kin->companions.prev));
 	if (m) /* their time was not the running task's */
 		meter_forgive(m, meter_used(m) - began);
 }

@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "base/pool.h"
 #include "loop/loop.h"
+#include "script/rest.h"
 #include "script/slice.h"
 
 #include <errno.h>
@@ -30,44 +31,70 @@ struct task;
 
 enum task_state { TASK_NEW, TASK_RUNNING, TASK_WAITING, TASK_READY };
 
-/* What each run needs comes first. */
-struct task {
-	struct list link; /* in the scheduler's tasks */
-	struct sched *sched;
-	lua_State *co;
-	void (*detach)(void *arg); /* takes back what this wait had in flight */
-	void *detach_arg;
-	int wake;          /* why the last wait ended */
-	int nargs;         /* on co's stack, for its first run */
-	int ref;           /* keeps co alive */
-	uint8_t state;     /* enum task_state */
-	uint8_t cancelled; /* 0 no, 1 asked for, 2 raised */
-	uint8_t overrun;   /* past its limit of CPU time: 0 no, 1 just now, 2 cleaning up */
-	bool chore;        /* no request: it may not wait */
-	int64_t deadline;  /* of this wait */
-	int64_t limit;     /* of the whole task; once cancelled, of its cleaning up */
-	int64_t cpu;       /* used since its last wait, in the runs before this one */
-	int64_t final;     /* finalizers have used since then, this run included */
-	struct loop_timer timer;
-	struct script *script; /* whose code it runs; holds a reference */
-	struct stream *stream; /* the bindings': its request's, or NULL */
-	/* Among those to be resumed; in a wait it is for whoever is to wake the task. */
-	struct list ready;
-	const char *why;                   /* of the cancel: a literal */
-	int64_t grace;                     /* nanoseconds to clean up in, once cancelled */
-	const struct allowance *allowance; /* NULL: the scheduler's */
-	int64_t started;
+/* What many tasks have in common.  Their owner keeps it in place while there are such. */
+struct task_kind {
 	/* Called once when the task has ended, with its coroutine still there: on
-	 * an error (status not LUA_OK) the error value is on top of its stack. */
+	 * an error (status not LUA_OK) the error value is on top of its stack.  Or NULL. */
 	void (*ended)(struct task *t, int status);
 	/* It is past its limit, and suspended as it stood; its coroutines will be closed.
 	 * Pushes onto L the function that runs then, in its place, and arguments; returns
 	 * how many, or -1: nothing.  Protected.  NULL: nothing. */
 	int (*overran)(struct task *t, lua_State *L);
-	void *owner;            /* the caller's */
+	const struct allowance *allowance; /* NULL: the scheduler's */
+	int64_t grace;                     /* nanoseconds to clean up in, once cancelled */
+};
+
+/* A grace where nobody says anything. */
+static const int64_t TASK_GRACE = 5 * CLOCK_SECOND;
+
+/* Of a task that has had others beside it, or is beside another. */
+struct kin {
+	struct task *self;      /* whose it is */
 	struct task *main;      /* it is beside this one, and ends with it; or NULL */
 	struct list companions; /* those beside it; of a companion: its place there */
+	struct task_kind kind;  /* a companion's */
 };
+
+/* Two cache lines, what each run needs in the first: there is one for each idle connection,
+ * and it is kept small. */
+struct task {
+	struct list link; /* in the scheduler's tasks */
+	lua_State *co;
+	struct script *script;     /* whose code it runs; holds a reference */
+	void (*detach)(void *arg); /* takes back what this wait had in flight */
+	union {
+		struct { /* while it waits */
+			void *detach_arg;
+			int64_t deadline;
+		};
+		struct {               /* since its last wait */
+			int64_t final; /* finalizers have used, this run included */
+			int64_t cpu;   /* used in the runs before this one: task_cpu() */
+		};
+	};
+	uint8_t state;         /* enum task_state */
+	int8_t wake;           /* why the last wait ended: 0 or -errno */
+	uint8_t why;           /* of the cancel: task_why() */
+	uint8_t cancelled : 2; /* 0 no, 1 asked for, 2 raised */
+	uint8_t overrun : 2;   /* past its limit: 0 no, 1 just now, 2 cleaning up, 3 then */
+	bool begun : 1;        /* co has been resumed since a function was put there */
+	bool chore : 1;        /* no request: it may not wait */
+	int ref;               /* keeps co alive */
+
+	struct loop_timer timer;
+	uint32_t started;      /* see task_age() */
+	struct stream *stream; /* the bindings': its request's, or NULL */
+	/* Among those to be resumed; in a wait it is for whoever is to wake the task. */
+	struct list ready;
+	int64_t limit; /* of the whole task; once cancelled, of its cleaning up */
+	const struct task_kind *kind;
+	void *owner;     /* the caller's */
+	struct kin *kin; /* NULL: none */
+};
+
+_Static_assert(sizeof(struct task) <= 128, "an idle connection is small");
+
+enum { SCHED_REASONS = 24 };
 
 struct sched {
 	struct loop *loop;
@@ -84,8 +111,15 @@ struct sched {
 	struct list slow; /* those that compute: one has a slice each turn of the loop */
 	struct loop_task turn;
 	bool turn_due;
-	struct pool pool;
+	struct pool pool, kins;
 	size_t ntasks;
+	uint64_t ends; /* of tasks, so far */
+	struct rest rest;
+	/* Whether this iterator looks at its arguments no more once it waits.  NULL: none.
+	 */
+	bool (*forgets)(lua_CFunction iterator);
+	const char *reasons[SCHED_REASONS]; /* why tasks were cancelled: literals */
+	unsigned nreasons;
 	volatile uint64_t runs;     /* of tasks and sections, so far */
 	volatile uint64_t overdue;  /* the number of a run whose slice is over */
 	struct allowance allowance; /* of what has none of its own */
@@ -127,20 +161,43 @@ void sched_attach(lua_State *L, struct sched *s);
 void sched_lend(lua_State *L, struct sched *s);
 
 /* A task whose coroutine has an empty stack: push a function and its arguments
- * there, then task_start().  NULL: out of memory. */
-struct task *task_new(struct sched *s, struct script *script);
+ * there, then task_start().  The script is one of this scheduler.  NULL: out of memory. */
+struct task *task_new(struct sched *s, struct script *script, const struct task_kind *kind);
 
 /* One beside a task that exists, or beside the one that this is beside of; it has the same
- * owner and limits.  When that task ends its companions are killed; what cancels it cancels
- * them.  NULL: out of memory. */
-struct task *task_new_beside(struct task *t);
+ * owner and limits, and of `kind` the functions.  When that task ends its companions are
+ * killed; what cancels it cancels them.  NULL: out of memory. */
+struct task *task_new_beside(struct task *t, const struct task_kind *kind);
+
+/* The one that it is beside; NULL: none. */
+static inline struct task *
+task_main(const struct task *t)
+{
+	return t->kin ? t->kin->main : NULL;
+}
+
+static inline bool
+task_has_companions(const struct task *t)
+{
+	return t->kin && !t->kin->main && !list_empty(&t->kin->companions);
+}
+
+/* The CPU time that it has used since its last wait, in the runs before this one. */
+static inline int64_t
+task_cpu(const struct task *t)
+{
+	return t->state == TASK_WAITING ? 0 : t->cpu;
+}
+
+/* For how long it is there: nanoseconds, to about 17 ms, and at most 2 years. */
+int64_t task_age(const struct task *t);
 
 /* Runs the task until its first wait; soon, when another task runs.  It may have
  * ended, and be freed, on return. */
-void task_start(struct task *t, int nargs);
+void task_start(struct task *t);
 
 /* The same, but never at once. */
-void task_start_soon(struct task *t, int nargs);
+void task_start_soon(struct task *t);
 
 /* The task that runs L, or an error in Lua when none does. */
 struct task *task_current(lua_State *L);

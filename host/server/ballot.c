@@ -271,7 +271,7 @@ ballot_init(struct ballot *b, struct master *m)
 void
 ballot_free(struct ballot *b)
 {
-	if (!b->late.fire)
+	if (!b->late.kind)
 		return;
 	list_remove(&b->next.link);
 	loop_timer_done(loop_of(b), &b->late);

@@ -69,7 +69,7 @@ board_touch(struct board *b)
 void
 board_forget(struct board *b)
 {
-	if (b->tick.fire)
+	if (b->tick.kind)
 		loop_timer_done(b->server->site.engine->loop, &b->tick);
 	b->server->board = NULL;
 	b->server = NULL;

@@ -18,7 +18,7 @@ numbered(const struct site *s, const struct list *l)
 {
 	for (; l != &s->requests; l = l->next) {
 		struct request *r = LIST_ENTRY(l, struct request, link);
-		if (stream_conn(r->stream) && !r->stream->closed)
+		if (stream_conn(request_stream(r)) && !request_stream(r)->closed)
 			return r;
 	}
 	return NULL;
@@ -29,10 +29,10 @@ connection_next(const struct host *h, const struct request *r)
 {
 	const struct server *s;
 	const struct list *l = h->servers.next;
-	struct request *next = r ? numbered(r->site, r->link.next) : NULL;
+	struct request *next = r ? numbered(request_site(r), r->link.next) : NULL;
 
 	if (r && !next)
-		l = LIST_ENTRY(r->site, struct server, site)->link.next;
+		l = LIST_ENTRY(request_site(r), struct server, site)->link.next;
 	for (; !next && l != &h->servers; l = l->next) {
 		s = LIST_ENTRY(l, struct server, link);
 		next = numbered(&s->site, s->site.requests.next);
@@ -46,7 +46,7 @@ host_connection(const struct host *h, uint64_t id)
 	struct request *r = NULL;
 
 	while ((r = connection_next(h, r)))
-		if (stream_conn(r->stream) == id)
+		if (stream_conn(request_stream(r)) == id)
 			return r;
 	return NULL;
 }
@@ -54,22 +54,22 @@ host_connection(const struct host *h, uint64_t id)
 static void
 record_push(const struct request *r, const char *p, size_t n)
 {
-	const char *server = r->site->view.name;
+	const char *server = request_site(r)->view.name;
 	const struct journal_record pushed = {.kind = JOURNAL_PUSH,
 					      .server = server,
 					      .server_len = server ? strlen(server) : 0,
-					      .conn = stream_conn(r->stream),
+					      .conn = stream_conn(request_stream(r)),
 					      .data = p,
 					      .data_len = n};
 
-	(void)diary_add(&r->site->engine->io, &pushed);
+	(void)diary_add(&request_site(r)->engine->io, &pushed);
 }
 
 int
 connection_push(struct request *r, const char *p, size_t n, char *why, size_t size)
 {
-	uint64_t id = stream_conn(r->stream);
-	int rc = stream_push(r->stream, p, n);
+	uint64_t id = stream_conn(request_stream(r));
+	int rc = stream_push(request_stream(r), p, n);
 
 	if (rc == 0 && n > 0)
 		record_push(r, p, n);
@@ -77,8 +77,8 @@ connection_push(struct request *r, const char *p, size_t n, char *why, size_t si
 		snprintf(why, size,
 			 "connection %" PRIu64 " has %zu bytes unsent: no more than %d are "
 			 "kept for a peer that does not read",
-			 id, stream_unsent(r->stream), STREAM_PUSHED);
-	else if (rc == -EPIPE && r->stream->datagram)
+			 id, stream_unsent(request_stream(r)), STREAM_PUSHED);
+	else if (rc == -EPIPE && request_stream(r)->datagram)
 		snprintf(why, size,
 			 "%" PRIu64 " is a datagram, and nothing can be pushed on that",
 			 id);
@@ -92,8 +92,8 @@ void
 connection_kill(struct request *r, bool reset)
 {
 	static const char WHY[] = "killed through the control API";
-	struct stream *s = r->stream;
-	bool runs = r->site->engine->sched.current == r->task;
+	struct stream *s = request_stream(r);
+	bool runs = request_site(r)->engine->sched.current == r->task;
 
 	stream_let_pushed(s);
 	task_cancel(r->task, WHY);

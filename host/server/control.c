@@ -382,11 +382,11 @@ push_connection(lua_State *L, const struct request *r)
 	struct addr room;
 
 	lua_createtable(L, 0, 5);
-	set_integer(L, "id", (lua_Integer)stream_conn(r->stream));
-	set_string(L, "server", r->site->view.name);
+	set_integer(L, "id", (lua_Integer)stream_conn(request_stream(r)));
+	set_string(L, "server", request_site(r)->view.name);
 	addr_text(request_client(r, &room), client, sizeof(client));
 	set_string(L, "client", client);
-	lua_pushnumber(L, (lua_Number)(clock_now() - r->task->started) / CLOCK_SECOND);
+	lua_pushnumber(L, (lua_Number)task_age(r->task) / CLOCK_SECOND);
 	lua_setfield(L, -2, "age");
 	set_integer(L, "generation", r->task->script->number);
 }

@@ -55,7 +55,7 @@ body_k(lua_State *L, int status, lua_KContext step)
 	}
 	if (step == 1) {
 		if (!lua_toboolean(L, -1)) {
-			count_add(&r->site->counters->refused, 1);
+			count_add(&request_site(r)->counters->refused, 1);
 			report_outcome(r, LOG_INFO, "refused", "verify_request said no");
 			lua_pushboolean(L, 0);
 			return 1;
@@ -87,8 +87,11 @@ static int steps(lua_State *L, int status, lua_KContext step);
 static void
 forget_failure(lua_State *L, struct request *r)
 {
-	luaL_unref(L, LUA_REGISTRYINDEX, r->failure_ref);
-	r->failure_ref = LUA_NOREF;
+	if (!r->dying)
+		return;
+	r->dying = false;
+	lua_pushnil(L);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, r);
 }
 
 /* These ask about the error on top of the stack. */
@@ -122,7 +125,7 @@ report_late(lua_State *L, struct request *r, int status)
 static int
 tell(lua_State *L, struct request *r)
 {
-	struct site *s = r->site;
+	struct site *s = request_site(r);
 	struct addr room;
 	int n;
 
@@ -152,9 +155,9 @@ tell(lua_State *L, struct request *r)
 static int
 send_written(lua_State *L, struct request *r)
 {
-	struct stream *st = r->stream;
+	struct stream *st = request_stream(r);
 
-	if (!list_empty(&r->task->companions))
+	if (task_has_companions(r->task))
 		task_dismiss(r->task); /* what they have to say goes out, too */
 	if (st->closed)
 		return 0;
@@ -167,7 +170,7 @@ send_written(lua_State *L, struct request *r)
 		return stream_park_out(L, st, SENT, steps);
 	if (st->error && !r->failed) {
 		r->failed = true;
-		count_add(&r->site->counters->peers_gone, 1);
+		count_add(&request_site(r)->counters->peers_gone, 1);
 		report_outcome(r, LOG_INFO, "peer gone", strerror(st->error));
 	}
 	return 0;
@@ -179,7 +182,7 @@ send_rest(lua_State *L, struct request *r)
 {
 	int n = send_written(L, r);
 
-	stream_leave_unread(r->stream);
+	stream_leave_unread(request_stream(r));
 	return n;
 }
 
@@ -258,7 +261,7 @@ steps(lua_State *L, int status, lua_KContext step)
 		report_late(L, r, status);
 		lua_settop(L, MESSAGE_HANDLER);
 	}
-	if (step == SENT && task_woke(L) == -ETIMEDOUT && !r->stream->datagram)
+	if (step == SENT && task_woke(L) == -ETIMEDOUT && !request_stream(r)->datagram)
 		return lerror_raise_timeout(L, "write");
 	return send_rest(L, r);
 }
@@ -324,6 +327,7 @@ last_steps(lua_State *L)
 int
 course_overran(struct task *t, lua_State *L)
 {
+	struct request *r = t->owner;
 	lua_Debug outermost;
 
 	lua_pushcfunction(L, last_steps);
@@ -333,9 +337,10 @@ course_overran(struct task *t, lua_State *L)
 	if (!lua_istable(L, -1))
 		return -1;
 	push_kept(L, t->co, &outermost, FAILURE);
-	slice_push_error(L, t->co, t->cpu);
+	slice_push_error(L, t->co, task_cpu(t));
 	lua_pushvalue(L, -1);
-	((struct request *)t->owner)->failure_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, r);
+	r->dying = true;
 	return 3;
 }
 
@@ -345,8 +350,8 @@ report_protected(lua_State *L)
 {
 	struct request *r = lua_touserdata(L, 1);
 
-	if (lua_rawgeti(L, LUA_REGISTRYINDEX, r->failure_ref) == LUA_TNIL)
-		lua_pop(L, 1); /* it was told, or there was none */
+	if (r->dying)
+		lua_rawgetp(L, LUA_REGISTRYINDEX, r);
 	forget_failure(L, r);
 	report_error(r, L);
 	return 0;
@@ -362,7 +367,7 @@ course_died(struct request *r, lua_State *co)
 	lua_xmove(co, L, 1);
 	if (state_call(L, 2, 0) == LUA_OK)
 		return;
-	count_add(&r->site->counters->errors, 1);
+	count_add(&request_site(r)->counters->errors, 1);
 	report_outcome(r, LOG_ERROR, "handler error", "not enough memory");
 	lua_pop(L, 1);
 }

@@ -17,7 +17,10 @@ engine_init(struct engine *e, struct log *log)
 	e->sched.log = log;
 	e->sched.stray = report_stray;
 	rc = io_init(&e->io, &e->sched, log);
+	if (rc == 0)
+		rc = rest_open(&e->sched);
 	if (rc < 0) {
+		io_free(&e->io);
 		sched_free(&e->sched);
 		loop_free(e->loop);
 	}
@@ -72,6 +75,12 @@ engine_swap(struct engine *e, struct buffers *b)
 	b->gather = gather;
 }
 
+size_t
+engine_timers(const struct engine *e)
+{
+	return loop_live_timers(e->loop) - (e->sched.rest.timer.slot != 0);
+}
+
 void
 engine_check(struct engine *e)
 {
@@ -101,6 +110,6 @@ engine_push_stats(const struct engine *e, lua_State *L)
 	put(L, "streams", e->io.streams.taken);
 	put(L, "lingering", e->io.lingers.n);
 	put(L, "descriptors", loop_live_fds(e->loop));
-	put(L, "timers", loop_live_timers(e->loop));
+	put(L, "timers", engine_timers(e));
 	put(L, "log_dropped", log_dropped(e->log));
 }

@@ -41,6 +41,9 @@ void buffers_free(struct buffers *b);
 /* Exchanges the engine's buffers for these; a second call undoes it. */
 void engine_swap(struct engine *e, struct buffers *b);
 
+/* Timers that are set, but for the scheduler's own. */
+size_t engine_timers(const struct engine *e);
+
 /* Before the end, without requests: whatever is still alive has leaked, and is logged. */
 void engine_check(struct engine *e);
 

@@ -91,7 +91,7 @@ set_class(lua_State *L)
 void
 instance_build(lua_State *L, struct request *r)
 {
-	bool datagram = r->stream->datagram;
+	bool datagram = request_stream(r)->datagram;
 	struct addr room;
 	const char *p;
 	size_t n;
@@ -100,14 +100,14 @@ instance_build(lua_State *L, struct request *r)
 	push_upvalue(L, SERVER);
 	push_known_address(L, request_client(r, &room), lua_upvalueindex(HOSTS),
 			   lua_upvalueindex(ADDRESS));
-	push_object(L, rfile_class, RFILE, r->stream);
-	push_object(L, wfile_class, WFILE, r->stream);
+	push_object(L, rfile_class, RFILE, request_stream(r));
+	push_object(L, wfile_class, WFILE, request_stream(r));
 	if (datagram) {
-		stream_view(r->stream, &p, &n);
+		stream_view(request_stream(r), &p, &n);
 		lua_pushlstring(L, p, n);
 		push_upvalue(L, PORT);
 	} else
-		push_object(L, request_class, REQUEST, r->stream);
+		push_object(L, request_class, REQUEST, request_stream(r));
 	lua_call(L, 5 + datagram, 1);
 	if (datagram && r->extra->full_len) {
 		lua_pushinteger(L, (lua_Integer)r->extra->full_len);
@@ -129,11 +129,11 @@ instance_push_request(lua_State *L, struct request *r)
 	const char *p;
 	size_t n;
 
-	if (!r->stream->datagram) {
-		handle_push(L, request_class, r->stream, 0);
+	if (!request_stream(r)->datagram) {
+		handle_push(L, request_class, request_stream(r), 0);
 		return;
 	}
-	stream_view(r->stream, &p, &n);
+	stream_view(request_stream(r), &p, &n);
 	lua_createtable(L, 2, 1);
 	lua_pushlstring(L, p, n);
 	lua_rawseti(L, -2, 1);

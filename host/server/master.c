@@ -531,10 +531,10 @@ master_free(struct master *m)
 		struct process *p = &m->processes[i];
 		if (!m->host->member && p->pid)
 			reap(p, 0);
-		if (p->retry.fire)
+		if (p->retry.kind)
 			loop_timer_done(loop, &p->retry);
 	}
-	if (m->give_up.fire)
+	if (m->give_up.kind)
 		loop_timer_done(loop, &m->give_up);
 	ballot_free(&m->ballot);
 	boards_free(&m->boards);

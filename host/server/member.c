@@ -311,7 +311,7 @@ count_leftovers(struct member *m)
 	left->tasks += e->sched.ntasks;
 	left->streams += e->io.streams.taken;
 	left->descriptors += loop_live_fds(e->loop);
-	left->timers += loop_live_timers(e->loop);
+	left->timers += engine_timers(e);
 	left->buffered += e->io.gathered;
 }
 

@@ -15,7 +15,7 @@
 void
 report_outcome(struct request *r, enum log_level level, const char *event, const char *why)
 {
-	struct site *s = r->site;
+	struct site *s = request_site(r);
 	char client[ADDR_TEXT];
 	struct addr room;
 
@@ -33,7 +33,7 @@ static void
 log_error(struct request *r, const char *event, const char *text, size_t n,
 	  const char *traceback)
 {
-	struct site *s = r->site;
+	struct site *s = request_site(r);
 	const char *nl = memmem(text, n, "\nstack traceback:", 17);
 	char client[ADDR_TEXT];
 	struct addr room;
@@ -82,15 +82,15 @@ void
 report_count(struct request *r, lua_State *L)
 {
 	r->failed = true;
-	count_kind(r->site->counters, L);
-	count_add(&r->site->counters->errors, 1);
+	count_kind(request_site(r)->counters, L);
+	count_add(&request_site(r)->counters->errors, 1);
 }
 
 /* The error of the request's own task t, or of one beside it: `event` if it is to blame. */
 static void
 report(struct request *r, const struct task *t, lua_State *L, const char *event)
 {
-	struct counters *c = r->site->counters;
+	struct counters *c = request_site(r)->counters;
 	const char *code = lerror_code(L, -1), *text;
 	size_t n;
 
@@ -165,7 +165,7 @@ report_stray(struct task *companion, lua_State *L)
 	if (state_call(L, 2, 0) == LUA_OK)
 		return;
 	lua_pop(L, 1);
-	count_add(&r->site->counters->errors, 1);
+	count_add(&request_site(r)->counters->errors, 1);
 	report_outcome(r, LOG_ERROR, "error in a spawned task", "not enough memory");
 }
 
@@ -199,7 +199,7 @@ name_task(const struct task *t, struct log_field f[2], char client[ADDR_TEXT])
 		return;
 	}
 	addr_text(request_client(r, &room), client, ADDR_TEXT);
-	f[0] = log_str("server", r->site->view.name);
+	f[0] = log_str("server", request_site(r)->view.name);
 	f[1] = log_str("client", client);
 }
 
@@ -217,9 +217,9 @@ log_task(struct engine *e, struct task *t, const char *event)
 	(void)state_call(L, 1, 1);
 	name_task(t, f, client);
 	f[2] = log_int("generation", t->script->number);
-	f[3] = log_int("age_ms", (clock_now() - t->started) / CLOCK_MS);
-	f[4] = log_str("state", t->cpu > 0 ? "computing" : states[t->state]);
-	if (t->main)
+	f[3] = log_int("age_ms", task_age(t) / CLOCK_MS);
+	f[4] = log_str("state", task_cpu(t) > 0 ? "computing" : states[t->state]);
+	if (task_main(t))
 		f[n++] = log_str("spawned", "yes");
 	f[n++] =
 	    log_str("traceback", lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "");

@@ -13,18 +13,51 @@
 
 #include <errno.h>
 #include <lauxlib.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
 
 /* A reply of this size or more is sent by itself, so that a failure is the request's. */
 enum { REPLY_ALONE = 8 * 1024 };
 
+/* Of an IPv6 address what is not the same in all. */
+struct packed {
+	in_port_t port;
+	struct in6_addr ip;
+	uint32_t scope;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct packed) <= REQUEST_ADDR, "it fits");
+
+static void
+pack(const struct sockaddr_in6 *in6, unsigned char *to)
+{
+	const struct packed p = {in6->sin6_port, in6->sin6_addr, in6->sin6_scope_id};
+
+	memcpy(to, &p, sizeof(p));
+}
+
+static void
+unpack(const unsigned char *from, struct sockaddr_in6 *in6)
+{
+	struct packed p;
+
+	memcpy(&p, from, sizeof(p));
+	*in6 = (struct sockaddr_in6){.sin6_family = AF_INET6,
+				     .sin6_port = p.port,
+				     .sin6_addr = p.ip,
+				     .sin6_scope_id = p.scope};
+}
+
 const struct addr *
 request_client(const struct request *r, struct addr *room)
 {
 	if (r->client_len == 0 && r->extra)
 		return &r->extra->from.addr;
-	memcpy(&room->ss, r->client, sizeof(r->client));
+	if (r->client_len == sizeof(struct sockaddr_in6))
+		unpack(r->client, (void *)&room->ss);
+	else
+		memcpy(&room->ss, r->client, sizeof(r->client));
 	room->len = r->client_len;
 	return room;
 }
@@ -32,8 +65,8 @@ request_client(const struct request *r, struct addr *room)
 int
 request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunction k)
 {
-	struct site *s = r->site;
-	struct stream *st = r->stream;
+	struct site *s = request_site(r);
+	struct stream *st = request_stream(r);
 	struct extra *x = r->extra;
 	const char *p;
 	size_t n;
@@ -71,7 +104,7 @@ request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunct
 static int
 need_extra(struct request *r)
 {
-	struct extra *x = r->extra ? r->extra : pool_take(&r->site->extras);
+	struct extra *x = r->extra ? r->extra : pool_take(&request_site(r)->extras);
 
 	if (!x)
 		return -ENOMEM;
@@ -85,8 +118,15 @@ need_extra(struct request *r)
 static int
 set_client(struct request *r, const struct addr *client)
 {
-	if (client->len <= REQUEST_ADDR) {
-		memcpy(r->client, &client->ss, REQUEST_ADDR);
+	const struct sockaddr_in6 *in6 = (const void *)&client->ss;
+	bool packs = client->len == sizeof(*in6) && client->ss.ss_family == AF_INET6 &&
+		     in6->sin6_flowinfo == 0;
+
+	if (packs || client->len <= REQUEST_ADDR) {
+		if (packs)
+			pack(in6, r->client);
+		else
+			memcpy(r->client, &client->ss, REQUEST_ADDR);
 		r->client_len = (uint8_t)client->len;
 		return 0;
 	}
@@ -99,7 +139,7 @@ set_client(struct request *r, const struct addr *client)
 
 /* Who has sent what has arrived.  Errors: -ENOMEM. */
 static int
-set_sender(struct request *r, const struct arrival *a)
+set_sender(struct request *r, struct stream *st, const struct arrival *a)
 {
 	const struct dgram *d = a->dgram;
 	struct extra *x;
@@ -112,7 +152,7 @@ set_sender(struct request *r, const struct arrival *a)
 	addr_copy(&x->from.addr, a->client);
 	x->from.local = d->local;
 	x->full_len = d->full_len > d->len ? d->full_len : 0;
-	r->stream->from = &x->from;
+	st->from = &x->from;
 	return 0;
 }
 
@@ -120,10 +160,10 @@ set_sender(struct request *r, const struct arrival *a)
 static void
 release(struct request *r)
 {
-	struct site *s = r->site;
+	struct site *s = request_site(r);
 
 	if (r->extra) {
-		if (r->extra->idle.fire)
+		if (r->extra->idle.kind)
 			loop_timer_done(s->engine->loop, &r->extra->idle);
 		pool_give(&s->extras, r->extra);
 	}
@@ -134,9 +174,9 @@ release(struct request *r)
 static void
 end(struct request *r)
 {
-	struct site *s = r->site;
+	struct site *s = request_site(r);
 
-	stream_free(r->stream);
+	stream_free(request_stream(r));
 	list_remove(&r->link);
 	s->nrequests--;
 	if (r->terms->generation.drive_ref && r->open && !r->passed_on)
@@ -161,14 +201,16 @@ static void
 on_idle(struct loop_timer *timer)
 {
 	const struct request *r = LIST_ENTRY(timer, struct extra, idle)->request;
-	int64_t now = loop_now(r->site->engine->loop), late = now - timer->when;
-	int64_t due = clock_after(r->stream->active, r->site->attrs.idle_timeout);
+	int64_t now = loop_now(request_site(r)->engine->loop),
+		late = now - loop_timer_when(request_site(r)->engine->loop, timer);
+	int64_t due =
+	    clock_after(request_stream(r)->active, request_site(r)->attrs.idle_timeout);
 
 	/* While the loop could not look, in a handler that blocks in C, nobody was idle. */
 	if (due < CLOCK_NEVER - late)
 		due += late;
 	if (due > now)
-		loop_timer_set(r->site->engine->loop, timer, due);
+		loop_timer_set(request_site(r)->engine->loop, timer, due);
 	else
 		task_cancel(r->task, "idle_timeout");
 }
@@ -179,29 +221,37 @@ limit_of(int64_t value, size_t otherwise)
 	return value < 0 ? (uint32_t)otherwise : value == 0 ? 1 : (uint32_t)value;
 }
 
-static void
-apply_attrs(struct stream *st, const struct attrs *a)
+static struct stream_limits
+limits_of(const struct attrs *a)
 {
-	st->receive_max = limit_of(a->rbufsize, loop_buffer_size());
-	if (a->wbufsize == 0)
-		st->mode = STREAM_NO;
-	else
-		st->collect_max = limit_of(a->wbufsize, STREAM_GATHER);
-	st->max_line = (uint32_t)a->max_line;
-	if (a->timeout != ATTR_NONE)
-		st->timeout = clock_after(0, a->timeout);
+	return (struct stream_limits){
+	    .receive_max = limit_of(a->rbufsize, loop_buffer_size()),
+	    .collect_max =
+		a->wbufsize ? limit_of(a->wbufsize, STREAM_GATHER) : STREAM_GATHER,
+	    .max_line = (uint32_t)a->max_line,
+	    .timeout = a->timeout != ATTR_NONE ? clock_after(0, a->timeout) : CLOCK_NEVER};
+}
+
+void
+terms_init(struct terms *t, const struct attrs *a)
+{
+	t->kind = (struct task_kind){.ended = task_ended,
+				     .overran = course_overran,
+				     .allowance = &t->allowance,
+				     .grace = clock_after(0, a->cancel_grace)};
+	t->limits = limits_of(a);
 }
 
 /* Has it cancelled when no bytes move for too long.  False: out of memory. */
 static bool
 watch_idle(struct request *r)
 {
-	struct loop *loop = r->site->engine->loop;
+	struct loop *loop = request_site(r)->engine->loop;
 
 	if (need_extra(r) < 0 || loop_timer_init(loop, &r->extra->idle, on_idle) < 0)
 		return false;
 	loop_timer_set(loop, &r->extra->idle,
-		       clock_after(loop_now(loop), r->site->attrs.idle_timeout));
+		       clock_after(loop_now(loop), request_site(r)->attrs.idle_timeout));
 	return true;
 }
 
@@ -213,23 +263,18 @@ prepare(struct site *s, struct stream *st, const struct arrival *a)
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){.site = s,
-			      .stream = st,
-			      .terms = terms_hold(s->terms),
-			      .failure_ref = LUA_NOREF};
-	if (set_sender(r, a) < 0 || (s->attrs.idle_timeout != ATTR_NONE && !watch_idle(r)))
+	*r = (struct request){.terms = terms_hold(s->terms)};
+	if (set_sender(r, st, a) < 0 ||
+	    (s->attrs.idle_timeout != ATTR_NONE && !watch_idle(r)))
 		goto fail_request;
-	r->task = task_new(&s->engine->sched, s->script);
+	r->task = task_new(&s->engine->sched, s->script, &r->terms->kind);
 	if (!r->task)
 		goto fail_request;
 	r->task->owner = r;
-	r->task->ended = task_ended;
-	r->task->overran = course_overran;
-	r->task->allowance = &r->terms->allowance;
-	r->task->grace = clock_after(0, s->attrs.cancel_grace);
 	st->task = r->task;
 	r->task->stream = st;
-	apply_attrs(st, &s->attrs);
+	st->limits = &r->terms->limits;
+	st->mode = s->attrs.wbufsize == 0 ? STREAM_NO : STREAM_FULL;
 	if (s->attrs.request_timeout != ATTR_NONE)
 		task_limit(r->task, clock_after(clock_now(), s->attrs.request_timeout));
 	list_append(&s->requests, &r->link);
@@ -251,7 +296,7 @@ run(struct request *r)
 	lua_State *co = r->task->co;
 
 	lua_rawgeti(co, LUA_REGISTRYINDEX, r->terms->generation.course_ref);
-	task_start(r->task, 0);
+	task_start(r->task);
 }
 
 /* A connection's bytes, or a datagram's. */
@@ -306,17 +351,17 @@ request_pull(struct site *s)
 int
 request_open(struct request *r, const struct arrival *a)
 {
-	struct stream *st = r->stream;
+	struct stream *st = request_stream(r);
 
 	r->open = true;
-	if (set_sender(r, a) < 0) {
+	if (set_sender(r, st, a) < 0) {
 		if (a->fd >= 0)
 			close(a->fd);
 		return -ENOMEM;
 	}
 	if (!a->dgram)
 		return stream_open(st, a->fd);
-	count_add(&r->site->engine->io.bytes_in, a->dgram->len);
+	count_add(&request_site(r)->engine->io.bytes_in, a->dgram->len);
 	if (a->dgram->len > 0)
 		stream_lend(st, a->dgram->data, a->dgram->len);
 	return 0;

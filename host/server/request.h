@@ -6,16 +6,18 @@
 #define HOST_SERVER_REQUEST_H
 
 #include "base/list.h"
+#include "bind/stream.h"
 #include "loop/loop.h"
 #include "net/dgram.h"
 #include "script/slice.h"
+#include "script/task.h"
 
 #include <lua.h>
 
 struct arrival;
+struct attrs;
 struct script;
 struct site;
-struct stream;
 struct task;
 
 /* Registry references in a script's state, and what hooks it has; 0: none. */
@@ -32,13 +34,16 @@ struct generation {
  * owns the struct: it goes when the site has the next one and the last request has ended.
  */
 struct terms {
-	void *link;    /* the pool's */
+	struct site *site;
 	unsigned refs; /* requests, and the site */
 	struct generation generation;
 	struct allowance allowance;
+	struct task_kind kind;       /* of their tasks */
+	struct stream_limits limits; /* of their connections */
 };
 
-enum { REQUEST_ADDR = 28 }; /* an IPv6 address fits, and that of most Unix clients */
+/* Of an address: an IPv4 one, and that of most Unix clients; of an IPv6 one what counts. */
+enum { REQUEST_ADDR = 22 };
 
 /* What few requests need. */
 struct extra {
@@ -50,24 +55,39 @@ struct extra {
 	unsigned tries;         /* to send the reply */
 };
 
-/* There is one for each idle connection: it is kept small.  Its script is its task's. */
+/* A cache line: there is one for each idle connection.  Its script is its task's. */
 struct request {
 	struct list link; /* in the site's requests */
-	struct site *site;
-	struct stream *stream;
 	struct task *task;
 	struct terms *terms; /* the site's, when it began */
 	struct extra *extra; /* NULL: none */
-	int failure_ref;     /* in the registry: the error that has ended its course, until
-				it is told */
-	uint8_t stage;       /* of its course: see course.c */
-	bool failed;
-	bool passed_on; /* a thread or child goes on with it */
-	bool open; /* false: its connection is still to be accepted, see request_pull() */
+	uint8_t stage : 3;   /* of its course: see course.c */
+	bool failed : 1;
+	bool passed_on : 1; /* a thread or child goes on with it */
+	bool open : 1;  /* false: its connection is still to be accepted, see request_pull()
+			 */
+	bool dying : 1; /* the error that has ended its course is kept until it is told */
 	/* The client: see request_client(). */
 	uint8_t client_len; /* 0: unknown, or the extra's */
 	unsigned char client[REQUEST_ADDR];
 };
+
+_Static_assert(sizeof(struct request) <= 64, "an idle connection is small");
+
+static inline struct site *
+request_site(const struct request *r)
+{
+	return r->terms->site;
+}
+
+static inline struct stream *
+request_stream(const struct request *r)
+{
+	return r->task->stream;
+}
+
+/* Fills in what follows from the site's attributes. */
+void terms_init(struct terms *t, const struct attrs *a);
 
 /* The client's address, which is the request's or put in room; its length is 0 if it is not
  * known. */

@@ -218,7 +218,7 @@ server_forget(struct server *s)
 	s->listener.ino = 0;
 	list_init(&s->site.requests);
 	s->site.nrequests = 0;
-	if (r && r->site == &s->site) {
+	if (r && request_site(r) == &s->site) {
 		list_append(&s->site.requests, &r->link);
 		s->site.nrequests = 1;
 	}

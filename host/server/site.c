@@ -233,7 +233,8 @@ site_commit(struct site *s, const struct site_plan *plan)
 		terms_release(s, s->terms);
 	s->terms = pool_take(&s->all_terms); /* there is one: see site_prepare() */
 	*s->terms = (struct terms){
-	    .refs = 1, .generation = s->generation, .allowance = s->allowance};
+	    .site = s, .refs = 1, .generation = s->generation, .allowance = s->allowance};
+	terms_init(s->terms, &next);
 	if (old)
 		script_release(old);
 }

@@ -14,7 +14,7 @@ static void
 fill(struct stuck_report *r, const struct stuck *what)
 {
 	const struct request *q = what->owner;
-	const char *name = q ? q->site->view.name : "";
+	const char *name = q ? request_site(q)->view.name : "";
 	size_t n = strlen(name);
 	const struct addr *client;
 	struct addr room;

@@ -18,7 +18,8 @@ static bool
 is_sound(const struct heap *h)
 {
 	for (size_t i = 1; i <= h->len; i++)
-		if (h->at[i]->slot != i || (i > 1 && h->at[i / 2]->when > h->at[i]->when))
+		if (h->at[i].timer->slot != i ||
+		    (i > 1 && h->at[i / 2].when > h->at[i].when))
 			return false;
 	return true;
 }
@@ -31,16 +32,13 @@ test_heap(void)
 	size_t left;
 	bool sound = true, sorted = true;
 
-	CHECK(!heap_top(&h));
+	CHECK(!heap_top(&h) && heap_soonest(&h) == CLOCK_NEVER);
 	CHECK(heap_reserve(&h, N) && h.cap >= N && heap_reserve(&h, 1));
-	for (int i = 0; i < N; i++) {
-		timers[i].when = random_time();
-		heap_add(&h, &timers[i]);
-	}
+	for (int i = 0; i < N; i++)
+		heap_add(&h, &timers[i], random_time());
 	CHECK(h.len == N && is_sound(&h));
 	for (int i = 0; i < N; i += 3) {
-		timers[i].when = random_time();
-		heap_moved(&h, &timers[i]);
+		heap_move(&h, &timers[i], random_time());
 		sound = sound && is_sound(&h);
 	}
 	CHECK(sound);
@@ -50,10 +48,9 @@ test_heap(void)
 	}
 	CHECK(sound);
 	for (left = h.len; left > 0; left--) {
-		struct loop_timer *t = heap_top(&h);
-		sorted = sorted && t->when >= last;
-		last = t->when;
-		heap_remove(&h, t);
+		sorted = sorted && heap_soonest(&h) >= last;
+		last = heap_soonest(&h);
+		heap_remove(&h, heap_top(&h));
 	}
 	CHECK(sorted);
 	CHECK(h.len == 0 && !heap_top(&h));

@@ -199,10 +199,10 @@ cycles(void)
 		if (i < 200) {
 			memory = used;
 			fds = descriptors();
-			timers = loop_live_timers(h.engine.loop);
+			timers = engine_timers(&h.engine);
 		}
 		CHECK(used < memory + 8192 && descriptors() == fds &&
-		      loop_live_timers(h.engine.loop) == timers);
+		      engine_timers(&h.engine) == timers);
 	}
 	CHECK(list_empty(&h.servers) && h.engine.sched.ntasks == 0);
 }
@@ -450,7 +450,7 @@ only(struct server *s)
 {
 	struct request *r = LIST_ENTRY(s->site.requests.next, struct request, link);
 
-	stream_set_conn(r->stream, 7);
+	stream_set_conn(request_stream(r), 7);
 	return r;
 }
 
@@ -468,7 +468,7 @@ pushes(struct server *s)
 	CHECK(take(fd, big, 3) == 3 && memcmp(big, "now", 3) == 0);
 	/* In the middle of a write: behind it. */
 	CHECK(send(fd, "big\n", 4, 0) == 4);
-	while (!only(s)->stream->writer)
+	while (!stream_writer(request_stream(only(s))))
 		turn();
 	CHECK(connection_push(only(s), "pushed", 6, why, sizeof(why)) == 0);
 	CHECK(send(fd, "next\n", 5, 0) == 5);

@@ -76,6 +76,7 @@ note_end(struct task *t, int status)
 static void
 runs_or_not(struct sched *s)
 {
+	static const struct task_kind kind = {.ended = note_end};
 	struct script_options o = {.lua_path = "", .open = preload_moonport, .number = 1};
 	struct script *sc;
 	char why[SCRIPT_ERROR];
@@ -90,7 +91,7 @@ runs_or_not(struct sched *s)
 		struct task *tasks[4];
 		sc->state.alloc.limit = sc->state.alloc.used + spare;
 		for (int i = 0; i < 4; i++) {
-			tasks[i] = task_new(s, sc);
+			tasks[i] = task_new(s, sc, &kind);
 			made += tasks[i] != NULL;
 			refused += tasks[i] == NULL;
 		}
@@ -99,9 +100,8 @@ runs_or_not(struct sched *s)
 				continue;
 			status = -1;
 			tasks[i]->owner = &status;
-			tasks[i]->ended = note_end;
 			lua_pushcfunction(tasks[i]->co, return_nothing);
-			task_start(tasks[i], 0);
+			task_start(tasks[i]);
 			CHECK(status == LUA_OK || status == LUA_ERRMEM);
 		}
 		CHECK(s->ntasks == 0 && loop_live_timers(s->loop) == 0);
