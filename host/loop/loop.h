@@ -52,8 +52,11 @@ struct loop_fd {
 	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
 	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
 	bool stream : 1; /* io_uring's: a stream that it was given */
-	struct list doubts;  /* the backend's own */
-	struct slot *slot;   /* io_uring's */
+	bool stays : 1;  /* LOOP_STAYS */
+	bool lost : 1;   /* the backend's own: it cannot be waited for */
+	unsigned char polls : 2; /* epoll's: waits for it alone, so far */
+	struct list doubts;      /* the backend's own */
+	struct slot *slot;       /* io_uring's */
 	const void *hint[2]; /* what the receiver's done() will need first, to be fetched
 				into the cache; or NULL; may be set at any time */
 };
@@ -117,6 +120,8 @@ enum loop_flags {
 	LOOP_LIKELY = 1, /* a receive may be tried before the first event */
 	LOOP_STREAM = 2, /* a connected stream socket, read by loop_recv() alone */
 	LOOP_SHARED = 4, /* a listener that other processes accept on, too */
+	LOOP_STAYS = 8,  /* the same, in a process that serves one connection at a time: the
+			    first one that waits is woken; at most one for a loop */
 };
 
 /* Registers a non-blocking descriptor for its life; f owns it from here on.
