@@ -45,6 +45,9 @@ enum { LOOKS = 256 };
 /* So often a single stream is polled; then it is registered. */
 enum { POLLS = 3 };
 
+/* A poll that only a signal can interrupt lasts no longer, in ms. */
+enum { MOMENT = 100 };
+
 /* A time in 2^20 ns, modulo 2^32: for times that are near each other. */
 static uint32_t
 stamp(int64_t t)
@@ -63,6 +66,7 @@ struct data {
 	unsigned levels;        /* streams that are watched level-triggered now */
 	struct list fresh;      /* streams that are not registered yet */
 	unsigned streams;       /* that are */
+	unsigned others;        /* of all that is registered: not the pipe of signals */
 	int door;               /* -1: none */
 	struct loop_fd *keeper; /* the listener at the door */
 };
@@ -79,7 +83,7 @@ ep_open(struct loop *loop)
 	d->n = d->at = 0;
 	d->levels = 0;
 	d->loop = loop;
-	d->streams = 0;
+	d->streams = d->others = 0;
 	d->door = -1;
 	d->keeper = NULL;
 	list_init(&d->doubts);
@@ -123,7 +127,7 @@ ep_reborn(struct loop *loop)
 		list_remove(d->doubts.next);
 	while (!list_empty(&d->fresh))
 		list_remove(d->fresh.next);
-	d->streams = 0;
+	d->streams = d->others = 0;
 	d->door = -1;
 	d->keeper = NULL;
 	d->ep = epoll_create1(EPOLL_CLOEXEC);
@@ -163,6 +167,7 @@ enter(struct loop_fd *f)
 		return -errno;
 	f->armed = e.events;
 	d->streams += f->edge;
+	d->others += !f->signals;
 	return 0;
 }
 
@@ -239,13 +244,15 @@ open_door(struct loop_fd *f)
 static void
 ep_stand_back(struct loop_fd *f)
 {
-	const struct data *d = f->loop->backend_data;
+	struct data *d = f->loop->backend_data;
 
 	f->readable = true; /* to be tried when it comes back */
 	if (d->keeper == f)
 		return;
-	if (f->armed)
+	if (f->armed) {
 		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
+		d->others--;
+	}
 	f->armed = 0;
 }
 
@@ -304,6 +311,7 @@ ep_remove(struct loop_fd *f)
 		/* Closing would do that, but not when a child still holds a copy. */
 		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
 		d->streams -= f->edge || f->level;
+		d->others -= !f->signals;
 	}
 	d->levels -= f->level;
 	f->level = false;
@@ -391,17 +399,23 @@ wait_at_door(struct data *d, int ms)
 }
 
 /* The only stream that there is.  poll(2) and epoll(7) have the same names for what comes.
- */
+ * A signal ends the wait; one that comes just before that is seen a moment later. */
 static int
 wait_for(struct data *d, struct loop_fd *f, int ms)
 {
 	struct pollfd p[] = {{.fd = f->fd, .events = POLLIN | POLLRDHUP},
 			     {.fd = d->ep, .events = POLLIN}};
-	int n = 0;
+	bool alone = d->others == 0;
+	int n = 0, rc;
 
+	if (alone && (ms < 0 || ms > MOMENT))
+		ms = MOMENT;
 	f->polls++;
-	if (poll(p, 2, ms) <= 0)
-		return 0;
+	rc = poll(p, alone ? 1 : 2, ms);
+	if (rc == 0)
+		f->polls = POLLS;
+	if (rc <= 0)
+		return gather(d, 0);
 	if (p[0].revents) {
 		d->batch[n].events = (unsigned)p[0].revents;
 		if (p[0].revents & POLLNVAL) /* somebody has closed it */

@@ -53,6 +53,7 @@ struct loop_fd {
 	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
 	bool stream : 1; /* io_uring's: a stream that it was given */
 	bool stays : 1;  /* LOOP_STAYS */
+	bool signals : 1; /* LOOP_SIGNALS */
 	bool lost : 1;   /* the backend's own: it cannot be waited for */
 	unsigned char polls : 2; /* epoll's: waits for it alone, so far */
 	struct list doubts;      /* the backend's own */
@@ -122,6 +123,7 @@ enum loop_flags {
 	LOOP_SHARED = 4, /* a listener that other processes accept on, too */
 	LOOP_STAYS = 8,  /* the same, in a process that serves one connection at a time: the
 			    first one that waits is woken; at most one for a loop */
+	LOOP_SIGNALS = 16, /* only a signal handler makes it readable */
 };
 
 /* Registers a non-blocking descriptor for its life; f owns it from here on.
