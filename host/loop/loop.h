@@ -44,17 +44,17 @@ struct loop_fd {
 	void (*at_end)(struct loop_fd *f);  /* the peer's end has come, be it behind
 					       unread data; not for a reset */
 	int fd;
-	unsigned armed;  /* the backend's own */
-	uint32_t since;  /* the backend's own: when it began to wait, about in ms */
-	bool readable;   /* a receive is worth trying */
-	bool ended;      /* the peer's end or an error is behind the data */
-	bool shared : 1; /* LOOP_SHARED */
-	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
-	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
-	bool stream : 1; /* io_uring's: a stream that it was given */
-	bool stays : 1;  /* LOOP_STAYS */
+	unsigned armed;   /* the backend's own */
+	uint32_t since;   /* the backend's own: when it began to wait, about in ms */
+	bool readable;    /* a receive is worth trying */
+	bool ended;       /* the peer's end or an error is behind the data */
+	bool shared : 1;  /* LOOP_SHARED */
+	bool level : 1;   /* the backend's own: a stream that is watched level-triggered */
+	bool edge : 1;    /* registered edge-triggered: a stream that keeps to the rules */
+	bool stream : 1;  /* io_uring's: a stream that it was given */
+	bool stays : 1;   /* LOOP_STAYS */
 	bool signals : 1; /* LOOP_SIGNALS */
-	bool lost : 1;   /* the backend's own: it cannot be waited for */
+	bool lost : 1;    /* the backend's own: it cannot be waited for */
 	unsigned char polls : 2; /* epoll's: waits for it alone, so far */
 	struct list doubts;      /* the backend's own */
 	struct slot *slot;       /* io_uring's */
@@ -127,7 +127,8 @@ enum loop_flags {
 };
 
 /* Registers a non-blocking descriptor for its life; f owns it from here on.
- * Errors: -EPERM (not a descriptor that can be waited for), -ENOMEM, -ENOSPC. */
+ * Errors: -EPERM (not a descriptor that can be waited for), -ENOMEM, -ENOSPC; of a stream
+ * they may come later, as -ENOSPC of an operation that would have to wait. */
 int loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags);
 
 /* Forgets the pending operations without calling them, and closes the descriptor. */
