@@ -838,6 +838,24 @@ describe("max_requests_per_child", function()
     stop(p)
   end)
 
+  -- Neither the connection nor, after it, the listener.
+  it("registers nothing with the kernel for a request", function()
+    local path = host.folder() .. "/calls"
+    local p = host.start(host.write(ECHO), {
+      args = { "--mixin=forking", "--option=max_requests_per_child=1000", "--option=max_children=1" },
+      env = { host.traced() },
+      wrap = { "strace", "-f", "-qq", "-e", "trace=epoll_ctl", "-o", path },
+    })
+    local function count()
+      return select(2, host.read(path):gsub("epoll_ctl%(", ""))
+    end
+    assert.are.equal("first", ask(p, "first"))
+    local before = count()
+    for i = 1, 20 do assert.are.equal("line " .. i, ask(p, "line " .. i)) end
+    assert(count() - before <= 5, count() - before .. " calls for 20 requests")
+    stop(p)
+  end)
+
   it("leaves idle children asleep", function()
     local p = start(obedient(), "max_requests_per_child=10", "max_children=4")
     assert.are.equal("here", ask(p, "here"))

@@ -282,7 +282,7 @@ describe("a stream", function()
 
   -- torture list 19
   for call, names in pairs { receive = "recvfrom,recv,read,readv,recvmsg",
-    send = "sendto,send,write,writev,sendmsg", wait = "epoll_wait,epoll_pwait,epoll_pwait2,io_uring_enter" } do
+    send = "sendto,send,write,writev,sendmsg", wait = "epoll_wait,epoll_pwait,epoll_pwait2,poll,io_uring_enter" } do
     it(("whose %s is interrupted by a signal goes on"):format(call), function()
       local trace = host.folder() .. "/trace"
       local p = start("scripts/echo.lua", nil, {
@@ -300,6 +300,31 @@ describe("a stream", function()
       p:stop()
     end)
   end
+
+  it("that cannot be waited for ends; the others go on", function()
+    local p = start("scripts/echo.lua", nil, {
+      loop = "epoll",
+      env = { host.traced() },
+      wrap = { "strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=epoll_ctl",
+        "-e", "inject=epoll_ctl:error=ENOSPC:when=20+" },
+    })
+    local clients, ended = {}, 0
+    for i = 1, 30 do
+      clients[i] = host.connect(p:url())
+      local heard = clients[i]:ask("hello")
+      assert(i > 1 or heard == "hello")
+    end
+    host.eventually("an error", function() return #p:find("handler error") > 0 end)
+    for i, c in ipairs(clients) do
+      if c:ask("still here") ~= "still here" then ended = ended + 1 end
+      assert(i > 1 or ended == 0)
+    end
+    assert(ended > 0 and ended < 30, ended .. " of 30")
+    for _, c in ipairs(clients) do c:close() end
+    p:stop()
+    assert.are.equal(ended, #p:find("handler error"))
+    assert.is_truthy(host.read(p.log_path):find("No space left on device", 1, true))
+  end)
 
   -- torture list 20
   it("with urgent data in it delivers the rest, and does not spin", function()

@@ -49,6 +49,11 @@ extern const struct backend backend_epoll;
 void epoll_hush(struct loop_fd *f);
 void epoll_watch(struct loop_fd *f);
 
+/* For io_uring: whether there are streams that are to be registered before the loop waits;
+ * does that.  False: one could not be, and who waits for it has been told. */
+bool epoll_has_fresh(const struct loop *loop);
+bool epoll_enter_fresh(struct loop *loop);
+
 /* wait() in two parts: what has come by now, and what is done about it. */
 void epoll_fetch(struct loop *loop, int64_t timeout);
 bool epoll_handle(struct loop *loop);

@@ -1,6 +1,7 @@
 /* The epoll backend.
  *
- * A descriptor is registered once for its life.  Streams are edge-triggered, and a
+ * A descriptor is registered once for its life, a stream when the loop first waits and not
+ * before: many are closed by then.  Streams are edge-triggered, and a
  * receive that gave less than was asked for is taken to have emptied the socket: the
  * next one waits for an edge without trying (trying first, and failing, costs a tenth
  * of the throughput).  That is not quite always true: urgent data and passed descriptors
@@ -11,12 +12,19 @@
  * awaits makes such a registration "quiet", that is edge-triggered and without EPOLLIN,
  * so that data which nobody wants cannot spin the loop; the next receive tries first.
  * All changes are rare: the usual request costs no epoll_ctl.  A listener that several
- * processes share wakes one of them at a time (EPOLLEXCLUSIVE), which cannot be changed. */
+ * processes share wakes one of them at a time (EPOLLEXCLUSIVE), which cannot be changed.
+ *
+ * A process that serves one connection at a time waits at the "door" between two of them: a
+ * set of the listener and of the loop's other set.  Meanwhile it waits elsewhere, and the
+ * kernel passes it over.  So it stays in its place in the listener's queue, and the first
+ * processes there do most of the work, from the processor's caches. */
 #include "base/clock.h"
+#include "base/rare.h"
 #include "loop/backend.h"
 #include "net/addr.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -34,6 +42,12 @@ static const int64_t DOUBT = 50 * CLOCK_MS;
 
 enum { LOOKS = 256 };
 
+/* So often a single stream is polled; then it is registered. */
+enum { POLLS = 3 };
+
+/* A poll that only a signal can interrupt lasts no longer, in ms. */
+enum { MOMENT = 100 };
+
 /* A time in 2^20 ns, modulo 2^32: for times that are near each other. */
 static uint32_t
 stamp(int64_t t)
@@ -49,7 +63,12 @@ struct data {
 	/* Streams that have waited since a short receive, roughly in order. */
 	struct list doubts;
 	struct loop_timer timer;
-	unsigned levels; /* streams that are watched level-triggered now */
+	unsigned levels;        /* streams that are watched level-triggered now */
+	struct list fresh;      /* streams that are not registered yet */
+	unsigned streams;       /* that are */
+	unsigned others;        /* of all that is registered: not the pipe of signals */
+	int door;               /* -1: none */
+	struct loop_fd *keeper; /* the listener at the door */
 };
 
 static void on_doubt(struct loop_timer *timer);
@@ -64,7 +83,11 @@ ep_open(struct loop *loop)
 	d->n = d->at = 0;
 	d->levels = 0;
 	d->loop = loop;
+	d->streams = d->others = 0;
+	d->door = -1;
+	d->keeper = NULL;
 	list_init(&d->doubts);
+	list_init(&d->fresh);
 	if (loop_timer_init(loop, &d->timer, on_doubt) < 0) {
 		free(d);
 		return -ENOMEM;
@@ -86,6 +109,8 @@ ep_close(struct loop *loop)
 	struct data *d = loop->backend_data;
 
 	loop_timer_done(loop, &d->timer);
+	if (d->door >= 0)
+		close(d->door);
 	close(d->ep);
 	free(d);
 }
@@ -100,6 +125,11 @@ ep_reborn(struct loop *loop)
 	d->batch[0].data.ptr = NULL; /* what is being handled right now */
 	while (!list_empty(&d->doubts))
 		list_remove(d->doubts.next);
+	while (!list_empty(&d->fresh))
+		list_remove(d->fresh.next);
+	d->streams = d->others = 0;
+	d->door = -1;
+	d->keeper = NULL;
 	d->ep = epoll_create1(EPOLL_CLOEXEC);
 	return d->ep < 0 ? -errno : 0;
 }
@@ -137,13 +167,96 @@ epoll_watch(struct loop_fd *f)
 }
 
 static int
-ep_add(struct loop_fd *f)
+enter(struct loop_fd *f)
 {
-	const struct data *d = f->loop->backend_data;
+	struct data *d = f->loop->backend_data;
 	struct epoll_event e = {.data.ptr = f};
 
-	e.events = f->armed = f->shared ? SHARED : f->edge ? EDGE : AWAKE;
-	return epoll_ctl(d->ep, EPOLL_CTL_ADD, f->fd, &e) < 0 ? -errno : 0;
+	e.events = f->shared ? SHARED : f->edge ? EDGE : AWAKE;
+	if (f->out)
+		e.events |= EPOLLOUT;
+	if (epoll_ctl(d->ep, EPOLL_CTL_ADD, f->fd, &e) < 0)
+		return -errno;
+	f->armed = e.events;
+	d->streams += f->edge;
+	d->others += !f->signals;
+	return 0;
+}
+
+static int
+ep_add(struct loop_fd *f)
+{
+	struct data *d = f->loop->backend_data;
+
+	/* What waits for the set from outside must find all in it. */
+	if (!f->edge || f->loop->alarm.fd >= 0)
+		return enter(f);
+	list_append(&d->fresh, &f->doubts);
+	return 0;
+}
+
+/* It cannot be waited for: whoever does so is told.  f may be gone afterwards. */
+static RARE void
+refuse(struct data *d, struct loop_fd *f)
+{
+	f->lost = f->readable = true;
+	d->batch[0].data.ptr = f;
+	d->at = 0;
+	d->n = 1;
+	if (f->in)
+		loop_complete_in(f);
+	f = d->batch[0].data.ptr;
+	if (f && f->out)
+		loop_complete_out(f);
+	d->n = 0;
+}
+
+bool
+epoll_has_fresh(const struct loop *loop)
+{
+	const struct data *d = loop->backend_data;
+
+	return !list_empty(&d->fresh);
+}
+
+bool
+epoll_enter_fresh(struct loop *loop)
+{
+	struct data *d = loop->backend_data;
+	bool all = true;
+
+	while (!list_empty(&d->fresh)) {
+		struct loop_fd *f = LIST_ENTRY(d->fresh.next, struct loop_fd, doubts);
+		list_remove(&f->doubts);
+		if (enter(f) == 0)
+			continue;
+		refuse(d, f);
+		all = false;
+	}
+	return all;
+}
+
+/* Errors: epoll_ctl(2)'s and epoll_create1(2)'s. */
+static int
+open_door(struct loop_fd *f)
+{
+	struct data *d = f->loop->backend_data;
+	struct epoll_event inner = {.events = EPOLLIN, .data.ptr = d};
+	struct epoll_event outer = {.events = SHARED, .data.ptr = f};
+
+	d->door = epoll_create1(EPOLL_CLOEXEC);
+	if (d->door < 0)
+		return -errno;
+	if (epoll_ctl(d->door, EPOLL_CTL_ADD, d->ep, &inner) < 0 ||
+	    epoll_ctl(d->door, EPOLL_CTL_ADD, f->fd, &outer) < 0) {
+		int rc = -errno;
+		close(d->door);
+		d->door = -1;
+		return rc;
+	}
+	d->keeper = f;
+	f->armed = SHARED;
+	return 0;
 }
 
 /* Whoever is in the set while it waits for other things takes wake-ups that another
@@ -151,12 +264,16 @@ ep_add(struct loop_fd *f)
 static void
 ep_stand_back(struct loop_fd *f)
 {
-	const struct data *d = f->loop->backend_data;
+	struct data *d = f->loop->backend_data;
 
-	if (f->armed)
-		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
-	f->armed = 0;
 	f->readable = true; /* to be tried when it comes back */
+	if (d->keeper == f)
+		return;
+	if (f->armed) {
+		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
+		d->others--;
+	}
+	f->armed = 0;
 }
 
 /* Looks at streams that have waited long enough, once each. */
@@ -202,15 +319,22 @@ ep_remove(struct loop_fd *f)
 {
 	struct data *d = f->loop->backend_data;
 
-	d->levels -= f->level;
-	f->level = false;
 	list_remove(&f->doubts);
 	if (list_empty(&d->doubts))
 		loop_timer_set(d->loop, &d->timer, CLOCK_NEVER);
 
-	/* Closing would unregister it, but not when a child still holds a copy. */
-	if (f->armed)
+	if (d->keeper == f) {
+		close(d->door);
+		d->door = -1;
+		d->keeper = NULL;
+	} else if (f->armed) {
+		/* Closing would do that, but not when a child still holds a copy. */
 		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
+		d->streams -= f->edge || f->level;
+		d->others -= !f->signals;
+	}
+	d->levels -= f->level;
+	f->level = false;
 	for (int i = d->at + 1; i < d->n; i++)
 		if (d->batch[i].data.ptr == f)
 			d->batch[i].data.ptr = NULL;
@@ -273,14 +397,91 @@ fetch(const struct data *d, int ahead)
 	fetch_lines(f->hint[1], 4);
 }
 
+/* Adds what the set has to the n events that there are. */
+static int
+gather(struct data *d, int n)
+{
+	int rc = epoll_wait(d->ep, d->batch + n, LOOP_EVENTS - n, 0);
+
+	return rc > 0 ? n + rc : n;
+}
+
+static int
+wait_at_door(struct data *d, int ms)
+{
+	int n = epoll_wait(d->door, d->batch, 2, ms);
+
+	for (int i = 0; i < n; i++) {
+		if (d->batch[i].data.ptr == d) {
+			d->batch[i] = d->batch[n - 1];
+			return gather(d, n - 1);
+		}
+	}
+	return n;
+}
+
+/* The only stream that there is.  poll(2) and epoll(7) have the same names for what comes.
+ * A signal ends the wait; one that comes just before that is seen a moment later. */
+static int
+wait_for(struct data *d, struct loop_fd *f, int ms)
+{
+	struct pollfd p[] = {{.fd = f->fd, .events = POLLIN | POLLRDHUP},
+			     {.fd = d->ep, .events = POLLIN}};
+	bool alone = d->others == 0;
+	int n = 0, rc;
+
+	if (alone && (ms < 0 || ms > MOMENT))
+		ms = MOMENT;
+	f->polls++;
+	rc = poll(p, alone ? 1 : 2, ms);
+	if (rc == 0)
+		f->polls = POLLS;
+	if (rc <= 0)
+		return gather(d, 0);
+	if (p[0].revents) {
+		d->batch[n].events = (unsigned)p[0].revents;
+		if (p[0].revents & POLLNVAL) /* somebody has closed it */
+			d->batch[n].events = EPOLLIN | EPOLLERR;
+		d->batch[n++].data.ptr = f;
+	}
+	return p[1].revents ? gather(d, n) : n;
+}
+
+/* The stream whose registration would not pay: there is no other, and it has come to little
+ * so far.  NULL: there is none. */
+static struct loop_fd *
+single(const struct data *d)
+{
+	struct list *first = d->fresh.next;
+	struct loop_fd *f = LIST_ENTRY(first, struct loop_fd, doubts);
+
+	if (d->streams > 0 || first == &d->fresh || first->next != &d->fresh)
+		return NULL;
+	return f->in && !f->out && f->polls < POLLS ? f : NULL;
+}
+
+static int
+wait_somewhere(struct data *d, int ms)
+{
+	bool at_door = d->keeper && d->keeper->in;
+	struct loop_fd *f = list_empty(&d->fresh) || at_door ? NULL : single(d);
+
+	if (f)
+		return wait_for(d, f, ms);
+	if (!list_empty(&d->fresh) && !epoll_enter_fresh(d->loop))
+		ms = 0; /* whoever has been told may want something by now */
+	if (at_door)
+		return wait_at_door(d, ms);
+	return epoll_wait(d->ep, d->batch, LOOP_EVENTS, ms);
+}
+
 void
 epoll_fetch(struct loop *loop, int64_t timeout)
 {
 	struct data *d = loop->backend_data;
 	int64_t ms = timeout < 0 ? -1 : (timeout + CLOCK_MS - 1) / CLOCK_MS;
 
-	d->n =
-	    epoll_wait(d->ep, d->batch, LOOP_EVENTS, ms > INT32_MAX ? INT32_MAX : (int)ms);
+	d->n = wait_somewhere(d, ms > INT32_MAX ? INT32_MAX : (int)ms);
 }
 
 bool
@@ -309,23 +510,39 @@ ep_wait(struct loop *loop, int64_t timeout)
 	return epoll_handle(loop);
 }
 
+/* At a listener that others wait at, too.  The kernel wakes who has been in the set for the
+ * longest: what has taken its share goes to the end of the queue, or else to the door. */
+static void
+await_turn(struct loop_fd *f, bool sure)
+{
+	struct data *d = f->loop->backend_data;
+
+	if (f->stays && !f->armed && open_door(f) < 0)
+		f->stays = false;
+	if (d->keeper == f)
+		return;
+	if (f->armed && sure)
+		ep_stand_back(f);
+	f->readable = false;
+	if (!f->armed)
+		(void)enter(f);
+}
+
 /* A receive is not worth trying; `sure`: it was tried, and found nothing. */
 static int
 await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 {
+	if (f->lost)
+		return -ENOSPC;
 	f->readable = false;
-	if (f->edge) {
+	if (f->edge && !f->armed) {
+		/* Registering it, or polling, tells whether there is something. */
+	} else if (f->edge) {
 		f->since = stamp(f->loop->now);
 		if (!sure && list_empty(&f->doubts))
 			doubt(f);
 	} else if (f->shared) {
-		/* The kernel wakes who has been in the set for the longest: what has taken
-		 * its share goes to the end of the queue. */
-		if (f->armed && sure)
-			ep_stand_back(f);
-		f->readable = false;
-		if (!f->armed)
-			(void)ep_add(f);
+		await_turn(f, sure);
 	} else if (f->armed & EPOLLET)
 		arm(f, AWAKE | (f->armed & EPOLLOUT));
 	return loop_pend_in(f, op);
@@ -334,7 +551,10 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 static int
 await_out(struct loop_fd *f, struct loop_op *op)
 {
-	arm(f, f->armed | EPOLLOUT);
+	if (f->lost)
+		return -ENOSPC;
+	if (f->armed || !f->edge)
+		arm(f, f->armed | EPOLLOUT);
 	return loop_pend_out(f, op);
 }
 

@@ -363,7 +363,9 @@ loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags)
 	*f = (struct loop_fd){.loop = loop,
 			      .fd = fd,
 			      .readable = flags & LOOP_LIKELY,
-			      .shared = flags & LOOP_SHARED,
+			      .shared = flags & (LOOP_SHARED | LOOP_STAYS),
+			      .stays = flags & LOOP_STAYS,
+			      .signals = flags & LOOP_SIGNALS,
 			      .edge = flags & LOOP_STREAM};
 	list_init(&f->doubts);
 	rc = loop->backend->add(f);

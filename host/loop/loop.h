@@ -55,12 +55,17 @@ struct loop_fd {
 	bool readable;  /* a receive is worth trying */
 	bool ended;     /* the peer's end or an error is behind the data */
 	bool wants_end : 1;
-	bool shared : 1; /* LOOP_SHARED */
-	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
-	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */
-	bool failed : 1; /* the backend's own: an error has come */
-	bool reset : 1;  /* the backend's own: io_uring has told of an error */
-	uint8_t waits;   /* io_uring's: how often it has waited for data, at first */
+	bool shared : 1;  /* LOOP_SHARED */
+	bool level : 1;   /* the backend's own: a stream that is watched level-triggered */
+	bool edge : 1;    /* registered edge-triggered: a stream that keeps to the rules */
+	bool stays : 1;   /* LOOP_STAYS */
+	bool signals : 1; /* LOOP_SIGNALS */
+	bool lost : 1;    /* the backend's own: it cannot be waited for */
+	bool failed : 1;  /* the backend's own: an error has come */
+	bool reset : 1;   /* the backend's own: io_uring has told of an error */
+	unsigned char polls : 2; /* epoll's: waits for it alone, so far */
+	unsigned char
+	    waits : 5;      /* io_uring's: how often it has waited for data, at first */
 	struct list doubts; /* the backend's own */
 	struct slot *slot;  /* io_uring's */
 	void *hint[2];      /* what the receiver's done() will need first, to be fetched
@@ -145,10 +150,14 @@ enum loop_flags {
 	LOOP_LIKELY = 1, /* a receive may be tried before the first event */
 	LOOP_STREAM = 2, /* a connected stream socket, read by loop_recv() alone */
 	LOOP_SHARED = 4, /* a listener that other processes accept on, too */
+	LOOP_STAYS = 8,  /* the same, in a process that serves one connection at a time: the
+			    first one that waits is woken; at most one for a loop */
+	LOOP_SIGNALS = 16, /* only a signal handler makes it readable */
 };
 
 /* Registers a non-blocking descriptor for its life; f owns it from here on.
- * Errors: -EPERM (not a descriptor that can be waited for), -ENOMEM, -ENOSPC. */
+ * Errors: -EPERM (not a descriptor that can be waited for), -ENOMEM, -ENOSPC; of a stream
+ * they may come later, as -ENOSPC of an operation that would have to wait. */
 int loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags);
 
 /* Forgets the pending operations without calling them, and closes the descriptor. */

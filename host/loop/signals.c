@@ -63,7 +63,7 @@ signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
 	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
 	*s = (struct signals){.caught = caught, .arg = arg, .write_fd = fds[1]};
-	rc = loop_add(loop, &s->pipe, fds[0], 0);
+	rc = loop_add(loop, &s->pipe, fds[0], LOOP_SIGNALS);
 	if (rc < 0) {
 		close(fds[0]);
 		close(fds[1]);

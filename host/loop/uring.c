@@ -314,8 +314,8 @@ is_regular(struct loop_fd *f)
 {
 	unsigned regular = f->loop->ring->regular;
 
-	return f->waits < regular && ++f->waits == regular && f->edge && !f->out &&
-	       !f->ended;
+	return f->armed && f->waits < regular && ++f->waits == regular && f->edge &&
+	       !f->out && !f->ended;
 }
 
 static ssize_t
@@ -606,7 +606,7 @@ ur_peek(struct loop *loop)
 {
 	const struct ring *r = loop->ring;
 
-	return r->armed == 0 || !r->watches_epoll || has_work(r);
+	return r->armed == 0 || !r->watches_epoll || has_work(r) || epoll_has_fresh(loop);
 }
 
 static void
@@ -656,6 +656,8 @@ ur_wait(struct loop *loop, int64_t timeout)
 
 	if (r->armed == 0 && !has_work(r)) /* nothing is to come from here */
 		return backend_epoll.wait(loop, timeout);
+	if (!epoll_enter_fresh(loop))
+		timeout = 0;
 	watch_epoll(loop);
 	enter(r, timeout);
 	loop_refresh(loop);

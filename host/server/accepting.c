@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 
 /* When something that accepting needs is used up, it is tried again so often. */
@@ -114,6 +115,8 @@ accept_some(struct server *s)
 	struct addr peer;
 	int fd = 0, failed = 0;
 
+	if (s->defers)
+		sched_yield(); /* there may be none left then */
 	/* A handler that runs at once may stop the server. */
 	for (int i = 0; i < ACCEPTING_BATCH && s->fd.fd >= 0 && accepting_allowed(s); i++) {
 		if (!accepting_ready(s))

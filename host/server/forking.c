@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -199,6 +200,17 @@ serve_one(struct server *s, const struct arrival *a)
 	forking_exit(s, rc < 0 || count_get(&s->site.counters->errors) > 0);
 }
 
+/* How many children do the work as long as they keep up with it: while one waits for its
+ * client the next one runs, and what they use stays in the processor's caches. */
+static ptrdiff_t
+count_eager(void)
+{
+	cpu_set_t cpus;
+	int n = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+
+	return 2 + 2 * n;
+}
+
 /* A child that accepts for itself, so many requests. */
 static _Noreturn void
 serve_many(struct server *s, int listener)
@@ -208,6 +220,7 @@ serve_many(struct server *s, int listener)
 	s->draining = s->closed = s->elsewhere = false;
 	s->shared = true;
 	s->newest = &self.family->children.shared->newest;
+	s->defers = s->site.counters - self.family->children.shared->slots >= count_eager();
 	s->listener.fd = listener;
 	s->budget = (uint64_t)s->site.attrs.max_requests_per_child;
 	if (listening_watch(s, why, sizeof(why)) < 0)

@@ -67,9 +67,12 @@ listening_watch(struct server *s, char *why, size_t size)
 {
 	/* What getting ready takes is not taken before there is a client. */
 	unsigned flags = s->policy->ready ? 0 : LOOP_LIKELY;
-	int rc = loop_add(s->site.engine->loop, &s->fd, s->listener.fd,
-			  s->shared ? flags | LOOP_SHARED : flags);
+	bool one_by_one = s->newest && transport_is_stream(s->site.view.transport);
+	int rc;
 
+	if (s->shared)
+		flags |= one_by_one ? LOOP_STAYS : LOOP_SHARED;
+	rc = loop_add(s->site.engine->loop, &s->fd, s->listener.fd, flags);
 	if (rc < 0)
 		snprintf(why, size, "%s", strerror(-rc));
 	else

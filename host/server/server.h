@@ -71,6 +71,7 @@ struct server {
 	unsigned ntally;
 	struct board *board; /* what all workers count; NULL: this process is alone */
 	const _Atomic unsigned *newest; /* of a pre-forked child: the parent's generation */
+	bool defers; /* of a pre-forked child: others go first if they can run */
 	struct log_gate accept_gate, trunc_gate;
 };
 
