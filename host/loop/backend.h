@@ -28,6 +28,9 @@ struct backend {
 	/* Waits at most timeout ns (-1: for ever) and handles what came.  True: more may be
 	 * there that makes no new event. */
 	bool (*wait)(struct loop *loop, int64_t timeout);
+	/* Tries loop->apart.  True: there was something, or it waits for nothing any more.
+	 */
+	bool (*pick)(struct loop *loop);
 	/* Whether wait(0) might find something, told without a system call.  NULL: that
 	 * cannot be told. */
 	bool (*peek)(struct loop *loop);
@@ -57,7 +60,9 @@ struct loop {
 	struct loop_op wake_op;
 	pthread_mutex_t mutex; /* guards posts */
 	struct post *posts;
-	bool more;   /* what the last wait() said */
+	struct loop_fd *apart; /* the backend's: wait() does not look at it; or NULL */
+	bool alone;            /* nobody else waits for its events */
+	bool more;             /* what the last wait() said */
 	bool unseen; /* the backend's: there may have been more events than it could take */
 	int came;    /* events in the last wait() */
 	size_t held; /* events that deadlines still wait for */

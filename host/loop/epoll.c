@@ -11,7 +11,12 @@
  * awaits makes such a registration "quiet", that is edge-triggered and without EPOLLIN,
  * so that data which nobody wants cannot spin the loop; the next receive tries first.
  * All changes are rare: the usual request costs no epoll_ctl.  A listener that several
- * processes share wakes one of them at a time (EPOLLEXCLUSIVE), which cannot be changed. */
+ * processes share wakes one of them at a time (EPOLLEXCLUSIVE), which cannot be changed.
+ *
+ * The kernel tells a set of all that happens to its sockets, of each datagram that has left
+ * one, too, and there are locks on the way: a twentieth of what an answer costs.  So a
+ * datagram socket that is used by a crowd leaves the set.  It is "apart": tried once in
+ * each turn, and back in the set before the loop sleeps. */
 #include "base/clock.h"
 #include "loop/backend.h"
 #include "net/addr.h"
@@ -34,6 +39,13 @@ static const int64_t DOUBT = 50 * CLOCK_MS;
 
 enum { LOOKS = 256 };
 
+/* A datagram socket leaves the set when so many receives in a row gave so much each: to
+ * leave and to join costs as much as half a dozen datagrams save. */
+enum { CROWD = 8, CROWDS = 4 };
+
+/* The longest sleep without a socket that should be in the set, and cannot. */
+enum { BLIND = 10 /* ms */ };
+
 /* A time in 2^20 ns, modulo 2^32: for times that are near each other. */
 static uint32_t
 stamp(int64_t t)
@@ -50,6 +62,7 @@ struct data {
 	struct list doubts;
 	struct loop_timer timer;
 	unsigned levels; /* streams that are watched level-triggered now */
+	bool picked;     /* that has had something */
 };
 
 static void on_doubt(struct loop_timer *timer);
@@ -63,6 +76,7 @@ ep_open(struct loop *loop)
 		return -ENOMEM;
 	d->n = d->at = 0;
 	d->levels = 0;
+	d->picked = false;
 	d->loop = loop;
 	list_init(&d->doubts);
 	if (loop_timer_init(loop, &d->timer, on_doubt) < 0) {
@@ -97,6 +111,7 @@ ep_reborn(struct loop *loop)
 
 	d->n = d->at = 0;
 	d->levels = 0;
+	loop->apart = NULL;
 	d->batch[0].data.ptr = NULL; /* what is being handled right now */
 	while (!list_empty(&d->doubts))
 		list_remove(d->doubts.next);
@@ -115,7 +130,7 @@ ep_fd(const struct loop *loop)
 static void
 arm(struct loop_fd *f, unsigned events)
 {
-	struct data *d = f->loop->backend_data;
+	const struct data *d = f->loop->backend_data;
 	struct epoll_event e = {.events = events, .data.ptr = f};
 
 	if (f->armed == events)
@@ -145,6 +160,53 @@ ep_stand_back(struct loop_fd *f)
 		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
 	f->armed = 0;
 	f->readable = true; /* to be tried when it comes back */
+}
+
+/* False: it cannot. */
+static bool
+join_set(struct loop_fd *f, unsigned events)
+{
+	const struct data *d = f->loop->backend_data;
+	struct epoll_event e = {.events = events, .data.ptr = f};
+
+	if (epoll_ctl(d->ep, EPOLL_CTL_ADD, f->fd, &e) < 0)
+		return false;
+	f->armed = events;
+	f->crowds = 0;
+	f->loop->apart = NULL;
+	return true;
+}
+
+/* A receive gave n datagrams.  Only a loop that waits by itself may have a socket apart:
+ * somebody else would not know. */
+static void
+count_crowd(struct loop_fd *f, int n)
+{
+	struct data *d = f->loop->backend_data;
+
+	d->picked |= f == f->loop->apart;
+	if (n < CROWD)
+		f->crowds = 0;
+	else if (f->crowds < CROWDS)
+		f->crowds++;
+	else if (!f->loop->apart && f->loop->alone && f->armed && !f->shared && !f->out &&
+		 epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL) == 0) {
+		f->armed = 0;
+		f->loop->apart = f;
+	}
+}
+
+static bool
+ep_pick(struct loop *loop)
+{
+	struct data *d = loop->backend_data;
+
+	if (!loop->apart->in)
+		return false;
+	d->picked = false;
+	loop->apart->readable = true;
+	loop_complete_in(loop->apart);
+	return d->picked || !loop->apart || !loop->apart->in;
 }
 
 /* Looks at streams that have waited long enough, once each. */
@@ -196,6 +258,8 @@ ep_remove(struct loop_fd *f)
 	if (list_empty(&d->doubts))
 		loop_timer_set(d->loop, &d->timer, CLOCK_NEVER);
 
+	if (f->loop->apart == f)
+		f->loop->apart = NULL;
 	/* Closing would unregister it, but not when a child still holds a copy. */
 	if (f->armed)
 		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
@@ -266,6 +330,9 @@ ep_wait(struct loop *loop, int64_t timeout)
 	bool more;
 	int64_t ms = timeout < 0 ? -1 : (timeout + CLOCK_MS - 1) / CLOCK_MS;
 
+	if (timeout != 0 && loop->apart && loop->apart->in &&
+	    !join_set(loop->apart, AWAKE) && (ms < 0 || ms > BLIND))
+		ms = BLIND;
 	d->n =
 	    epoll_wait(d->ep, d->batch, LOOP_EVENTS, ms > INT32_MAX ? INT32_MAX : (int)ms);
 	loop_refresh(loop);
@@ -306,7 +373,10 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 static int
 await_out(struct loop_fd *f, struct loop_op *op)
 {
-	arm(f, f->armed | EPOLLOUT);
+	if (f->loop->apart == f)
+		(void)join_set(f, AWAKE | EPOLLOUT);
+	else
+		arm(f, f->armed | EPOLLOUT);
 	return loop_pend_out(f, op);
 }
 
@@ -372,6 +442,7 @@ ep_recvmmsg(struct loop_fd *f, struct loop_op *op, struct mmsghdr *m, unsigned n
 		return errno == EAGAIN ? await_in(f, op, true) : -errno;
 	if ((unsigned)got < n)
 		f->readable = false;
+	count_crowd(f, got);
 	return got;
 }
 
@@ -422,6 +493,7 @@ const struct backend backend_epoll = {
     .remove = ep_remove,
     .stand_back = ep_stand_back,
     .wait = ep_wait,
+    .pick = ep_pick,
     .accept = ep_accept,
     .recv = ep_recv,
     .send = ep_send,

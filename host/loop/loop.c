@@ -158,6 +158,7 @@ int
 loop_tune(struct loop *loop, const struct loop_tuning *tuning)
 {
 	busy_init(&loop->busy, tuning->busy_poll);
+	loop->alone = true;
 	return tuning->kind != LOOP_EPOLL ? uring_attach(loop) : 0;
 }
 
@@ -221,10 +222,18 @@ rest(struct loop *loop, int64_t timeout)
 		busy_slept(&loop->busy, loop->now - began);
 }
 
+static bool
+pick(struct loop *loop)
+{
+	return loop->apart && loop->backend->pick(loop);
+}
+
 static void
 look(struct loop *loop)
 {
-	loop->came = 0;
+	loop->came = pick(loop);
+	if (loop->came)
+		return;
 	if (!loop->backend->peek || loop->backend->peek(loop))
 		loop->more = loop->backend->wait(loop, 0);
 	else
@@ -260,12 +269,13 @@ poll_first(struct loop *loop, int64_t timeout)
 void
 loop_turn(struct loop *loop, int64_t until)
 {
+	bool picked = pick(loop);
 	struct loop_timer *t = heap_top(&loop->timers);
 	int64_t timeout = -1, expected = loop_refresh(loop);
 
 	if (t && t->when < until)
 		until = t->when;
-	if (!list_empty(&loop->deferred))
+	if (picked || !list_empty(&loop->deferred))
 		timeout = 0;
 	else if (until != CLOCK_NEVER) {
 		timeout = until > loop->now ? until - loop->now : 0;

@@ -48,6 +48,7 @@ struct loop_fd {
 	uint32_t since;  /* the backend's own: when it began to wait, about in ms */
 	bool readable;   /* a receive is worth trying */
 	bool ended;      /* the peer's end or an error is behind the data */
+	uint8_t crowds;  /* the backend's own: receives in a row that gave much */
 	bool shared : 1; /* LOOP_SHARED */
 	bool level : 1;  /* the backend's own: a stream that is watched level-triggered */
 	bool edge : 1;   /* registered edge-triggered: a stream that keeps to the rules */

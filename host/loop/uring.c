@@ -754,6 +754,7 @@ uring_attach(struct loop *loop)
 	r->backend.connect = ur_connect;
 	r->backend.poll = ur_poll;
 	loop->ring = r;
+	loop->alone = false; /* the ring waits for epoll */
 	loop->backend = &r->backend;
 	return 0;
 

@@ -538,6 +538,131 @@ reborn(void)
 	destroy(&e);
 }
 
+/* A datagram socket in a loop, and how many have come. */
+struct port {
+	struct end end;
+	int got;
+};
+
+static void
+take_all(struct loop_op *op)
+{
+	struct port *p = LIST_ENTRY(op, struct port, end.in);
+	struct mmsghdr headers[16] = {0};
+	struct iovec iov[16];
+	char bytes[16];
+	int n;
+
+	for (int i = 0; i < 16; i++) {
+		iov[i] = (struct iovec){&bytes[i], 1};
+		headers[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1};
+	}
+	p->end.ins++;
+	while ((n = loop_recvmmsg(&p->end.fd, &p->end.in, headers, 16)) > 0)
+		p->got += n;
+	CHECK(n == -EINPROGRESS);
+}
+
+static void
+put(struct port *p, int n)
+{
+	for (int i = 0; i < n; i++)
+		CHECK(write(p->end.other, "x", 1) == 1);
+}
+
+/* So much, so often, comes only where many are asking: the socket leaves epoll's set. */
+static void
+crowd_in(struct port *p)
+{
+	for (int i = 0; i < 10 && p->end.fd.armed != 0; i++) {
+		p->got = 0;
+		put(p, 8);
+		turn();
+		CHECK(p->got == 8);
+	}
+	CHECK(p->end.fd.armed == 0);
+}
+
+static void
+open_port(struct port *p)
+{
+	int fds[2] = {-1, -1};
+
+	CHECK(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+	*p = (struct port){
+	    .end = {.in.done = take_all, .out.done = count_out, .other = fds[1]}};
+	CHECK(loop_add(loop, &p->end.fd, fds[0], 0) == 0);
+	take_all(&p->end.in);
+}
+
+static void
+fill(struct port *p)
+{
+	struct iovec iov = {"x", 1};
+	struct mmsghdr m = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+	char c;
+
+	while (loop_sendmmsg(&p->end.fd, &p->end.out, &m, 1) == 1)
+		;
+	CHECK(p->end.out.fd == &p->end.fd);
+	while (read(p->end.other, &c, 1) == 1)
+		;
+}
+
+static void
+crowded(void)
+{
+	struct loop *outer = loop;
+	const struct loop_tuning polling_none = {.kind = LOOP_EPOLL};
+	struct port p;
+	int64_t began;
+
+	CHECK(loop_new(&loop) == 0);
+	CHECK(loop_tune(loop, &polling_none) == 0);
+	open_port(&p);
+	put(&p, 3);
+	turn();
+	CHECK(p.got == 3 && p.end.fd.armed != 0);
+
+	crowd_in(&p);
+	p.got = 0;
+	put(&p, 1);
+	loop_turn(loop, CLOCK_NEVER); /* does not sleep on it */
+	CHECK(p.got == 1 && p.end.fd.armed == 0);
+
+	began = clock_now();
+	p.end.ins = 0;
+	while (clock_now() - began < 20 * CLOCK_MS)
+		loop_turn(loop, began + 20 * CLOCK_MS);
+	CHECK(p.end.ins < 10 && p.end.fd.armed != 0); /* it has slept, and would be woken */
+	put(&p, 1);
+	loop_turn(loop, CLOCK_NEVER);
+	CHECK(p.got == 2);
+
+	crowd_in(&p);
+	fill(&p);
+	loop_turn(loop, CLOCK_NEVER);
+	CHECK(p.end.outs == 1);
+
+	crowd_in(&p);
+	loop_cancel(&p.end.in); /* nobody wants what comes */
+	put(&p, 1);
+	p.got = 0;
+	began = clock_now();
+	loop_turn(loop, began + 20 * CLOCK_MS);
+	CHECK(clock_now() - began >= 15 * CLOCK_MS && p.got == 0);
+	take_all(&p.end.in);
+	loop_turn(loop, CLOCK_NEVER);
+	CHECK(p.got == 1);
+
+	crowd_in(&p);
+	destroy(&p.end);
+	turn();
+	CHECK(loop_live_fds(loop) == 0);
+	loop_free(loop);
+	loop = outer;
+}
+
 void
 test_loop(void)
 {
@@ -556,6 +681,7 @@ test_loop(void)
 	CHECK(loop_live_fds(loop) == 0 && loop_live_timers(loop) == 0);
 	embedding();
 	reborn();
+	crowded();
 	posting();
 	loop_free(loop);
 }
