@@ -239,21 +239,19 @@ stream_new(struct io *io, int fd, bool likely, struct stream **out)
 		return rc;
 	}
 	serial = s->serial;
-	*s = (struct stream){
-	    .io = io,
-	    .serial = serial,
-	    .open = true,
-	    .datagram = fd < 0,
-	    .eof = fd < 0,
-	    .fd = {.fd = -1},
-	    .in_op = {.done = on_readable},
-	    .out_op = {.done = on_writable},
-	    .receive_max = (uint32_t)loop_buffer_size(),
-	    .collect_max = STREAM_GATHER,
-	    .max_line = STREAM_MAX_LINE,
-	    .timeout = CLOCK_NEVER,
-	    .active = loop_now(io->sched->loop),
-	};
+	memset(s, 0, io->streams.size); /* as pool_take_clear() */
+	s->io = io;
+	s->serial = serial;
+	s->open = true;
+	s->datagram = s->eof = fd < 0;
+	s->fd.fd = -1;
+	s->in_op.done = on_readable;
+	s->out_op.done = on_writable;
+	s->receive_max = (uint32_t)loop_buffer_size();
+	s->collect_max = STREAM_GATHER;
+	s->max_line = STREAM_MAX_LINE;
+	s->timeout = CLOCK_NEVER;
+	s->active = loop_now(io->sched->loop);
 	if (fd >= 0) {
 		rc = register_fd(s, fd, likely);
 		if (rc < 0) {

@@ -71,13 +71,12 @@ request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunct
 static int
 need_extra(struct request *r)
 {
-	struct extra *x = r->extra ? r->extra : pool_take(&r->site->extras);
-
-	if (!x)
-		return -ENOMEM;
+	if (r->extra)
+		return 0;
+	r->extra = pool_take_clear(&r->site->extras);
 	if (!r->extra)
-		*x = (struct extra){.request = r};
-	r->extra = x;
+		return -ENOMEM;
+	r->extra->request = r;
 	return 0;
 }
 
@@ -209,14 +208,14 @@ watch_idle(struct request *r)
 static struct request *
 prepare(struct site *s, struct stream *st, const struct arrival *a)
 {
-	struct request *r = pool_take(&s->pool);
+	struct request *r = pool_take_clear(&s->pool);
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){.site = s,
-			      .stream = st,
-			      .terms = terms_hold(s->terms),
-			      .failure_ref = LUA_NOREF};
+	r->site = s;
+	r->stream = st;
+	r->terms = terms_hold(s->terms);
+	r->failure_ref = LUA_NOREF;
 	if (set_sender(r, a) < 0 || (s->attrs.idle_timeout != ATTR_NONE && !watch_idle(r)))
 		goto fail_request;
 	r->task = task_new(&s->engine->sched, s->script);
