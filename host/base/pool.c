@@ -68,6 +68,14 @@ pool_take(struct pool *p)
 	return item;
 }
 
+void *
+pool_take_clear(struct pool *p)
+{
+	void *item = pool_take(p);
+
+	return item ? memset(item, 0, p->size) : NULL;
+}
+
 void
 pool_give(struct pool *p, void *item)
 {

@@ -8,7 +8,6 @@
 #include "script/task.h"
 
 #include <errno.h>
-#include <string.h>
 
 static const char META[] = "moonport.datagram_socket";
 
@@ -57,13 +56,8 @@ answer_from(lua_State *L, struct addr *to)
 {
 	const struct task *t = sched_of(L)->current;
 	const struct stream *s = t ? t->stream : NULL;
-	char a[ADDR_TEXT], b[ADDR_TEXT];
 
-	if (!s || !s->datagram || !s->from)
-		return NULL;
-	addr_text(to, a, sizeof(a));
-	addr_text(&s->from->addr, b, sizeof(b));
-	if (strcmp(a, b) != 0)
+	if (!s || !s->datagram || !s->from || !addr_same(to, &s->from->addr))
 		return NULL;
 	*to = s->from->addr;
 	return &s->from->local;

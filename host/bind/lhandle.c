@@ -10,6 +10,7 @@ const char socket_class[] = "moonport.socket";
 const char rfile_class[] = "moonport.rfile";
 const char wfile_class[] = "moonport.wfile";
 const char address_class[] = "moonport.address";
+const char handle_long[] = "long";
 
 void
 handle_class(lua_State *L, const char *name, const luaL_Reg *methods)
@@ -34,6 +35,17 @@ handle_push_bare(lua_State *L, const char *class, struct stream *s, int nuv)
 	*h = (struct handle){
 	    .stream = s, .serial = s ? s->serial : 0, .mark = handle_mark(class)};
 	return h;
+}
+
+struct long_handle *
+handle_push_long(lua_State *L, const char *class, struct stream *s, size_t size, int nuv)
+{
+	struct long_handle *l = lua_newuserdatauv(L, size, nuv);
+
+	*l = (struct long_handle){
+	    .h = {.stream = s, .serial = s->serial, .mark = handle_mark(class)},
+	    .kind = handle_long};
+	return l;
 }
 
 struct handle *
@@ -65,16 +77,12 @@ handle_check(lua_State *L, const char *name)
 	return live(L, luaL_checkudata(L, 1, name));
 }
 
-static bool
-is_handle(lua_State *L, const struct handle *h, const char *class)
-{
-	return h && lua_rawlen(L, 1) == sizeof(*h) && h->mark == handle_mark(class);
-}
-
 struct stream *
 handle_look(lua_State *L, const char *class)
 {
-	return is_handle(L, lua_touserdata(L, 1), class) ? handle_peek(L) : NULL;
+	bool is = handle_is(lua_touserdata(L, 1), lua_rawlen(L, 1), class);
+
+	return is ? handle_peek(L) : NULL;
 }
 
 void
@@ -82,7 +90,7 @@ handle_refuse(lua_State *L, const char *class)
 {
 	const struct handle *h = lua_touserdata(L, 1);
 
-	if (!is_handle(L, h, class))
+	if (!handle_is(h, lua_rawlen(L, 1), class))
 		luaL_typeerror(L, 1, class);
 	live(L, h);
 }

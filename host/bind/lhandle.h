@@ -11,6 +11,7 @@
 
 #include <lauxlib.h>
 #include <lua.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct addr;
@@ -21,6 +22,14 @@ struct handle {
 	uint32_t serial;
 	uint32_t mark; /* handle_mark() of its class */
 };
+
+/* One that has something of its maker's behind it, in the same userdata. */
+struct long_handle {
+	struct handle h;
+	const void *kind; /* handle_long: no other userdata has that address there */
+};
+
+extern const char handle_long[];
 
 /* Names a class in 32 bits.  The highest is set, which it is in no address's upper half:
  * no other userdata of a handle's size ends like that. */
@@ -69,6 +78,17 @@ struct stream *handle_look(lua_State *L, const char *class);
 /* Raises what is wrong with argument 1. */
 RARE void handle_refuse(lua_State *L, const char *class);
 
+/* Whether h, a userdata of that size or NULL, is a handle of the class. */
+static inline bool
+handle_is(const struct handle *h, size_t size, const char *class)
+{
+	const struct long_handle *l = (const void *)h;
+
+	return h &&
+	       (size == sizeof(*h) || (size >= sizeof(*l) && l->kind == handle_long)) &&
+	       h->mark == handle_mark(class);
+}
+
 /* As handle_self(), for a class that is known.  Far cheaper than comparing metatables, and
  * just as safe: see struct handle. */
 static inline struct stream *
@@ -76,8 +96,8 @@ handle_of(lua_State *L, const char *class)
 {
 	const struct handle *h = lua_touserdata(L, 1);
 
-	if (!h || lua_rawlen(L, 1) != sizeof(*h) || h->mark != handle_mark(class) ||
-	    !h->stream || h->stream->serial != h->serial || h->stream->closed)
+	if (!handle_is(h, lua_rawlen(L, 1), class) || !h->stream ||
+	    h->stream->serial != h->serial || h->stream->closed)
 		handle_refuse(L, class);
 	return h->stream;
 }
@@ -85,8 +105,10 @@ handle_of(lua_State *L, const char *class)
 /* A duration in seconds at idx (nil or none: for ever) as nanoseconds. */
 int64_t arg_seconds(lua_State *L, int idx);
 
-/* The same, without its metatable. */
+/* The same, without its metatable; and a long one, of that size. */
 struct handle *handle_push_bare(lua_State *L, const char *class, struct stream *s, int nuv);
+struct long_handle *handle_push_long(lua_State *L, const char *class, struct stream *s,
+				     size_t size, int nuv);
 
 /* Pushes an address: {host, port} with .host and .port, or a path. */
 void push_address(lua_State *L, const struct addr *a);

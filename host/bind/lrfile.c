@@ -278,7 +278,15 @@ next_line(lua_State *L, struct stream *s, int kind)
 	ssize_t got;
 	int n;
 
-	while (stream_is_dry(s) || (o = take_line(L, s, kind == LINE_NL)) == MORE) {
+	for (;;) {
+		if (stream_has(s)) {
+			o = take_line(L, s, kind == LINE_NL);
+			if (o != MORE)
+				break;
+		} else if (s->eof) {
+			lua_pushnil(L);
+			return 1;
+		}
 		got = stream_fill(s);
 		if (got == -EINPROGRESS)
 			return stream_park_in(L, s, kind, next_k);
@@ -347,6 +355,9 @@ next_formats(lua_State *L)
 	return next_formats_k(L, LUA_OK, 0);
 }
 
+/* Its upvalues, out of the handler's sight. */
+enum { NEXT = 1, NEXT_NL, READ };
+
 /* rfile:lines([format, ...]): an iterator; the stream's end ends the loop, another failure
  * raises. */
 static int
@@ -357,14 +368,14 @@ rfile_lines(lua_State *L)
 
 	self_for_reading(L);
 	if (n == 0 || (f && (strcmp(f, "l") == 0 || strcmp(f, "L") == 0))) {
-		lua_getfield(L, lua_upvalueindex(2), f && *f == 'L' ? "next_nl" : "next");
+		lua_pushvalue(L, lua_upvalueindex(f && *f == 'L' ? NEXT_NL : NEXT));
 		lua_pushvalue(L, 1);
 		return 2;
 	}
 	luaL_argcheck(L, n < 200, 2, "too many formats");
 	for (int i = 2; i <= n + 1; i++)
 		format_at(L, i);
-	lua_getfield(L, lua_upvalueindex(2), "read");
+	lua_pushvalue(L, lua_upvalueindex(READ));
 	lua_insert(L, 1);
 	lua_pushinteger(L, n);
 	lua_insert(L, 3);
@@ -401,25 +412,31 @@ void
 open_rfile(lua_State *L)
 {
 	static const luaL_Reg methods[] = {
-	    {"close", rfile_close},       {"lines", rfile_lines},
-	    {"read", rfile_read},         {"readexactly", rfile_readexactly},
-	    {"readline", rfile_readline}, {"readuntil", rfile_readuntil},
-	    {"unpack", rfile_unpack},     {NULL, NULL},
+	    {"close", rfile_close},
+	    {"read", rfile_read},
+	    {"readexactly", rfile_readexactly},
+	    {"readline", rfile_readline},
+	    {"readuntil", rfile_readuntil},
+	    {"unpack", rfile_unpack},
+	    {NULL, NULL},
 	};
-	/* Kept in the metatable, out of the handler's sight. */
-	static const luaL_Reg iterators[] = {{"next", rfile_next},
-					     {"next_nl", rfile_next_nl},
-					     {"read", rfile_read},
-					     {NULL, NULL}};
+	static const lua_CFunction of_lines[] = {rfile_next, rfile_next_nl, rfile_read};
+	int upvalues = sizeof(of_lines) / sizeof(*of_lines);
 
 	struct sched *s = sched_of(L);
 
 	handle_class(L, rfile_class, methods);
 	if (s)
 		s->forgets = forgets;
-	lua_pushlightuserdata(L, (void *)rfile_class);
-	lua_pushvalue(L, -2);
-	luaL_setfuncs(L, iterators, 2);
+	lua_getfield(L, -1, "__index");
+	for (int i = 0; i < upvalues; i++) {
+		lua_pushlightuserdata(L, (void *)rfile_class);
+		lua_pushvalue(L, -3 - i);
+		lua_pushcclosure(L, of_lines[i], 2);
+	}
+	lua_pushcclosure(L, rfile_lines, upvalues);
+	lua_setfield(L, -2, "lines");
+	lua_pop(L, 1);
 	lua_pushcfunction(L, rfile_tostring);
 	lua_setfield(L, -2, "__tostring");
 	lua_getglobal(L, "string");

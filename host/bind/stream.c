@@ -257,16 +257,14 @@ stream_new(struct io *io, int fd, bool likely, struct stream **out)
 		return rc;
 	}
 	serial = s->serial;
-	*s = (struct stream){
-	    .io = io,
-	    .serial = serial,
-	    .open = true,
-	    .datagram = fd < 0,
-	    .eof = fd < 0,
-	    .fd = {.fd = -1},
-	    .limits = &stream_defaults,
-	    .active = loop_now(io->sched->loop),
-	};
+	memset(s, 0, io->streams.size); /* as pool_take_clear() */
+	s->io = io;
+	s->serial = serial;
+	s->open = true;
+	s->datagram = s->eof = fd < 0;
+	s->fd.fd = -1;
+	s->limits = &stream_defaults;
+	s->active = loop_now(io->sched->loop);
 	if (fd >= 0) {
 		rc = register_fd(s, fd, likely);
 		if (rc < 0) {

@@ -184,11 +184,11 @@ stream_view(const struct stream *s, const char **p, size_t *n)
 	}
 }
 
-/* No unread bytes are at hand, and more may come. */
+/* Unread bytes are at hand. */
 static inline bool
-stream_is_dry(const struct stream *s)
+stream_has(const struct stream *s)
 {
-	return s->io->borrower != s && buf_len(&s->in) == 0 && !s->eof;
+	return s->io->borrower == s || buf_len(&s->in) > 0;
 }
 
 void stream_drop_kept(struct stream *s, size_t n); /* for the next one */

@@ -376,7 +376,7 @@ set_defaults(struct options *o)
 		return;
 	o->common.attrs.drain_timeout = 0; /* nobody waits for a mock */
 	o->common.attrs.retire_timeout =
-	    0; /* a conversation ends on the code it began with */
+	    0;                       /* a conversation ends on the code it began with */
 	o->tuning.kind = LOOP_EPOLL; /* few clients, that wait for each reply */
 	o->ready_file = "-";
 	(void)admin_choose(&o->admin, "127.0.0.1:0", NULL, 0);

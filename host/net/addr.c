@@ -271,6 +271,8 @@ addr_same(const struct addr *a, const struct addr *b)
 {
 	char one[ADDR_TEXT], other[ADDR_TEXT];
 
+	if (a->len == b->len && memcmp(&a->ss, &b->ss, a->len) == 0)
+		return true; /* nearly always */
 	addr_text(a, one, sizeof(one));
 	addr_text(b, other, sizeof(other));
 	return strcmp(one, other) == 0;

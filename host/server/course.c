@@ -202,7 +202,7 @@ begin(lua_State *L, struct request *r)
 		if (r->task->script->has_setup || r->terms->generation.verify_ref)
 			lua_pushcfunction(L, body);
 		else
-			instance_push_handle(L);
+			instance_push_handle(L, r);
 		lua_pushvalue(L, SELF);
 	}
 	return lua_pcallk(L, n, 1, MESSAGE_HANDLER, RAN, steps);

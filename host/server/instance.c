@@ -5,80 +5,59 @@
 #include "script/finalizer.h"
 #include "script/script.h"
 #include "script/task.h"
+#include "server/packet.h"
 #include "server/request.h"
 
 #include <lauxlib.h>
 
 /* Makes self, with the fields that every handler finds there.  In Lua, because the virtual
  * machine fills a table faster than calls from C do. */
-static const char CONSTRUCTORS[] =
-    "local function stream(server, client_address, rfile, wfile, request)\n"
+static const char CONSTRUCTOR[] =
+    "return function(server, client_address, rfile, wfile, request)\n"
     "  return { server = server, rfile = rfile, wfile = wfile, request = request,\n"
     "    connection = request, client_address = client_address }\n"
-    "end\n"
-    "local function datagram(server, client_address, rfile, wfile, packet, socket)\n"
-    "  return { server = server, rfile = rfile, wfile = wfile, packet = packet,\n"
-    "    socket = socket, request = { packet, socket }, client_address = client_address }\n"
-    "end\n"
-    "return stream, datagram\n";
-
-/* The upvalues: an upvalue is at hand where the registry has to be searched. */
-enum upvalue {
-	STREAM = 1, /* constructors */
-	DATAGRAM,
-	SERVER,
-	HOSTS, /* see push_known_address() */
-	RFILE, /* metatables of objects */
-	WFILE,
-	ADDRESS,
-	REQUEST,
-	CLASS, /* self's metatable */
-	PORT,  /* the datagram socket */
-	GC,    /* names */
-	HANDLE,
-};
+    "end\n";
 
 void
 instance_push_course(lua_State *L, lua_CFunction f, const struct script *sc,
 		     const struct generation *g)
 {
-	if (luaL_loadbufferx(L, CONSTRUCTORS, sizeof(CONSTRUCTORS) - 1, "=moonport", "t") !=
-	    LUA_OK)
-		lua_error(L);
-	lua_call(L, 0, 2);
+	static const char *const classes[] = {rfile_class, wfile_class, address_class};
+
 	lua_rawgeti(L, LUA_REGISTRYINDEX, g->self_ref);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->handler_ref);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, g->port_ref);
 	push_hosts(L);
-	lua_rawgetp(L, LUA_REGISTRYINDEX, rfile_class);
-	lua_rawgetp(L, LUA_REGISTRYINDEX, wfile_class);
-	lua_rawgetp(L, LUA_REGISTRYINDEX, address_class);
+	for (size_t i = 0; i < sizeof(classes) / sizeof(*classes); i++)
+		lua_rawgetp(L, LUA_REGISTRYINDEX, classes[i]);
+	packet_push_names(L);
+	lua_pushnil(L);
 	lua_rawgetp(L, LUA_REGISTRYINDEX, request_class);
 	lua_rawgeti(L, LUA_REGISTRYINDEX, sc->meta_ref);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, g->port_ref);
-	lua_pushliteral(L, "__gc");
+	if (luaL_loadbufferx(L, CONSTRUCTOR, sizeof(CONSTRUCTOR) - 1, "=moonport", "t") !=
+	    LUA_OK)
+		lua_error(L);
+	lua_call(L, 0, 1);
+	lua_pushnil(L);
+	lua_pushnil(L);
 	lua_pushliteral(L, "handle");
-	lua_pushcclosure(L, f, HANDLE);
+	lua_pushliteral(L, "__gc");
+	lua_pushcclosure(L, f, PART_LAST);
 }
 
 static void
-push_upvalue(lua_State *L, enum upvalue u)
-{
-	lua_pushvalue(L, lua_upvalueindex(u));
-}
-
-static void
-push_object(lua_State *L, const char *class, enum upvalue meta, struct stream *s)
+push_object(lua_State *L, const char *class, enum part meta, struct stream *s)
 {
 	handle_push_bare(L, class, s, 0);
-	push_upvalue(L, meta);
+	part_push(L, meta);
 	lua_setmetatable(L, -2);
 }
 
-/* The script may have put a finalizer there. */
-static void
-set_class(lua_State *L)
+void
+instance_set_class(lua_State *L, enum part class)
 {
-	push_upvalue(L, CLASS);
-	push_upvalue(L, GC);
+	part_push(L, class);
+	part_push(L, PART_GC);
 	if (lua_rawget(L, -2) == LUA_TNIL) {
 		lua_pop(L, 1);
 		lua_setmetatable(L, -2);
@@ -91,36 +70,29 @@ set_class(lua_State *L)
 void
 instance_build(lua_State *L, struct request *r)
 {
-	bool datagram = request_stream(r)->datagram;
 	struct addr room;
-	const char *p;
-	size_t n;
 
-	push_upvalue(L, datagram ? DATAGRAM : STREAM);
-	push_upvalue(L, SERVER);
-	push_known_address(L, request_client(r, &room), lua_upvalueindex(HOSTS),
-			   lua_upvalueindex(ADDRESS));
-	push_object(L, rfile_class, RFILE, request_stream(r));
-	push_object(L, wfile_class, WFILE, request_stream(r));
-	if (datagram) {
-		stream_view(request_stream(r), &p, &n);
-		lua_pushlstring(L, p, n);
-		push_upvalue(L, PORT);
-	} else
-		push_object(L, request_class, REQUEST, request_stream(r));
-	lua_call(L, 5 + datagram, 1);
-	if (datagram && r->extra->full_len) {
-		lua_pushinteger(L, (lua_Integer)r->extra->full_len);
-		lua_setfield(L, -2, "truncated");
+	if (request_stream(r)->datagram) {
+		packet_build(L, r);
+		return;
 	}
-	set_class(L);
+	part_push(L, PART_STREAM);
+	part_push(L, PART_SERVER);
+	push_known_address(L, request_client(r, &room), lua_upvalueindex(PART_HOSTS),
+			   lua_upvalueindex(PART_ADDRESS));
+	push_object(L, rfile_class, PART_RFILE, request_stream(r));
+	push_object(L, wfile_class, PART_WFILE, request_stream(r));
+	push_object(L, request_class, PART_REQUEST, request_stream(r));
+	lua_call(L, 5, 1);
+	instance_set_class(L, PART_CLASS);
 }
 
 void
-instance_push_handle(lua_State *L)
+instance_push_handle(lua_State *L, const struct request *r)
 {
-	push_upvalue(L, HANDLE);
-	lua_gettable(L, 1);
+	part_push(L, PART_HANDLE);
+	/* A datagram's self could only ask the handler, by a function. */
+	lua_gettable(L, request_stream(r)->datagram ? lua_upvalueindex(PART_HANDLER) : 1);
 }
 
 void

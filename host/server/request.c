@@ -104,13 +104,12 @@ request_send_reply(lua_State *L, struct request *r, lua_KContext ctx, lua_KFunct
 static int
 need_extra(struct request *r)
 {
-	struct extra *x = r->extra ? r->extra : pool_take(&request_site(r)->extras);
-
-	if (!x)
-		return -ENOMEM;
+	if (r->extra)
+		return 0;
+	r->extra = pool_take_clear(&request_site(r)->extras);
 	if (!r->extra)
-		*x = (struct extra){.request = r};
-	r->extra = x;
+		return -ENOMEM;
+	r->extra->request = r;
 	return 0;
 }
 
@@ -259,11 +258,11 @@ watch_idle(struct request *r)
 static struct request *
 prepare(struct site *s, struct stream *st, const struct arrival *a)
 {
-	struct request *r = pool_take(&s->pool);
+	struct request *r = pool_take_clear(&s->pool);
 
 	if (!r)
 		goto fail_stream;
-	*r = (struct request){.terms = terms_hold(s->terms)};
+	r->terms = terms_hold(s->terms);
 	if (set_sender(r, st, a) < 0 ||
 	    (s->attrs.idle_timeout != ATTR_NONE && !watch_idle(r)))
 		goto fail_request;
