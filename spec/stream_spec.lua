@@ -315,9 +315,10 @@ describe("a stream", function()
       assert(i > 1 or heard == "hello")
     end
     host.eventually("an error", function() return #p:find("handler error") > 0 end)
-    for i, c in ipairs(clients) do
+    -- The first was alone, and polled; when it is to be registered, it may end, too.
+    for _, c in ipairs(clients) do c:ask("still here") end
+    for _, c in ipairs(clients) do
       if c:ask("still here") ~= "still here" then ended = ended + 1 end
-      assert(i > 1 or ended == 0)
     end
     assert(ended > 0 and ended < 30, ended .. " of 30")
     for _, c in ipairs(clients) do c:close() end

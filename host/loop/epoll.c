@@ -528,6 +528,23 @@ await_turn(struct loop_fd *f, bool sure)
 		(void)enter(f);
 }
 
+/* A stream that nobody has registered is about to wait.  If it is not alone it is
+ * registered before what its task wrote goes out: what the peer does then, here and
+ * elsewhere, is told in order. */
+static int
+wait_fresh(struct loop_fd *f)
+{
+	struct data *d = f->loop->backend_data;
+	bool alone =
+	    d->streams == 0 && d->fresh.next == &f->doubts && d->fresh.prev == &f->doubts;
+
+	if (alone)
+		return 0;
+	list_remove(&f->doubts);
+	f->lost = enter(f) < 0;
+	return f->lost ? -ENOSPC : 0;
+}
+
 /* A receive is not worth trying; `sure`: it was tried, and found nothing. */
 static int
 await_in(struct loop_fd *f, struct loop_op *op, bool sure)
@@ -536,7 +553,8 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 		return -ENOSPC;
 	f->readable = false;
 	if (f->edge && !f->armed) {
-		/* Registering it, or polling, tells whether there is something. */
+		if (wait_fresh(f) < 0) /* it tells whether there is something */
+			return -ENOSPC;
 	} else if (f->edge) {
 		f->since = stamp(f->loop->now);
 		if (!sure && list_empty(&f->doubts))
