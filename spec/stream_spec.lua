@@ -316,9 +316,13 @@ describe("a stream", function()
     end
     host.eventually("an error", function() return #p:find("handler error") > 0 end)
     -- The first was alone, and polled; when it is to be registered, it may end, too.
-    for _, c in ipairs(clients) do c:ask("still here") end
+    local function answers(c)
+      local ok, line = pcall(c.ask, c, "still here")
+      return ok and line == "still here"
+    end
+    for _, c in ipairs(clients) do answers(c) end
     for _, c in ipairs(clients) do
-      if c:ask("still here") ~= "still here" then ended = ended + 1 end
+      if not answers(c) then ended = ended + 1 end
     end
     assert(ended > 0 and ended < 30, ended .. " of 30")
     for _, c in ipairs(clients) do c:close() end
