@@ -75,7 +75,7 @@ struct loop {
 	struct post *posts;
 	bool more;   /* what the last wait() said */
 	bool unseen; /* the backend's: there may have been more events than it could take */
-	int came;    /* events in the last wait() */
+	int came; /* events in the last wait(), and who was told that there will be none */
 	size_t held; /* events that deadlines still wait for */
 	struct busy busy;
 	char *buffer; /* what loop_recv() lends */

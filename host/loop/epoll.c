@@ -58,7 +58,8 @@ stamp(int64_t t)
 struct data {
 	struct loop *loop;
 	int ep;
-	int n, at; /* the batch: how many, and which is being handled */
+	int n, at;    /* the batch: how many, and which is being handled */
+	bool refused; /* somebody has been told that it cannot be waited for */
 	struct epoll_event batch[LOOP_EVENTS];
 	/* Streams that have waited since a short receive, roughly in order. */
 	struct list doubts;
@@ -81,6 +82,7 @@ ep_open(struct loop *loop)
 	if (!d)
 		return -ENOMEM;
 	d->n = d->at = 0;
+	d->refused = false;
 	d->levels = 0;
 	d->loop = loop;
 	d->streams = d->others = 0;
@@ -121,6 +123,7 @@ ep_reborn(struct loop *loop)
 	struct data *d = loop->backend_data;
 
 	d->n = d->at = 0;
+	d->refused = false;
 	d->levels = 0;
 	d->batch[0].data.ptr = NULL; /* what is being handled right now */
 	while (!list_empty(&d->doubts))
@@ -468,8 +471,10 @@ wait_somewhere(struct data *d, int ms)
 
 	if (f)
 		return wait_for(d, f, ms);
-	if (!list_empty(&d->fresh) && !epoll_enter_fresh(d->loop))
+	if (!list_empty(&d->fresh) && !epoll_enter_fresh(d->loop)) {
+		d->refused = true;
 		ms = 0; /* whoever has been told may want something by now */
+	}
 	if (at_door)
 		return wait_at_door(d, ms);
 	return epoll_wait(d->ep, d->batch, LOOP_EVENTS, ms);
@@ -490,7 +495,8 @@ epoll_handle(struct loop *loop)
 	struct data *d = loop->backend_data;
 	bool more;
 
-	loop->came = d->n > 0 ? d->n : 0;
+	loop->came = (d->n > 0 ? d->n : 0) + d->refused;
+	d->refused = false;
 	loop->unseen = d->n == LOOP_EVENTS;
 	more = loop->unseen || (d->n > 0 && d->levels > 0);
 	for (d->at = 0; d->at < d->n; d->at++) {

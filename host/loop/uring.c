@@ -653,15 +653,16 @@ static bool
 ur_wait(struct loop *loop, int64_t timeout)
 {
 	struct ring *r = loop->ring;
+	bool all;
 
 	if (r->armed == 0 && !has_work(r)) /* nothing is to come from here */
 		return backend_epoll.wait(loop, timeout);
-	if (!epoll_enter_fresh(loop))
-		timeout = 0;
+	all = epoll_enter_fresh(loop);
 	watch_epoll(loop);
-	enter(r, timeout);
+	enter(r, all ? timeout : 0);
 	loop_refresh(loop);
 	handle_all(loop);
+	loop->came += !all; /* somebody has been told */
 	return r->more || r->unseen;
 }
 

@@ -54,6 +54,16 @@ make(struct end *e)
 }
 
 static void
+make_stream(struct end *e)
+{
+	int fd;
+
+	make(e);
+	fd = loop_release_fd(&e->fd);
+	CHECK(loop_add(loop, &e->fd, fd, LOOP_STREAM) == 0);
+}
+
+static void
 destroy(struct end *e)
 {
 	loop_close_fd(&e->fd);
@@ -417,6 +427,57 @@ deferring(void)
 	CHECK(ran == 3);
 }
 
+/* ---- what cannot be registered ---- */
+
+static void
+defer_task(struct loop_op *op)
+{
+	LIST_ENTRY(op, struct end, in)->ins++;
+	loop_defer(loop, &tasks[1]);
+}
+
+/* Who waits for a stream that cannot be waited for is told, and what comes of that does not
+ * wait for something else to happen, whether the loop polls before it sleeps or not. */
+static void
+refusing(enum loop_kind kind)
+{
+	struct loop *outer = loop;
+	struct loop_tuning tuning = {.kind = kind, .busy_poll = CLOCK_SECOND / 10};
+	struct end e[2], ring;
+	const char *p;
+	int64_t began;
+
+	CHECK(loop_new(&loop) == 0);
+	if (loop_tune(loop, &tuning) == 0) {
+		make_stream(&ring);
+		CHECK(loop_recv(&ring.fd, &ring.in, 100, &p) == -EINPROGRESS);
+		for (int i = 0; i < 5; i++)
+			turn(); /* registers it, sooner or later */
+		loop_cancel(&ring.in);
+		CHECK(loop_recv(&ring.fd, &ring.in, 100, &p) == -EINPROGRESS);
+		CHECK(!ring.fd.slot == (kind == LOOP_EPOLL));
+		while (loop_live_timers(loop) > 0) /* the backend's own */
+			loop_turn(loop, CLOCK_NEVER);
+		ran = 0;
+		for (int i = 0; i < 2; i++) {
+			e[i] = (struct end){.in.done = defer_task, .other = -1};
+			CHECK(loop_add(loop, &e[i].fd,
+				       open("/dev/null", O_RDWR | O_CLOEXEC),
+				       LOOP_STREAM) == 0);
+		}
+		CHECK(loop_recv(&e[0].fd, &e[0].in, 100, &p) == -EINPROGRESS);
+		began = clock_now();
+		loop_turn(loop, began + 3 * CLOCK_SECOND);
+		CHECK(e[0].ins == 1 && ran == 1);
+		CHECK(clock_now() - began < 2 * CLOCK_SECOND);
+		destroy(&e[0]);
+		destroy(&e[1]);
+		destroy(&ring);
+	}
+	loop_free(loop);
+	loop = outer;
+}
+
 enum { POSTS = 1000, THREADS = 4 };
 
 static int posted[THREADS];
@@ -561,6 +622,8 @@ test_loop(void)
 	refused();
 	timing();
 	deferring();
+	refusing(LOOP_EPOLL);
+	refusing(LOOP_URING);
 	CHECK(loop_live_fds(loop) == 0 && loop_live_timers(loop) == 0);
 	embedding();
 	reborn();
