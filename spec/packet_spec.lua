@@ -236,7 +236,8 @@ describe("self of a datagram", function()
     local p = start([[
       H.__index = H
       setmetatable(H, H)
-      self.wfile:write(rawget(self, "connection") and "done" or self.packet) ]], { listen = { "tcp://127.0.0.1:0", "udp://127.0.0.1:0" } })
+      self.wfile:write(rawget(self, "connection") and "done" or self.packet) ]], {
+      listen = { "tcp://127.0.0.1:0", "udp://127.0.0.1:0" } })
     local first <close> = host.connect(p:url("script"))
     assert.are.equal("done", (first:all()))
     local c <close> = host.connect(p:url("script-2"))
