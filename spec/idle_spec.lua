@@ -148,6 +148,38 @@ describe("an engine that has nothing to do", function()
     inside:close()
     p:stop()
   end)
+
+  it("leaves a collector alone that works in another way", function()
+    local p = host.start(host.write('collectgarbage("generational")\n' .. SCRIPT))
+    local c <close> = host.connect(p:url())
+    for _ = 1, 600 do assert.are.equal("once", c:ask("once")) end
+    local share = p:idle_share()
+    assert.is_true(share <= 0.05, ("%.1f %% of a processor"):format(share * 100))
+    c:close()
+    p:stop()
+  end)
+
+  it("sends what finalizers write", function()
+    local p = host.start(host.write [[
+      local H, first = {}, nil
+      function H:handle()
+        first = first or self.wfile
+        for line in self.rfile:lines() do
+          if line == "leave" then setmetatable({}, { __gc = function() first:write("collected\n") end }) end
+          self.wfile:write(line, "\n")
+        end
+      end
+      return H]])
+    local first <close> = host.connect(p:url())
+    assert.are.equal("hello", first:ask("hello"))
+    local c <close> = host.connect(p:url())
+    for _ = 1, 300 do assert.are.equal("once", c:ask("once")) end
+    assert.are.equal("leave", c:ask("leave"))
+    assert.are.equal("collected", first:line())
+    first:close()
+    c:close()
+    p:stop()
+  end)
 end)
 
 describe("15,000 idle connections", function()

@@ -221,6 +221,31 @@ describe("self of a datagram", function()
       self.wfile:write(table.concat(found, " ")) ]])
   end)
 
+  it("is looked up with more arguments than there should be", function()
+    local p = start([[
+      local index = getmetatable(self).__index
+      local rfile, packet = index(self, "rfile", "mine"), index(self, "packet", 1, 2, 3)
+      assert(rfile ~= "mine" and packet ~= 1)
+      self.wfile:write(packet or self.packet) ]])
+    local c <close> = host.connect(p:url())
+    for _, size in ipairs { 600, 5, 600 } do assert.are.equal(("x"):rep(size), (ask(c, ("x"):rep(size)))) end
+    p:stop()
+  end)
+
+  it("has classes that may go round in a circle", function()
+    local p = start([[
+      H.__index = H
+      setmetatable(H, H)
+      self.wfile:write(rawget(self, "connection") and "done" or self.packet) ]], {
+      listen = { "tcp://127.0.0.1:0", "udp://127.0.0.1:0" } })
+    local first <close> = host.connect(p:url("script"))
+    assert.are.equal("done", (first:all()))
+    local c <close> = host.connect(p:url("script-2"))
+    for _ = 1, 3 do assert.are.equal("hello", (ask(c, "hello"))) end
+    p:stop()
+    assert.are.equal(0, #p:find("handler error"))
+  end)
+
   it("is the same in verify_request, setup, handle and finish", function()
     local p = host.start(host.write [[
       local H = { server = {} }

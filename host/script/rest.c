@@ -110,6 +110,16 @@ next_script(const struct sched *s)
 	return NULL;
 }
 
+/* In the generational mode no step ends a cycle; the script's choice stands. */
+static bool
+is_generational(lua_State *L)
+{
+	if (lua_gc(L, LUA_GCINC, 0, 0, 0) != LUA_GCGEN)
+		return false;
+	lua_gc(L, LUA_GCGEN, 0, 0);
+	return true;
+}
+
 /* A step of the collector.  The first cycle may have been under way, and have found what
  * was garbage later.  True: there is more to do. */
 static bool
@@ -120,6 +130,8 @@ collect(struct sched *s)
 
 	if (!sc)
 		return false;
+	if (r->cycles == 0 && sc->state.pause >= 0 && is_generational(sc->state.L))
+		sc->state.pause = -1;
 	if (sc->state.pause < 0 || !lua_gc(sc->state.L, LUA_GCISRUNNING)) {
 		sc->rested = r->pass; /* the script's choice stands */
 		return true;
@@ -192,6 +204,8 @@ on_time(struct loop_timer *timer)
 	if (!r->working)
 		begin(s, now);
 	r->working = work(s);
+	if (s->ran)
+		s->ran(s); /* finalizers may have written something */
 	r->runs = s->runs;
 	if (r->working)
 		loop_timer_set(s->loop, timer, now + 2 * WORK);

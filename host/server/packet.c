@@ -47,6 +47,9 @@ struct habits {
 /* From so many of these for each request on, asking costs more than making all. */
 enum { OTHERS = 12 };
 
+/* Classes that a handler may have one behind the other, for that. */
+enum { CHAIN = 100 };
+
 /* Room for what most handlers have in self. */
 enum { ROOM = 8 };
 
@@ -169,9 +172,11 @@ static int
 look(lua_State *L)
 {
 	struct habits *h = lua_touserdata(L, lua_upvalueindex(PART_HABITS));
-	enum field f = find_field(L, h);
+	enum field f;
 	struct source *s = NULL;
 
+	lua_settop(L, 2); /* a handler may call it with anything */
+	f = find_field(L, h);
 	if (f < FIELDS && lua_istable(L, 1))
 		s = find_source(L);
 	if (!s || s->made & bit(f)) {
@@ -223,15 +228,17 @@ make_all(lua_State *L)
 	return 2;
 }
 
-/* Whether what the handler does not have is asked of a function, which might wait. */
+/* Whether what the handler does not have is asked of a function, which might wait; or of
+ * so many tables that they may go round in a circle. */
 static bool
 asks_function(lua_State *L)
 {
 	bool asks = false;
+	int n = 0;
 
 	part_push(L, PART_HANDLER);
 	while (!asks && lua_istable(L, -1) && luaL_getmetafield(L, -1, "__index")) {
-		asks = !lua_istable(L, -1);
+		asks = !lua_istable(L, -1) || ++n == CHAIN;
 		lua_remove(L, -2);
 	}
 	lua_pop(L, 1);
