@@ -432,7 +432,7 @@ deferring(void)
 static void
 defer_task(struct loop_op *op)
 {
-	LIST_ENTRY(op, struct end, in)->ins++;
+	LIST_ENTRY(op, struct end, out)->outs++;
 	loop_defer(loop, &tasks[1]);
 }
 
@@ -460,15 +460,16 @@ refusing(enum loop_kind kind)
 			loop_turn(loop, CLOCK_NEVER);
 		ran = 0;
 		for (int i = 0; i < 2; i++) {
-			e[i] = (struct end){.in.done = defer_task, .other = -1};
+			e[i] = (struct end){.out.done = defer_task, .other = -1};
 			CHECK(loop_add(loop, &e[i].fd,
 				       open("/dev/null", O_RDWR | O_CLOEXEC),
 				       LOOP_STREAM) == 0);
 		}
-		CHECK(loop_recv(&e[0].fd, &e[0].in, 100, &p) == -EINPROGRESS);
+		CHECK(loop_recv(&e[1].fd, &e[1].in, 100, &p) == -ENOSPC); /* at once */
+		CHECK(loop_poll(&e[0].fd, &e[0].out, true) == -EINPROGRESS);
 		began = clock_now();
 		loop_turn(loop, began + 3 * CLOCK_SECOND);
-		CHECK(e[0].ins == 1 && ran == 1);
+		CHECK(e[0].outs == 1 && ran == 1);
 		CHECK(clock_now() - began < 2 * CLOCK_SECOND);
 		destroy(&e[0]);
 		destroy(&e[1]);
