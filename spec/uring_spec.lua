@@ -128,7 +128,7 @@ describe("io_uring", function()
   end)
 
   it("raises where there was no memory for bytes that nobody read", function()
-    if not scarce.works() then return end
+    if not scarce.works() then return pending("nothing can be preloaded here") end
     local lack = scarce.new()
     local p = host.start(host.write [[
       local go
