@@ -1,6 +1,7 @@
 -- What is particular about receiving by io_uring; that it does what epoll does, all other specs show when
 -- they are run with MOONPORT_LOOP=io_uring.
 local host = require("support.host")
+local scarce = require("support.scarce")
 local sys = host.sys
 
 local ECHO = "scripts/echo.lua"
@@ -124,6 +125,41 @@ describe("io_uring", function()
       c:close()
       p:stop()
     end
+  end)
+
+  it("raises where there was no memory for bytes that nobody read", function()
+    if not scarce.works() then return pending("nothing can be preloaded here") end
+    local lack = scarce.new()
+    local p = host.start(host.write [[
+      local go
+      return { handle = function(self)
+        for line in self.rfile:lines() do
+          if line == "go" then go:set() end
+          if line == "wait" then break end
+          self.wfile:write(line, "\n")
+        end
+        go = require("moonport").event()
+        self.wfile:write("ready\n"):flush()
+        go:wait()
+        local ok, why = pcall(self.rfile.read, self.rfile, "a")
+        self.wfile:write(tostring(ok), " ", tostring(why), "\n")
+      end }
+    ]], { loop = "io_uring", env = lack.env })
+    for which = 1, 2 do
+      local c, other = host.connect(p:url()), host.connect(p:url())
+      for i = 1, 10 do assert.are.equal(tostring(i), (c:ask(tostring(i)))) end
+      assert.are.equal("hello", (other:ask("hello")))
+      assert.are.equal("ready", (c:ask("wait")))
+      lack:arm(which)
+      c:send("lost")
+      host.eventually("a lack of memory", function() return select(2, lack:counts()) == 1 end)
+      lack:disarm()
+      other:send("go\n")
+      assert.is_truthy((c:line() or ""):find("^false .*memory"))
+      c:close()
+      other:close()
+    end
+    p:stop()
   end)
 
   it("gives back all that came in pieces of any size", function()

@@ -28,6 +28,7 @@ struct slot {
 	bool armed;        /* the kernel has it */
 	bool leaving;      /* epoll watches it; only what is left comes from here */
 	bool over;
+	bool lost;         /* there was no memory for what has come: over for good */
 	bool doubtful;     /* something has come since it was looked at */
 	struct list doubt; /* in the ring's doubts while it waits */
 	int64_t since;     /* when that began */
@@ -208,7 +209,9 @@ hold(struct ring *r, struct slot *s)
 	if (first)
 		s->held = calloc(1, sizeof(*s->held));
 	if (!s->held || !buf_put(s->held, r->chunk.p, r->chunk.n)) {
-		s->over = true; /* bytes are lost: nothing may follow them */
+		if (first)
+			free_held(s);
+		s->over = s->lost = true; /* nothing may follow what is missing */
 		s->result = -ENOMEM;
 		first = false;
 	}
@@ -250,15 +253,15 @@ take_held(struct loop_fd *f, size_t max, const char **data)
 }
 
 /* The end; or an error, which is told once by the slot, and again by the socket if it can.
- */
+ * That bytes are lost is told again and again. */
 static ssize_t
 take_result(struct loop_fd *f)
 {
 	struct slot *s = f->slot;
 	int result = s->result;
 
-	if (result == 0)
-		return 0;
+	if (result == 0 || s->lost)
+		return result;
 	s->over = false;
 	if (s->leaving)
 		end_leaving(f->loop->ring, s);
