@@ -221,6 +221,22 @@ describe("self of a datagram", function()
       self.wfile:write(table.concat(found, " ")) ]])
   end)
 
+  it("has its fields whatever metatable it is given", function()
+    local p = start([[
+      local set = self:how()
+      set(self, { __index = { say = function(me) me.wfile:write(fields(me), " ", me.packet) end } })
+      self:say() ]], { prelude = [[
+      local calls = 0
+      function H.how()
+        calls = calls + 1
+        return calls % 2 == 0 and setmetatable or debug.setmetatable
+      end]] })
+    local c <close> = host.connect(p:url())
+    for _ = 1, 4 do assert.are.equal(ALL .. " hello", (ask(c, "hello"))) end
+    p:stop()
+    assert.are.equal(0, #p:find("handler error"))
+  end)
+
   it("is looked up with more arguments than there should be", function()
     local p = start([[
       local index = getmetatable(self).__index

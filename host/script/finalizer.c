@@ -14,6 +14,8 @@
  * objects, which are weak keys; of the companions' metatable. */
 static const char KEY = 0, COMPANIONS = 0, META = 0;
 
+const char finalizer_leave[] = "leave";
+
 /* Leaves it on the stack. */
 static lua_State *
 take_coroutine(lua_State *L)
@@ -230,6 +232,20 @@ set_guarded(lua_State *L)
 	return 1;
 }
 
+/* The value at 1 is about to get another metatable than the one that it has, if any. */
+static void
+leave(lua_State *L)
+{
+	int top = lua_gettop(L);
+
+	if (lua_getmetatable(L, 1) &&
+	    lua_rawgetp(L, -1, finalizer_leave) == LUA_TFUNCTION) {
+		lua_pushvalue(L, 1);
+		lua_call(L, 1, 0);
+	}
+	lua_settop(L, top);
+}
+
 /* setmetatable(table, metatable) */
 static int
 set_metatable(lua_State *L)
@@ -240,6 +256,7 @@ set_metatable(lua_State *L)
 	luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
 	if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
 		return luaL_error(L, "cannot change a protected metatable");
+	leave(L);
 	return set_guarded(L);
 }
 
@@ -250,7 +267,17 @@ debug_set_metatable(lua_State *L)
 	int type = lua_type(L, 2);
 
 	luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
+	leave(L);
 	return set_guarded(L);
+}
+
+bool
+finalizer_is_guarded(lua_State *L)
+{
+	bool guarded = lua_rawgetp(L, LUA_REGISTRYINDEX, &COMPANIONS) == LUA_TTABLE;
+
+	lua_pop(L, 1);
+	return guarded;
 }
 
 void
@@ -260,8 +287,7 @@ finalizer_set_metatable(lua_State *L)
 	bool guarded;
 
 	lua_pushliteral(L, "__gc");
-	guarded = lua_rawget(L, meta) != LUA_TNIL &&
-		  lua_rawgetp(L, LUA_REGISTRYINDEX, &COMPANIONS) == LUA_TTABLE;
+	guarded = lua_rawget(L, meta) != LUA_TNIL && finalizer_is_guarded(L);
 	lua_settop(L, meta);
 	if (!guarded) {
 		lua_setmetatable(L, meta - 1);

@@ -12,6 +12,7 @@
 #define HOST_SCRIPT_FINALIZER_H
 
 #include <lua.h>
+#include <stdbool.h>
 
 /* Replaces setmetatable and debug.setmetatable of a new state, and hides the metatable of
  * files.  May raise for want of memory. */
@@ -19,5 +20,12 @@ void finalizer_guard(lua_State *L);
 
 /* As lua_setmetatable(L, -2), for a metatable that scripts can change. */
 void finalizer_set_metatable(lua_State *L);
+
+/* Under this address a metatable may have a function: it is called with a value of that
+ * metatable before it gets another one, in a state that is guarded. */
+extern const char finalizer_leave[];
+
+/* finalizer_guard() was called for the state. */
+bool finalizer_is_guarded(lua_State *L);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/rare.h"
 #include "bind/lhandle.h"
 #include "bind/stream.h"
+#include "script/finalizer.h"
 #include "server/instance.h"
 #include "server/request.h"
 
@@ -259,7 +260,7 @@ prepare(lua_State *L)
 {
 	struct habits *h = lua_newuserdatauv(L, sizeof(*h), 0);
 
-	*h = (struct habits){.plain = asks_function(L)};
+	*h = (struct habits){.plain = asks_function(L) || !finalizer_is_guarded(L)};
 	for (int f = 0; f < FIELDS; f++)
 		h->names[f] = lua_tostring(L, lua_upvalueindex(PART_NAMES + f));
 	lua_replace(L, lua_upvalueindex(PART_HABITS));
@@ -268,11 +269,13 @@ prepare(lua_State *L)
 		lua_error(L);
 	lua_call(L, 0, 1);
 	lua_replace(L, lua_upvalueindex(PART_PACKET));
-	lua_createtable(L, 0, 3);
+	lua_createtable(L, 0, 4);
 	push_method(L, look);
 	lua_setfield(L, -2, "__index");
 	push_method(L, make_all);
-	lua_setfield(L, -2, "__pairs");
+	lua_pushvalue(L, -1);
+	lua_setfield(L, -3, "__pairs");
+	lua_rawsetp(L, -2, finalizer_leave);
 	lua_getfield(L, lua_upvalueindex(PART_CLASS), "__name");
 	lua_setfield(L, -2, "__name");
 	lua_replace(L, lua_upvalueindex(PART_LATE));
