@@ -12,6 +12,7 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 enum { BUFFER = 64 * 1024, MOST = 20000, EVENTS = 256, CHILDREN = 64 };
@@ -241,8 +242,12 @@ main(int argc, char **argv)
 	url_open_files();
 	signal(SIGPIPE, SIG_IGN);
 	listener = listen_at(&url, prefork ? 0 : SOCK_NONBLOCK);
-	for (int i = 1; prefork && i < CHILDREN && fork(); i++)
-		;
+	for (int i = 1; prefork && i < CHILDREN; i++) {
+		if (fork() > 0)
+			continue;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		break;
+	}
 	if (prefork)
 		child(listener);
 	loop(listener, url.type);
