@@ -217,10 +217,17 @@ add_script(struct options *o, const char *path, char *why, size_t size)
 		snprintf(why, size, "%s: more than %d scripts", path, MAX_SCRIPTS);
 		return -EINVAL;
 	}
-	e = &o->entries[o->nentries++];
+	e = realloc(o->entries, ((size_t)o->nentries + 1) * sizeof(*e));
+	if (!e) {
+		snprintf(why, size, "out of memory");
+		return -ENOMEM;
+	}
+	o->entries = e;
+	e += o->nentries++;
 	e->script = path;
 	e->policy = o->common.policy;
 	e->attrs = o->common.attrs;
+	e->listens.n = 0;
 	return 0;
 }
 
@@ -484,11 +491,6 @@ options_parse(struct options *o, int argc, char **argv, char *why, size_t size)
 	o->tuning = (struct loop_tuning){LOOP_AUTO, BUSY_AUTO};
 	o->common.policy = policy_find("async");
 	attrs_init(&o->common.attrs);
-	o->entries = calloc(MAX_SCRIPTS, sizeof(*o->entries));
-	if (!o->entries) {
-		snprintf(why, size, "out of memory");
-		return -ENOMEM;
-	}
 	if (argc < 2) {
 		snprintf(why, size,
 			 "a command is missing: moonport serve SCRIPT, or moonport --help");
