@@ -45,8 +45,8 @@ instance_push_course(lua_State *L, lua_CFunction f, const struct script *sc,
 	lua_pushcclosure(L, f, PART_LAST);
 }
 
-static void
-push_object(lua_State *L, const char *class, enum part meta, struct stream *s)
+void
+instance_push_object(lua_State *L, const char *class, enum part meta, struct stream *s)
 {
 	handle_push_bare(L, class, s, 0);
 	part_push(L, meta);
@@ -80,9 +80,9 @@ instance_build(lua_State *L, struct request *r)
 	part_push(L, PART_SERVER);
 	push_known_address(L, request_client(r, &room), lua_upvalueindex(PART_HOSTS),
 			   lua_upvalueindex(PART_ADDRESS));
-	push_object(L, rfile_class, PART_RFILE, request_stream(r));
-	push_object(L, wfile_class, PART_WFILE, request_stream(r));
-	push_object(L, request_class, PART_REQUEST, request_stream(r));
+	instance_push_object(L, rfile_class, PART_RFILE, request_stream(r));
+	instance_push_object(L, wfile_class, PART_WFILE, request_stream(r));
+	instance_push_object(L, request_class, PART_REQUEST, request_stream(r));
 	lua_call(L, 5, 1);
 	instance_set_class(L, PART_CLASS);
 }

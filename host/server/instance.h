@@ -10,6 +10,7 @@
 
 struct generation;
 struct request;
+struct stream;
 struct script;
 
 /* What instances are made of: upvalues, for an upvalue is at hand where the registry has to
@@ -46,6 +47,10 @@ part_push(lua_State *L, enum part p)
  * upvalues are the parts.  For a protected call. */
 void instance_push_course(lua_State *L, lua_CFunction f, const struct script *sc,
 			  const struct generation *g);
+
+/* For that function: pushes a new object of the stream, whose metatable is a part. */
+void instance_push_object(lua_State *L, const char *class, enum part meta,
+			  struct stream *s);
 
 /* For that function: pushes self, onto an empty stack. */
 void instance_build(lua_State *L, struct request *r);

@@ -343,14 +343,6 @@ build_late(lua_State *L, const struct request *r, field_set read)
 	lua_rawset(L, 1);
 }
 
-static void
-push_object(lua_State *L, const char *class, enum part meta, struct stream *s)
-{
-	handle_push_bare(L, class, s, 0);
-	part_push(L, meta);
-	lua_setmetatable(L, -2);
-}
-
 /* Pushes self with all of them. */
 static void
 build_all(lua_State *L, const struct request *r)
@@ -363,8 +355,8 @@ build_all(lua_State *L, const struct request *r)
 	part_push(L, PART_SERVER);
 	push_known_address(L, request_client(r, &room), lua_upvalueindex(PART_HOSTS),
 			   lua_upvalueindex(PART_ADDRESS));
-	push_object(L, rfile_class, PART_RFILE, request_stream(r));
-	push_object(L, wfile_class, PART_WFILE, request_stream(r));
+	instance_push_object(L, rfile_class, PART_RFILE, request_stream(r));
+	instance_push_object(L, wfile_class, PART_WFILE, request_stream(r));
 	stream_view(request_stream(r), &p, &n);
 	lua_pushlstring(L, p, n);
 	part_push(L, PART_PORT);
