@@ -23,15 +23,32 @@ make_room(struct buf *b, size_t n)
 		return false;
 	while (cap < len + n)
 		cap *= 2;
-	at = malloc(sizeof(*at) + cap);
-	if (!at)
-		return false;
-	*at = (struct bytes){.end = len, .cap = cap};
-	if (len)
+	if (at && at->off > 0) { /* realloc() would take along what is in front */
+		at = malloc(sizeof(*at) + cap);
+		if (!at)
+			return false;
 		memcpy(at->data, buf_data(b), len);
-	free(b->at);
+		free(b->at);
+	} else {
+		at = realloc(at, sizeof(*at) + cap);
+		if (!at)
+			return false;
+	}
+	*at = (struct bytes){.end = len, .cap = cap};
 	b->at = at;
 	return true;
+}
+
+char *
+buf_room(struct buf *b, size_t n)
+{
+	return make_room(b, n) ? b->at->data + b->at->end : NULL;
+}
+
+void
+buf_filled(struct buf *b, size_t n)
+{
+	b->at->end += n;
 }
 
 bool

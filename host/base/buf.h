@@ -44,6 +44,11 @@ buf_cap(const struct buf *b)
 /* Appends a copy of n bytes.  False: out of memory, and nothing changed. */
 bool buf_put(struct buf *b, const void *p, size_t n);
 
+/* Room for n bytes at the end, for somebody else to fill: buf_filled() says how much they
+ * were, before anything else is done to the buffer.  NULL: out of memory. */
+char *buf_room(struct buf *b, size_t n);
+void buf_filled(struct buf *b, size_t n);
+
 /* Forgets the first n bytes, n <= buf_len(b).  Pointers into the buffer die. */
 void buf_drop(struct buf *b, size_t n);
 

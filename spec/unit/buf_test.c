@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+/* Which the compiler is not to know. */
+static volatile const size_t too_much = (size_t)-1 / 2;
+
 static bool
 holds(const struct buf *b, const char *text)
 {
@@ -37,6 +40,31 @@ walk(void)
 	buf_free(&b);
 }
 
+/* Room that is filled by somebody else, with and without something dropped before it. */
+static void
+room(void)
+{
+	struct buf b = {0};
+	char *at;
+
+	CHECK((at = buf_room(&b, 1000)) && buf_len(&b) == 0);
+	memcpy(at, "hello", 5);
+	buf_filled(&b, 5);
+	CHECK(holds(&b, "hello"));
+	CHECK((at = buf_room(&b, 100000)) && holds(&b, "hello"));
+	memset(at, 'x', 100000);
+	memcpy(at, " world", 6);
+	buf_filled(&b, 6);
+	CHECK(holds(&b, "hello world"));
+	buf_drop(&b, 6);
+	CHECK((at = buf_room(&b, 300000)) && holds(&b, "world"));
+	memset(at, 'x', 300000);
+	buf_filled(&b, 0);
+	CHECK(holds(&b, "world"));
+	CHECK(!buf_room(&b, too_much) && holds(&b, "world"));
+	buf_free(&b);
+}
+
 void
 test_buf(void)
 {
@@ -57,10 +85,11 @@ test_buf(void)
 	CHECK(buf_len(&b) == 0 && !b.at &&
 	      buf_cap(&b) == 0); /* an empty one owns nothing */
 	CHECK(buf_put(&b, big, sizeof(big)) && buf_len(&b) == sizeof(big));
-	CHECK(!buf_put(&b, big, (size_t)-1 / 2)); /* too much: and nothing has changed */
+	CHECK(!buf_put(&b, big, too_much)); /* too much: and nothing has changed */
 	CHECK(buf_len(&b) == sizeof(big) && buf_data(&b)[sizeof(big) - 1] == 'x');
 	buf_free(&b);
 	CHECK(buf_len(&b) == 0 && !b.at);
 	buf_free(&b);
 	walk();
+	room();
 }
