@@ -256,10 +256,8 @@ take_head(lua_State *L, struct direct *d)
 
 /* What recv() says, but for the number of an error. */
 static RARE int
-failed(lua_State *L, ssize_t rc)
+two(lua_State *L, int n)
 {
-	int n = read_failed(L, rc);
-
 	lua_pop(L, n - 2);
 	return 2;
 }
@@ -283,7 +281,7 @@ receive(lua_State *L, struct direct *d)
 		if (rc == -EAGAIN)
 			return stream_yield_in(L, s, 0, take_k);
 		if (rc <= 0)
-			return failed(L, rc);
+			return two(L, read_failed(L, rc));
 	}
 	return take_head(L, d);
 }
@@ -292,19 +290,10 @@ static int
 take_k(lua_State *L, int status, lua_KContext ctx)
 {
 	struct direct *d = lua_touserdata(L, 1);
-	struct stream *s = stream_of(d);
-	int rc = task_woke(L);
+	int n = recv_woken(L, stream_of(d));
 
 	(void)status, (void)ctx;
-	if (!s)
-		return luaL_error(L, "the connection was closed during a recv");
-	if (s->interrupted) {
-		s->interrupted = false;
-		lua_pushnil(L);
-		lua_pushliteral(L, "interrupted");
-		return 2;
-	}
-	return rc < 0 ? failed(L, rc) : receive(L, d);
+	return n > 0 ? two(L, n) : receive(L, d);
 }
 
 static int

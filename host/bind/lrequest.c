@@ -53,18 +53,10 @@ static int
 recv_k(lua_State *L, int status, lua_KContext ctx)
 {
 	struct stream *s = handle_peek(L);
-	int rc = task_woke(L);
+	int n = recv_woken(L, s);
 
 	(void)status;
-	if (!s || s->closed)
-		return luaL_error(L, "the connection was closed during a recv");
-	if (s->interrupted) {
-		s->interrupted = false;
-		lua_pushnil(L);
-		lua_pushliteral(L, "interrupted");
-		return 2;
-	}
-	return rc < 0 ? read_failed(L, rc) : receive(L, s, (size_t)ctx / 2, (int)(ctx & 1));
+	return n > 0 ? n : receive(L, s, (size_t)ctx / 2, (int)(ctx & 1));
 }
 
 static size_t

@@ -33,6 +33,22 @@ read_failed(lua_State *L, ssize_t rc)
 	return lerror_result(L, (int)-rc);
 }
 
+int
+recv_woken(lua_State *L, struct stream *s)
+{
+	int rc = task_woke(L);
+
+	if (!s || s->closed)
+		return luaL_error(L, "the connection was closed during a recv");
+	if (s->interrupted) {
+		s->interrupted = false;
+		lua_pushnil(L);
+		lua_pushliteral(L, "interrupted");
+		return 2;
+	}
+	return rc < 0 ? read_failed(L, rc) : 0;
+}
+
 /* Reads until one wanted thing is taken or refused.  Returns how many values were
  * pushed; *parked: return this to Lua at once, k goes on. */
 static int

@@ -11,4 +11,8 @@ struct stream;
  * -errno; -ENOMEM raises. */
 int read_failed(lua_State *L, ssize_t rc);
 
+/* For the continuation of a receive: 0, go on; else how many values were pushed, as above,
+ * or nil, "interrupted".  Raises if the stream is closed, or NULL. */
+int recv_woken(lua_State *L, struct stream *s);
+
 #endif

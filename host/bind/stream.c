@@ -18,8 +18,9 @@ const struct stream_limits stream_defaults = {.receive_max = 64 * 1024,
 					      .max_line = STREAM_MAX_LINE,
 					      .timeout = CLOCK_NEVER};
 
-/* Receives of one task in a row before others get a turn. */
-enum { FILLS = 16 };
+/* Receives of one task in a row before others get a turn; and so much unread is the
+ * beginning of bulk. */
+enum { FILLS = 16, BULK = 32 * 1024 };
 
 static struct alloc *
 payer_of(const struct stream *s)
@@ -415,7 +416,7 @@ stream_shut(struct stream *s)
 	if (s->fd.fd >= 0 && (s->eof || s->error || s->abortive))
 		loop_close_fd(&s->fd);
 	else if (s->fd.fd >= 0)
-		linger_start(&s->io->lingers, loop_release_fd(&s->fd));
+		linger_start(&s->io->lingers, loop_forget_fd(&s->fd));
 	buf_free(&s->in);
 	buf_free(&s->out);
 	if (s->more)
@@ -479,6 +480,27 @@ stream_lend(struct stream *s, const char *p, size_t n)
 	s->io->borrower = s;
 }
 
+/* Bulk goes to where it will be anyway, and not through the loop's buffer. */
+static RARE ssize_t
+receive_bulk(struct stream *s, const char **p)
+{
+	struct loop *loop = s->fd.loop;
+	char *room = buf_room(&s->in, loop_buffer_size()), *own;
+	ssize_t n;
+
+	if (!room)
+		return -ENOMEM;
+	own = loop_swap_buffer(loop, room);
+	n = loop_recv(&s->fd, LOOP_OWN, s->limits->receive_max, p);
+	loop_swap_buffer(loop, own);
+	if (n > 0 && *p == room) {
+		buf_filled(&s->in, (size_t)n);
+		*p = NULL;
+	}
+	charge(s);
+	return n;
+}
+
 ssize_t
 stream_fill(struct stream *s)
 {
@@ -497,7 +519,10 @@ stream_fill(struct stream *s)
 	}
 	if (!may_keep(s, &s->in, s->limits->receive_max))
 		return -ENOMEM; /* before anything is received, and lost */
-	n = loop_recv(&s->fd, LOOP_OWN, s->limits->receive_max, &p);
+	if (buf_len(&s->in) >= BULK && may_keep(s, &s->in, loop_buffer_size()))
+		n = receive_bulk(s, &p);
+	else
+		n = loop_recv(&s->fd, LOOP_OWN, s->limits->receive_max, &p);
 	if (n == 0)
 		s->eof = true;
 	if (n <= 0)
@@ -505,6 +530,8 @@ stream_fill(struct stream *s)
 	s->fills++;
 	s->active = loop_now(s->fd.loop);
 	count_add(&s->io->bytes_in, (uint64_t)n);
+	if (!p)
+		return n;
 	if (buf_len(&s->in) == 0) {
 		stream_lend(s, p, (size_t)n);
 		return n;

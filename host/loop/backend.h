@@ -8,6 +8,7 @@
 
 #include "base/list.h"
 #include "loop/busy.h"
+#include "loop/doubts.h"
 #include "loop/heap.h"
 #include "loop/loop.h"
 
@@ -23,7 +24,10 @@ struct backend {
 	int (*fd)(
 	    const struct loop *loop); /* that is readable when wait() would not wait */
 	int (*add)(struct loop_fd *f);
+	/* The kernel may keep hold of it for a moment. */
 	void (*remove)(struct loop_fd *f);
+	/* Until this has returned.  NULL: it does not. */
+	void (*settle)(struct loop *loop);
 	void (*stand_back)(struct loop_fd *f);
 	/* Waits at most timeout ns (-1: for ever) and handles what came.  True: more may be
 	 * there that makes no new event. */
@@ -41,6 +45,8 @@ struct backend {
 			unsigned n);
 	int (*connect)(struct loop_fd *f, struct loop_op *op, const struct addr *to);
 	int (*poll)(struct loop_fd *f, struct loop_op *op, bool out);
+	/* A stream that waits has data, of which there was no event: see doubts.h. */
+	void (*doubted)(struct loop_fd *f);
 };
 
 extern const struct backend backend_epoll;
@@ -64,6 +70,7 @@ struct loop {
 	struct ring *ring;  /* io_uring's; NULL: the loop runs on epoll alone */
 	int64_t now;
 	struct heap timers;
+	struct doubts doubts;
 	void (*fires[LOOP_TIMER_KINDS])(struct loop_timer *timer); /* by kind */
 	unsigned nfires;
 	int64_t due; /* of the timer that fires now */

@@ -3,7 +3,8 @@
  * To sleep and be woken costs more than a small request, so where the next event comes
  * within microseconds it is cheaper to look again than to sleep.  That is so with one
  * client that waits for each reply, and with a load that keeps the loop nearly full.
- * It is not when events are far apart, or when somebody else could use the core.  So a
+ * It is not when events are far apart, or come in crowds, or when somebody else could
+ * use the core.  So a
  * loop polls only while its recent waits were short, and each time that it has polled in
  * vain it lets twice as many waits go by before it tries again; who is taken off the core
  * while polling leaves it to others for a while.
@@ -31,8 +32,9 @@ struct busy {
 enum { BUSY_AUTO = -1 };
 void busy_init(struct busy *b, int64_t spin);
 
-/* A wait begins: how long to poll first; 0: not at all. */
-int64_t busy_begin(struct busy *b, int64_t now);
+/* A wait begins, behind one in which so many events came: how long to poll first; 0: not at
+ * all. */
+int64_t busy_begin(struct busy *b, int64_t now, int came);
 
 /* It has looked once more and found nothing.  False: it had better stop, for it was off
  * the core in between. */

@@ -5,8 +5,8 @@
  * receive that gave less than was asked for is taken to have emptied the socket: the
  * next one waits for an edge without trying (trying first, and failing, costs a tenth
  * of the throughput).  That is not quite always true: urgent data and passed descriptors
- * cut a receive short, too.  So a stream that has waited for DOUBT is looked at, once;
- * if data is there it is watched level-triggered from then on, where nothing can hide.
+ * cut a receive short, too: see doubts.h.  A stream that had data is watched
+ * level-triggered from then on, where nothing can hide.
  *
  * Everything else is level-triggered while a receive is awaited.  An event that nobody
  * awaits makes such a registration "quiet", that is edge-triggered and without EPOLLIN,
@@ -14,13 +14,11 @@
  * All changes are rare: the usual request costs no epoll_ctl.  A listener that several
  * processes share wakes one of them at a time (EPOLLEXCLUSIVE), which cannot be changed.
  *
- * A process that serves one connection at a time waits at the "door" between two of them: a
- * set of the listener and of the loop's other set.  Meanwhile it waits elsewhere, and the
- * kernel passes it over.  So it stays in its place in the listener's queue, and the first
- * processes there do most of the work, from the processor's caches. */
+ * A process that serves one connection at a time waits at the door between two of them. */
 #include "base/clock.h"
 #include "base/rare.h"
 #include "loop/backend.h"
+#include "loop/door.h"
 #include "net/addr.h"
 
 #include <errno.h>
@@ -36,24 +34,11 @@ enum {
 	SHARED = EPOLLIN | (int)EPOLLEXCLUSIVE, /* cannot be changed, only left */
 };
 
-/* How long a stream may wait on the word of a short receive, and how many are looked
- * at in one turn. */
-static const int64_t DOUBT = 50 * CLOCK_MS;
-
-enum { LOOKS = 256 };
-
 /* So often a single stream is polled; then it is registered. */
 enum { POLLS = 3 };
 
 /* A poll that only a signal can interrupt lasts no longer, in ms. */
 enum { MOMENT = 100 };
-
-/* A time in 2^20 ns, modulo 2^32: for times that are near each other. */
-static uint32_t
-stamp(int64_t t)
-{
-	return (uint32_t)(t >> 20);
-}
 
 struct data {
 	struct loop *loop;
@@ -61,18 +46,12 @@ struct data {
 	int n, at;    /* the batch: how many, and which is being handled */
 	bool refused; /* somebody has been told that it cannot be waited for */
 	struct epoll_event batch[LOOP_EVENTS];
-	/* Streams that have waited since a short receive, roughly in order. */
-	struct list doubts;
-	struct loop_timer timer;
-	unsigned levels;        /* streams that are watched level-triggered now */
-	struct list fresh;      /* streams that are not registered yet */
-	unsigned streams;       /* that are */
-	unsigned others;        /* of all that is registered: not the pipe of signals */
-	int door;               /* -1: none */
-	struct loop_fd *keeper; /* the listener at the door */
+	unsigned levels;   /* streams that are watched level-triggered now */
+	struct list fresh; /* streams that are not registered yet */
+	unsigned streams;  /* that are */
+	unsigned others;   /* of all that is registered: not the pipe of signals */
+	struct door door;
 };
-
-static void on_doubt(struct loop_timer *timer);
 
 static int
 ep_open(struct loop *loop)
@@ -86,18 +65,11 @@ ep_open(struct loop *loop)
 	d->levels = 0;
 	d->loop = loop;
 	d->streams = d->others = 0;
-	d->door = -1;
-	d->keeper = NULL;
-	list_init(&d->doubts);
+	door_init(&d->door);
 	list_init(&d->fresh);
-	if (loop_timer_init(loop, &d->timer, on_doubt) < 0) {
-		free(d);
-		return -ENOMEM;
-	}
 	d->ep = epoll_create1(EPOLL_CLOEXEC);
 	if (d->ep < 0) {
 		int rc = -errno;
-		loop_timer_done(loop, &d->timer);
 		free(d);
 		return rc;
 	}
@@ -110,9 +82,7 @@ ep_close(struct loop *loop)
 {
 	struct data *d = loop->backend_data;
 
-	loop_timer_done(loop, &d->timer);
-	if (d->door >= 0)
-		close(d->door);
+	door_close(&d->door);
 	close(d->ep);
 	free(d);
 }
@@ -126,13 +96,10 @@ ep_reborn(struct loop *loop)
 	d->refused = false;
 	d->levels = 0;
 	d->batch[0].data.ptr = NULL; /* what is being handled right now */
-	while (!list_empty(&d->doubts))
-		list_remove(d->doubts.next);
 	while (!list_empty(&d->fresh))
 		list_remove(d->fresh.next);
 	d->streams = d->others = 0;
-	d->door = -1;
-	d->keeper = NULL;
+	door_init(&d->door);
 	d->ep = epoll_create1(EPOLL_CLOEXEC);
 	return d->ep < 0 ? -errno : 0;
 }
@@ -239,29 +206,6 @@ epoll_enter_fresh(struct loop *loop)
 	return all;
 }
 
-/* Errors: epoll_ctl(2)'s and epoll_create1(2)'s. */
-static int
-open_door(struct loop_fd *f)
-{
-	struct data *d = f->loop->backend_data;
-	struct epoll_event inner = {.events = EPOLLIN, .data.ptr = d};
-	struct epoll_event outer = {.events = SHARED, .data.ptr = f};
-
-	d->door = epoll_create1(EPOLL_CLOEXEC);
-	if (d->door < 0)
-		return -errno;
-	if (epoll_ctl(d->door, EPOLL_CTL_ADD, d->ep, &inner) < 0 ||
-	    epoll_ctl(d->door, EPOLL_CTL_ADD, f->fd, &outer) < 0) {
-		int rc = -errno;
-		close(d->door);
-		d->door = -1;
-		return rc;
-	}
-	d->keeper = f;
-	f->armed = SHARED;
-	return 0;
-}
-
 /* Whoever is in the set while it waits for other things takes wake-ups that another
  * process should have. */
 static void
@@ -270,7 +214,7 @@ ep_stand_back(struct loop_fd *f)
 	struct data *d = f->loop->backend_data;
 
 	f->readable = true; /* to be tried when it comes back */
-	if (d->keeper == f)
+	if (d->door.keeper == f)
 		return;
 	if (f->armed) {
 		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
@@ -279,42 +223,16 @@ ep_stand_back(struct loop_fd *f)
 	f->armed = 0;
 }
 
-/* Looks at streams that have waited long enough, once each. */
+/* No event has told of what is there. */
 static void
-on_doubt(struct loop_timer *timer)
-{
-	struct data *d = LIST_ENTRY(timer, struct data, timer);
-	int64_t now = loop_now(d->loop);
-	char c;
-
-	for (int i = 0; i < LOOKS && !list_empty(&d->doubts); i++) {
-		struct loop_fd *f = LIST_ENTRY(d->doubts.next, struct loop_fd, doubts);
-		list_remove(&f->doubts);
-		if (!f->in)
-			continue; /* not waiting now: it will come again */
-		if (stamp(now) - f->since <= stamp(DOUBT)) {
-			list_append(&d->doubts, &f->doubts);
-			continue;
-		}
-		if (recv(f->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN)
-			continue;
-		f->edge = false;
-		f->level = true;
-		d->levels++;
-		arm(f, AWAKE | (f->armed & EPOLLOUT));
-	}
-	if (!list_empty(&d->doubts))
-		loop_timer_set(d->loop, timer, now + DOUBT);
-}
-
-static void
-doubt(struct loop_fd *f)
+ep_doubted(struct loop_fd *f)
 {
 	struct data *d = f->loop->backend_data;
 
-	list_append(&d->doubts, &f->doubts);
-	if (!d->timer.slot)
-		loop_timer_set(f->loop, &d->timer, f->loop->now + DOUBT);
+	f->edge = false;
+	f->level = true;
+	d->levels++;
+	arm(f, AWAKE | (f->armed & EPOLLOUT));
 }
 
 static void
@@ -322,14 +240,9 @@ ep_remove(struct loop_fd *f)
 {
 	struct data *d = f->loop->backend_data;
 
-	list_remove(&f->doubts);
-	if (list_empty(&d->doubts))
-		loop_timer_set(d->loop, &d->timer, CLOCK_NEVER);
-
-	if (d->keeper == f) {
-		close(d->door);
-		d->door = -1;
-		d->keeper = NULL;
+	doubts_remove(&f->loop->doubts, f);
+	if (d->door.keeper == f) {
+		door_close(&d->door);
 	} else if (f->armed) {
 		/* Closing would do that, but not when a child still holds a copy. */
 		epoll_ctl(d->ep, EPOLL_CTL_DEL, f->fd, NULL);
@@ -349,11 +262,11 @@ static void
 handle(struct data *d, struct epoll_event *e)
 {
 	struct loop_fd *f = e->data.ptr;
-	unsigned got = e->events;
+	unsigned got = e->events, end = got & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
 
-	if (got & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+	if (got & EPOLLIN || end) {
 		f->readable = true;
-		if (got & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+		if (end) {
 			f->ended = true;
 			f->failed = got & EPOLLERR;
 		}
@@ -371,10 +284,11 @@ handle(struct data *d, struct epoll_event *e)
 	f = d->batch[d->at].data.ptr;
 	if (f && !f->shared && !f->out && f->armed & EPOLLOUT)
 		arm(f, f->armed & ~(unsigned)EPOLLOUT);
-	if (f && !f->in && !f->out && f->told && got & EPOLLERR && !f->reset)
+	/* io_uring may have taken the error meanwhile, and epoll have seen an end only. */
+	if (f && !f->in && !f->out && f->told && end && f->failed && !f->reset)
 		f->told(f, LOOP_GONE);
 	f = d->batch[d->at].data.ptr;
-	if (f && f->wants_end && got & EPOLLRDHUP && !(got & EPOLLERR) && !f->reset)
+	if (f && f->wants_end && got & EPOLLRDHUP && !f->failed && !f->reset)
 		f->told(f, LOOP_END);
 }
 
@@ -412,15 +326,10 @@ gather(struct data *d, int n)
 static int
 wait_at_door(struct data *d, int ms)
 {
-	int n = epoll_wait(d->door, d->batch, 2, ms);
+	bool set;
+	int n = door_wait(&d->door, d->batch, ms, &set);
 
-	for (int i = 0; i < n; i++) {
-		if (d->batch[i].data.ptr == d) {
-			d->batch[i] = d->batch[n - 1];
-			return gather(d, n - 1);
-		}
-	}
-	return n;
+	return set ? gather(d, n) : n;
 }
 
 /* The only stream that there is.  poll(2) and epoll(7) have the same names for what comes.
@@ -466,7 +375,7 @@ single(const struct data *d)
 static int
 wait_somewhere(struct data *d, int ms)
 {
-	bool at_door = d->keeper && d->keeper->in;
+	bool at_door = d->door.keeper && d->door.keeper->in;
 	struct loop_fd *f = list_empty(&d->fresh) || at_door ? NULL : single(d);
 
 	if (f)
@@ -523,9 +432,11 @@ await_turn(struct loop_fd *f, bool sure)
 {
 	struct data *d = f->loop->backend_data;
 
-	if (f->stays && !f->armed && open_door(f) < 0)
-		f->stays = false;
-	if (d->keeper == f)
+	if (f->stays && !f->armed) {
+		f->stays = door_open(&d->door, d->ep, f, SHARED) == 0;
+		f->armed = f->stays ? SHARED : 0;
+	}
+	if (d->door.keeper == f)
 		return;
 	if (f->armed && sure)
 		ep_stand_back(f);
@@ -562,9 +473,10 @@ await_in(struct loop_fd *f, struct loop_op *op, bool sure)
 		if (wait_fresh(f) < 0) /* it tells whether there is something */
 			return -ENOSPC;
 	} else if (f->edge) {
-		f->since = stamp(f->loop->now);
-		if (!sure && list_empty(&f->doubts))
-			doubt(f);
+		if (sure)
+			f->since = doubts_stamp(f->loop->now);
+		else
+			doubts_add(&f->loop->doubts, f, f->loop->now);
 	} else if (f->shared) {
 		await_turn(f, sure);
 	} else if (f->armed & EPOLLET)
@@ -701,4 +613,5 @@ const struct backend backend_epoll = {
     .sendmmsg = ep_sendmmsg,
     .connect = ep_connect,
     .poll = ep_poll,
+    .doubted = ep_doubted,
 };

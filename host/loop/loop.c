@@ -107,6 +107,9 @@ loop_new(struct loop **out)
 	loop->alarm_at = CLOCK_NEVER;
 	list_init(&loop->deferred);
 	pthread_mutex_init(&loop->mutex, NULL);
+	rc = doubts_init(&loop->doubts, loop);
+	if (rc < 0)
+		goto fail_loop;
 	rc = loop->backend->open(loop);
 	if (rc < 0)
 		goto fail_loop;
@@ -150,6 +153,7 @@ loop_free(struct loop *loop)
 	loop_close_fd(&loop->wake);
 	drop_posts(loop);
 	loop->backend->close(loop);
+	doubts_done(&loop->doubts);
 	heap_free(&loop->timers);
 	pthread_mutex_destroy(&loop->mutex);
 	free(loop->buffer);
@@ -203,12 +207,13 @@ run_timers(struct loop *loop)
 }
 
 /* When there was no time to take all events, deadlines wait for the rest.  Not for ever:
- * three times as many as there are descriptors, for the kernel may put those of peers that
- * were served and have left before the others. */
+ * for eight times as many as there are descriptors, for the kernel may put those of peers
+ * that were served and have left before the others.  Such a one makes three events, and up
+ * to seven where io_uring and epoll both tell of it, also while it lingers. */
 static bool
 is_time(struct loop *loop)
 {
-	size_t rest = loop->held ? loop->held : 3 * loop->nfds;
+	size_t rest = loop->held ? loop->held : 8 * loop->nfds;
 
 	loop->held =
 	    loop->unseen && rest > (size_t)loop->came ? rest - (size_t)loop->came : 0;
@@ -236,11 +241,12 @@ look(struct loop *loop)
 		loop_refresh(loop);
 }
 
-/* Looks again and again for a while.  False: nothing has come, and it is time to sleep. */
+/* Looks again and again for a while.  False: nothing has come nor is to be done, and it is
+ * time to sleep. */
 static bool
-poll_first(struct loop *loop, int64_t timeout)
+poll_first(struct loop *loop, int64_t timeout, int64_t soonest)
 {
-	int64_t began = loop->now, spin = busy_begin(&loop->busy, began);
+	int64_t began = loop->now, spin = busy_begin(&loop->busy, began, loop->came);
 
 	if (timeout >= 0 && spin > timeout)
 		spin = 0;
@@ -250,6 +256,8 @@ poll_first(struct loop *loop, int64_t timeout)
 			busy_found(&loop->busy);
 			return true;
 		}
+		if (!list_empty(&loop->deferred) || heap_soonest(&loop->timers) < soonest)
+			return true; /* somebody has run all the same */
 		if (!busy_go_on(&loop->busy, loop->now))
 			return false;
 		if (loop->now - began > spin) {
@@ -276,7 +284,7 @@ loop_turn(struct loop *loop, int64_t until)
 		timeout = until > loop->now ? until - loop->now : 0;
 		expected += timeout;
 	}
-	if (timeout == 0 || !poll_first(loop, timeout))
+	if (timeout == 0 || !poll_first(loop, timeout, soonest))
 		rest(loop, timeout);
 	if (soonest != CLOCK_NEVER && loop->now > expected + LATE)
 		loop->more = loop->backend->wait(loop, 0);
@@ -349,6 +357,7 @@ loop_reborn(struct loop *loop)
 	while (!list_empty(&loop->deferred))
 		list_remove(loop->deferred.next);
 	heap_clear(&loop->timers);
+	doubts_forget(&loop->doubts);
 	busy_init(&loop->busy, 0);
 	loop->nfds = 0;
 	loop->wake.fd = loop->alarm.fd = -1;
@@ -378,7 +387,7 @@ loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags)
 }
 
 int
-loop_release_fd(struct loop_fd *f)
+loop_forget_fd(struct loop_fd *f)
 {
 	int fd = f->fd;
 
@@ -389,6 +398,16 @@ loop_release_fd(struct loop_fd *f)
 	f->loop->backend->remove(f);
 	f->loop->nfds--;
 	f->fd = -1;
+	return fd;
+}
+
+int
+loop_release_fd(struct loop_fd *f)
+{
+	int fd = loop_forget_fd(f);
+
+	if (fd >= 0 && f->loop->backend->settle)
+		f->loop->backend->settle(f->loop);
 	return fd;
 }
 
@@ -404,7 +423,7 @@ loop_stand_back(struct loop_fd *f)
 void
 loop_close_fd(struct loop_fd *f)
 {
-	int fd = loop_release_fd(f);
+	int fd = loop_forget_fd(f);
 
 	if (fd >= 0)
 		close(fd);

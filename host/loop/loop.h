@@ -51,7 +51,7 @@ struct loop_fd {
 	void (*told)(struct loop_fd *f, enum loop_news news); /* or NULL */
 	int fd;
 	unsigned armed; /* the backend's own */
-	uint32_t since; /* the backend's own: when it began to wait, about in ms */
+	uint32_t since; /* doubts.h's: when it began to wait, about in ms */
 	bool readable;  /* a receive is worth trying */
 	bool ended;     /* the peer's end or an error is behind the data */
 	bool wants_end : 1;
@@ -66,7 +66,7 @@ struct loop_fd {
 	unsigned char polls : 2; /* epoll's: waits for it alone, so far */
 	unsigned char
 	    waits : 5;      /* io_uring's: how often it has waited for data, at first */
-	struct list doubts; /* the backend's own */
+	struct list doubts; /* in loop.doubts, or among epoll's fresh streams */
 	struct slot *slot;  /* io_uring's */
 	void *hint[2];      /* what the receiver's done() will need first, to be fetched
 			       into the cache; or NULL; may be set at any time */
@@ -160,11 +160,17 @@ enum loop_flags {
  * they may come later, as -ENOSPC of an operation that would have to wait. */
 int loop_add(struct loop *loop, struct loop_fd *f, int fd, unsigned flags);
 
-/* Forgets the pending operations without calling them, and closes the descriptor. */
+/* Forgets the pending operations without calling them, and closes the descriptor.  A
+ * stream's connection may outlast that until the loop waits again: see loop_forget_fd(). */
 void loop_close_fd(struct loop_fd *f);
 
-/* The same, but hands the descriptor back to the caller. */
+/* The same, but hands the descriptor back to the caller, who will use it.  From a stream
+ * that receives, what comes in that moment may be lost. */
 int loop_release_fd(struct loop_fd *f);
+
+/* The same at less cost, for one that will only be closed: until the loop waits again it
+ * may receive what comes, and keep the connection from ending. */
+int loop_forget_fd(struct loop_fd *f);
 
 /* Of a LOOP_SHARED descriptor: others are woken, not this loop, until an operation begins
  * again. */

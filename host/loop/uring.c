@@ -24,21 +24,13 @@ enum { MANY = 8, TRIES = 16 };
 struct slot {
 	struct loop_fd *f; /* NULL: it has gone */
 	struct buf *held;  /* received while nobody asked; NULL: nothing */
+	unsigned entry;    /* behind this one of those for submission, if it is armed */
 	int result;        /* how receiving ended, once `over` */
 	bool armed;        /* the kernel has it */
 	bool leaving;      /* epoll watches it; only what is left comes from here */
 	bool over;
-	bool lost;         /* there was no memory for what has come: over for good */
-	bool doubtful;     /* something has come since it was looked at */
-	struct list doubt; /* in the ring's doubts while it waits */
-	int64_t since;     /* when that began */
+	bool lost; /* there was no memory for what has come: over for good */
 };
-
-/* How long a stream may wait on the word of a completion, and how many are looked at in one
- * turn: see pend(). */
-static const int64_t DOUBT = 50 * CLOCK_MS;
-
-enum { LOOKS = 256 };
 
 /* A stream that has waited so often will do so again: what it costs to have the ring
  * receive, and to ask that back, is what so many requests save. */
@@ -63,13 +55,33 @@ struct ring {
 	unsigned armed;   /* slots that the kernel has */
 	bool watches_epoll;
 	struct loop *loop;
-	struct list doubts; /* slots, roughly by `since` */
-	struct loop_timer look;
 	bool fetched; /* epoll was asked, and what it had is still to be handled */
 	bool more;    /* what it says then */
+	bool stale;   /* the kernel's flag for unfinished work is of no use for now */
+	bool starved; /* somebody got no buffer for what is there */
 	bool many;    /* so many were ready that the kernel may have more */
 	bool unseen;  /* there may be more than the last wait() has handled */
 };
+
+/* What has come and is no completion yet. */
+static bool
+has_unfinished(const struct ring *r)
+{
+	unsigned flags = IO_URING_READ_ONCE(*r->io.sq.kflags);
+
+	return flags & IORING_SQ_CQ_OVERFLOW || (flags & IORING_SQ_TASKRUN && !r->stale);
+}
+
+/* Submits, and has the kernel finish what has come.  Its flag for that may be raised just
+ * after the work is done, and then stays so until there is more work: a flag that outlives
+ * the asking says nothing. */
+static void
+get_events(struct ring *r)
+{
+	io_uring_submit_and_get_events(&r->io);
+	r->stale = io_uring_cq_ready(&r->io) == 0 &&
+		   IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_TASKRUN;
+}
 
 static struct io_uring_sqe *
 new_entry(struct ring *r, void *about)
@@ -96,6 +108,7 @@ arm(struct ring *r, struct slot *s)
 	e->buf_group = GROUP;
 	io_uring_sqe_set_data(e, s);
 	s->armed = true;
+	s->entry = r->io.sq.sqe_tail;
 	r->armed++;
 }
 
@@ -106,10 +119,15 @@ disarm(struct ring *r, struct slot *s)
 	s->armed = false;
 }
 
+/* What the kernel has not seen yet is about a number, which may soon be another's. */
 static void
 ask_back(struct ring *r, struct slot *s)
 {
-	struct io_uring_sqe *e = new_entry(r, NULL);
+	struct io_uring_sqe *e;
+
+	if ((int)(s->entry - r->io.sq.sqe_head) > 0)
+		io_uring_submit(&r->io);
+	e = new_entry(r, NULL);
 
 	io_uring_prep_cancel(e, s, 0);
 	e->flags |= IOSQE_CQE_SKIP_SUCCESS;
@@ -134,19 +152,10 @@ free_held(struct slot *s)
 }
 
 static void
-end_doubt(struct ring *r, struct slot *s)
-{
-	list_remove(&s->doubt);
-	if (list_empty(&r->doubts))
-		loop_timer_set(r->loop, &r->look, CLOCK_NEVER);
-}
-
-static void
 free_slot(struct ring *r, struct slot *s)
 {
 	if (s->f)
 		s->f->slot = NULL;
-	end_doubt(r, s);
 	free_held(s);
 	pool_give(&r->slots, s);
 }
@@ -175,6 +184,16 @@ leave(struct loop_fd *f)
 	end_leaving(f->loop->ring, s);
 }
 
+/* The kernel keeps the socket open as long as it has the slot: that is asked back at once,
+ * but not while so much is there that what comes along would use up the buffers. */
+static void
+drop(struct ring *r, struct slot *s)
+{
+	ask_back(r, s);
+	if (io_uring_cq_ready(&r->io) < BUFFERS / 2)
+		get_events(r);
+}
+
 static void
 ur_remove(struct loop_fd *f)
 {
@@ -188,16 +207,24 @@ ur_remove(struct loop_fd *f)
 			r->chunk.slot = NULL;
 		f->slot = NULL;
 		s->f = NULL;
-		end_doubt(r, s);
 		free_held(s);
-		if (s->armed) { /* the kernel keeps the socket open as long as it has it */
-			ask_back(r, s);
-			for (int i = 0; i < TRIES && io_uring_sq_ready(&r->io) > 0; i++)
-				io_uring_submit_and_get_events(&r->io);
-		} else
+		if (s->armed)
+			drop(r, s);
+		else
 			pool_give(&r->slots, s);
 	}
 	backend_epoll.remove(f);
+}
+
+/* What was asked back is back, or at least receives no more. */
+static void
+ur_settle(struct loop *loop)
+{
+	struct ring *r = loop->ring;
+
+	for (int i = 0; i < TRIES && (io_uring_sq_ready(&r->io) > 0 || has_unfinished(r));
+	     i++)
+		get_events(r);
 }
 
 static void
@@ -252,6 +279,38 @@ take_held(struct loop_fd *f, size_t max, const char **data)
 	return (ssize_t)n;
 }
 
+/* That a receive has ended for a reason of the ring's own: the stream goes on. */
+static bool
+is_break(int result)
+{
+	return result == -ENOBUFS || result == -ECANCELED || result == -EINTR;
+}
+
+/* No more will come.  An error has been taken from the socket: epoll sees an end only. */
+static void
+end_slot(struct slot *s, int result)
+{
+	s->over = true;
+	s->result = result;
+	s->f->ended = s->f->readable = true;
+	s->f->failed |= result < 0;
+}
+
+/* The chunk is what the completion brings. */
+static void
+lend_copy(struct ring *r, struct slot *s, const struct io_uring_cqe *c)
+{
+	unsigned number = c->flags >> IORING_CQE_BUFFER_SHIFT;
+
+	if (r->chunk.slot)
+		hold(r, r->chunk.slot);
+	memcpy(r->loop->buffer, r->buffers + (size_t)number * BUFFER, (size_t)c->res);
+	give_buffer(r, number);
+	r->chunk.slot = s;
+	r->chunk.p = r->loop->buffer;
+	r->chunk.n = (size_t)c->res;
+}
+
 /* The end; or an error, which is told once by the slot, and again by the socket if it can.
  * That bytes are lost is told again and again. */
 static ssize_t
@@ -270,25 +329,6 @@ take_result(struct loop_fd *f)
 	return result;
 }
 
-/* A receive may have been cut short by urgent data, or a passed descriptor.  So, as with
- * epoll, a stream that has waited for a moment since something came is looked at, once. */
-static int
-pend(struct loop_fd *f, struct loop_op *op)
-{
-	struct ring *r = f->loop->ring;
-	struct slot *s = f->slot;
-
-	if (s->doubtful && !s->leaving) {
-		s->doubtful = false;
-		s->since = f->loop->now;
-		list_remove(&s->doubt);
-		list_append(&r->doubts, &s->doubt);
-		if (!r->look.slot)
-			loop_timer_set(r->loop, &r->look, s->since + DOUBT);
-	}
-	return loop_pend_in(f, op);
-}
-
 /* The stream waits: has the ring receive from now on, and epoll tell of its end alone.  The
  * ring does not always: it goes on while the socket says that there is more, and a reset
  * that has come with the last bytes is not counted as more, nor, on a Unix socket, an end.
@@ -301,10 +341,8 @@ adopt(struct loop_fd *f)
 
 	if (!s)
 		return;
-	*s = (struct slot){.f = f, .doubtful = true};
-	list_init(&s->doubt);
+	*s = (struct slot){.f = f};
 	f->slot = s;
-	list_remove(&f->doubts);
 	epoll_hush(f);
 	arm(r, s);
 	io_uring_submit(&r->io); /* or what comes until then would be heard of late */
@@ -331,6 +369,51 @@ epoll_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 	return n;
 }
 
+/* Takes what has been received for the stream out of the queue of completions, before its
+ * turn.  False: there are no bytes; but the stream may be over now. */
+static bool
+take_queued(struct ring *r, struct slot *s)
+{
+	unsigned ready = io_uring_cq_ready(&r->io), mask = *r->io.cq.kring_mask;
+	struct io_uring_cqe *c;
+
+	for (unsigned i = 0; i < ready; i++) {
+		c = &r->io.cq.cqes[(*r->io.cq.khead + i) & mask];
+		if (c->user_data != (uintptr_t)s)
+			continue;
+		c->user_data = NOBODY;
+		if (!(c->flags & IORING_CQE_F_MORE))
+			disarm(r, s);
+		if (c->res > 0) {
+			lend_copy(r, s, c);
+			return true;
+		}
+		if (!is_break(c->res))
+			end_slot(s, c->res);
+		return false;
+	}
+	return false;
+}
+
+/* The kernel receives nothing but while it is asked for completions: so what is in the
+ * socket now comes behind those that are there. */
+static ssize_t
+recv_leaving(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
+{
+	struct ring *r = f->loop->ring;
+	struct slot *s = f->slot;
+
+	if (s->armed && IO_URING_READ_ONCE(*r->io.sq.kflags) & IORING_SQ_CQ_OVERFLOW)
+		return loop_pend_in(f, op); /* not all are */
+	if (s->armed && take_queued(r, s))
+		return take_chunk(r, s, max, data);
+	if (s->over)
+		return take_result(f);
+	if (!s->armed)
+		free_slot(r, s);
+	return backend_epoll.recv(f, op, max, data);
+}
+
 static ssize_t
 ur_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 {
@@ -347,17 +430,16 @@ ur_recv(struct loop_fd *f, struct loop_op *op, size_t max, const char **data)
 		return take_held(f, max, data);
 	if (s->over)
 		return take_result(f);
-	if (!s->armed && s->leaving) {
-		free_slot(r, s);
-		return backend_epoll.recv(f, op, max, data);
-	}
 	if (f->ended) /* the ring does not know, but there is an end: see adopt() */
 		leave(f);
-	else if (!s->armed)
-		arm(r, s);
 	if (!f->slot)
 		return backend_epoll.recv(f, op, max, data);
-	return pend(f, op);
+	if (s->leaving)
+		return recv_leaving(f, op, max, data);
+	if (!s->armed)
+		arm(r, s);
+	doubts_add(&f->loop->doubts, f, f->loop->now);
+	return loop_pend_in(f, op);
 }
 
 static ssize_t
@@ -377,6 +459,15 @@ ur_poll(struct loop_fd *f, struct loop_op *op, bool out)
 	if (!out && f->slot && (f->slot->held || f->slot->over))
 		return 0;
 	return backend_epoll.poll(f, op, out);
+}
+
+static void
+ur_doubted(struct loop_fd *f)
+{
+	if (f->slot)
+		leave(f);
+	else
+		backend_epoll.doubted(f);
 }
 
 /* ---- what the kernel says ---- */
@@ -405,7 +496,6 @@ deliver(struct ring *r, struct slot *s, const char *p, size_t n)
 
 	if (s->over)
 		return;
-	s->doubtful = true;
 	r->chunk.slot = s;
 	r->chunk.p = p;
 	r->chunk.n = n;
@@ -416,67 +506,40 @@ deliver(struct ring *r, struct slot *s, const char *p, size_t n)
 		hold(r, s);
 }
 
-/* No more will come.  An error has been taken from the socket: epoll sees an end only. */
 static void
 end_receiving(struct ring *r, struct slot *s, int result)
 {
-	struct loop_fd *f = s->f;
-
-	s->over = true;
-	s->result = result;
-	f->ended = f->readable = true;
-	f->failed |= result < 0;
-	wake(r, f, result == 0);
+	end_slot(s, result);
+	wake(r, s->f, result == 0);
 }
 
-/* It was asked back, or the buffers ran out.  Whoever waits on epoll's word goes on. */
-static void
+/* It was asked back, or the buffers ran out.  Whoever waits on epoll's word goes on, and is
+ * told; true then. */
+static bool
 stop_receiving(struct ring *r, struct slot *s)
 {
 	if (s->leaving && s->f->in) {
 		s->f->readable = true;
 		wake(r, s->f, false);
-	} else if (s->leaving)
-		end_leaving(r, s);
-	else if (s->f->in)
-		arm(r, s);
-	else /* nobody reads: what else comes stays in the kernel */
-		leave(s->f);
-}
-
-/* Without a receive: that would take an error from the socket.  Of an end epoll tells. */
-static void
-look_at(struct slot *s)
-{
-	struct pollfd p = {.fd = s->f->fd, .events = POLLIN | POLLRDHUP};
-
-	if (poll(&p, 1, 0) > 0 && p.revents == POLLIN)
-		leave(s->f);
-}
-
-static void
-on_look(struct loop_timer *timer)
-{
-	struct ring *r = LIST_ENTRY(timer, struct ring, look);
-
-	for (int i = 0; i < LOOKS && !list_empty(&r->doubts); i++) {
-		struct slot *s = LIST_ENTRY(r->doubts.next, struct slot, doubt);
-		if (s->f->in && r->loop->now - s->since < DOUBT)
-			break;
-		list_remove(&s->doubt);
-		if (s->f->in && !s->leaving && !s->over)
-			look_at(s);
+		return true;
 	}
-	if (!list_empty(&r->doubts))
-		loop_timer_set(r->loop, timer, r->loop->now + DOUBT);
+	if (s->leaving)
+		end_leaving(r, s);
+	else if (s->f->in) {
+		arm(r, s);
+		r->starved = true;
+	} else /* nobody reads: what else comes stays in the kernel */
+		leave(s->f);
+	return false;
 }
 
-static void
+/* False: nobody was told. */
+static bool
 on_received(struct ring *r, const struct io_uring_cqe *c)
 {
 	struct slot *s = io_uring_cqe_get_data(c);
 	unsigned number = c->flags >> IORING_CQE_BUFFER_SHIFT;
-	bool buffer = c->flags & IORING_CQE_F_BUFFER;
+	bool buffer = c->flags & IORING_CQE_F_BUFFER, told = s->f;
 	int result = c->res;
 
 	if (!(c->flags & IORING_CQE_F_MORE))
@@ -488,12 +551,13 @@ on_received(struct ring *r, const struct io_uring_cqe *c)
 		if (!s->armed && !s->leaving)
 			arm(r, s); /* it has ended, and the connection goes on */
 		deliver(r, s, r->buffers + (size_t)number * BUFFER, (size_t)result);
-	} else if (result == -ENOBUFS || result == -ECANCELED || result == -EINTR)
-		stop_receiving(r, s);
+	} else if (is_break(result))
+		told = stop_receiving(r, s);
 	else
 		end_receiving(r, s, result);
 	if (buffer)
 		give_buffer(r, number);
+	return told;
 }
 
 /* As with epoll: with a thousand connections none is in the cache when its turn comes. */
@@ -524,14 +588,6 @@ fetch(struct ring *r, unsigned head, unsigned ready)
 		__builtin_prefetch((const char *)f->hint[1] + i * 64);
 }
 
-/* What has come and is no completion yet. */
-static bool
-has_unfinished(const struct ring *r)
-{
-	return IO_URING_READ_ONCE(*r->io.sq.kflags) &
-	       (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
-}
-
 /* What epoll had when it was asked; how much that was. */
 static int
 handle_fetched(struct loop *loop)
@@ -545,7 +601,7 @@ handle_fetched(struct loop *loop)
 	return loop->came;
 }
 
-/* Handles what is there; how many were about somebody who is still there. */
+/* Handles what is there; how many have told somebody who is still there of something. */
 static int
 handle_ready(struct loop *loop)
 {
@@ -559,8 +615,7 @@ handle_ready(struct loop *loop)
 		c = r->io.cq.cqes[*r->io.cq.khead & *r->io.cq.kring_mask];
 		io_uring_cq_advance(&r->io, 1);
 		if (c.user_data > EPOLL) {
-			came += ((struct slot *)io_uring_cqe_get_data(&c))->f != NULL;
-			on_received(r, &c);
+			came += on_received(r, &c);
 		} else if (c.user_data == EPOLL) {
 			r->watches_epoll = false;
 			came += handle_fetched(loop); /* in its turn */
@@ -609,7 +664,8 @@ ur_peek(struct loop *loop)
 {
 	const struct ring *r = loop->ring;
 
-	return r->armed == 0 || !r->watches_epoll || has_work(r) || epoll_has_fresh(loop);
+	return r->armed == 0 || !r->watches_epoll || has_work(r) || r->stale ||
+	       epoll_has_fresh(loop);
 }
 
 static void
@@ -619,12 +675,14 @@ enter(struct ring *r, int64_t timeout)
 	struct io_uring_cqe *c;
 
 	if (timeout == 0 || r->unseen || io_uring_cq_ready(&r->io) > 0) {
-		if (has_work(r))
-			io_uring_submit_and_get_events(&r->io);
+		if (has_work(r) || r->stale)
+			get_events(r);
 	} else if (timeout < 0)
 		io_uring_submit_and_wait(&r->io, 1);
 	else
 		io_uring_submit_and_wait_timeout(&r->io, &c, 1, &t, NULL);
+	if (io_uring_cq_ready(&r->io) > 0)
+		r->stale = false; /* the work that these come from has cleared the flag */
 }
 
 /* The kernel finishes some twenty at a time, and does not say that there are more: tasks
@@ -636,7 +694,7 @@ handle_all(struct loop *loop)
 	struct ring *r = loop->ring;
 	int came = 0;
 
-	loop->unseen = r->more = false;
+	loop->unseen = r->more = r->starved = false;
 	for (;;) {
 		r->fetched = epoll_is_ready(r);
 		if (r->fetched)
@@ -645,11 +703,11 @@ handle_all(struct loop *loop)
 		if (!r->many || came >= LOOP_EVENTS)
 			break;
 		watch_epoll(loop);
-		io_uring_submit_and_get_events(&r->io);
+		get_events(r);
 	}
-	r->unseen = r->many || has_unfinished(r);
+	r->unseen = r->many || io_uring_cq_ready(&r->io) > 0 || has_unfinished(r);
 	loop->came = came;
-	loop->unseen |= r->unseen;
+	loop->unseen |= r->unseen || r->starved;
 }
 
 static bool
@@ -705,7 +763,7 @@ ur_close(struct loop *loop)
 {
 	struct ring *r = loop->ring;
 
-	loop_timer_done(loop, &r->look);
+	ur_settle(loop); /* or sockets would be open for a while after that */
 	io_uring_queue_exit(&r->io);
 	pool_each(&r->slots, free_item);
 	pool_free(&r->slots);
@@ -741,30 +799,25 @@ uring_attach(struct loop *loop, bool all)
 	rc = open_buffers(r);
 	if (rc < 0)
 		goto fail_ring;
-	rc = loop_timer_init(loop, &r->look, on_look);
-	if (rc < 0)
-		goto fail_buffers;
 	r->loop = loop;
 	r->regular = all ? 1 : REGULAR;
-	list_init(&r->doubts);
 	pool_init(&r->slots, sizeof(struct slot));
 	r->backend = backend_epoll; /* but for streams */
 	r->backend.name = "io_uring";
 	r->backend.close = ur_close;
 	r->backend.reborn = ur_reborn;
 	r->backend.remove = ur_remove;
+	r->backend.settle = ur_settle;
 	r->backend.wait = ur_wait;
 	r->backend.peek = ur_peek;
 	r->backend.recv = ur_recv;
 	r->backend.send = ur_send;
 	r->backend.poll = ur_poll;
+	r->backend.doubted = ur_doubted;
 	loop->ring = r;
 	loop->backend = &r->backend;
 	return 0;
 
-fail_buffers:
-	free(r->given);
-	free(r->buffers);
 fail_ring:
 	io_uring_queue_exit(&r->io);
 fail:

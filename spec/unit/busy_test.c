@@ -11,7 +11,7 @@ waits(struct busy *b, int64_t *now, int n, int64_t length)
 	int polled = 0;
 
 	for (int i = 0; i < n; i++) {
-		int64_t spin = busy_begin(b, *now);
+		int64_t spin = busy_begin(b, *now, 1);
 		if (spin > 0) {
 			polled++;
 			for (int64_t left = spin; left > 0; left -= US)
@@ -30,10 +30,11 @@ test_fixed(void)
 	struct busy b;
 
 	busy_init(&b, 0);
-	CHECK(busy_begin(&b, 5) == 0);
+	CHECK(busy_begin(&b, 5, 1) == 0);
 	busy_init(&b, 30 * US);
 	for (int i = 0; i < 100; i++) {
-		CHECK(busy_begin(&b, 5) == 30 * US);
+		CHECK(busy_begin(&b, 5, 1) == 30 * US &&
+		      busy_begin(&b, 5, 1000) == 30 * US);
 		CHECK(busy_go_on(&b, CLOCK_SECOND * (i + 1)));
 		busy_missed(&b);
 		busy_slept(&b, CLOCK_SECOND);
@@ -60,7 +61,7 @@ test_pays(struct busy *b)
 
 	waits(b, &now, 4, 60 * US);
 	for (int i = 0; i < 1000; i++) {
-		if (busy_begin(b, now) == 0)
+		if (busy_begin(b, now, 1) == 0)
 			continue;
 		polled++;
 		CHECK(busy_go_on(b, now += US));
@@ -68,11 +69,12 @@ test_pays(struct busy *b)
 		now += 10 * US;
 	}
 	CHECK(polled == 1000);
-	busy_begin(b, now); /* one that finds nothing costs two waits, not more */
+	CHECK(busy_begin(b, now, 1000) == 0 && busy_begin(b, now, 2) > 0);
+	busy_begin(b, now, 1); /* one that finds nothing costs two waits, not more */
 	busy_missed(b);
 	busy_slept(b, 100 * US);
-	CHECK(busy_begin(b, now) == 0 && busy_begin(b, now) == 0);
-	CHECK(busy_begin(b, now) > 0);
+	CHECK(busy_begin(b, now, 1) == 0 && busy_begin(b, now, 1) == 0);
+	CHECK(busy_begin(b, now, 1) > 0);
 }
 
 /* Somebody else ran on the core while it polled. */
@@ -82,13 +84,13 @@ test_leaves(struct busy *b)
 	int64_t now = 100 * CLOCK_SECOND, first;
 
 	waits(b, &now, 4, 60 * US);
-	CHECK(busy_begin(b, now) > 0);
+	CHECK(busy_begin(b, now, 1) > 0);
 	CHECK(!busy_go_on(b, now += 3 * CLOCK_MS));
 	first = now;
 	while (waits(b, &now, 1, 60 * US) == 0)
 		;
 	CHECK(now - first >= 100 * CLOCK_MS && now - first < 102 * CLOCK_MS);
-	while (busy_begin(b, now) == 0)
+	while (busy_begin(b, now, 1) == 0)
 		now += US;
 	CHECK(!busy_go_on(b, now += 3 * CLOCK_MS));
 	first = now;
@@ -105,7 +107,7 @@ test_busy(void)
 	test_fixed();
 	busy_init(&b, BUSY_AUTO);
 	if (b.spin == 0) { /* a single core */
-		CHECK(busy_begin(&b, CLOCK_SECOND) == 0);
+		CHECK(busy_begin(&b, CLOCK_SECOND, 1) == 0);
 		b.spin = 50 * US;
 	}
 	test_backs_off(&b);

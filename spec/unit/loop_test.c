@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "loop/backend.h"
 #include "loop/loop.h"
 #include "net/addr.h"
 #include "unit.h"
@@ -581,6 +582,44 @@ embedding(void)
 	loop = outer;
 }
 
+/* A backend in which a task runs, and sets a timer, without an event to tell of. */
+static struct {
+	struct loop_timer timer;
+	int64_t longest; /* that anybody wanted to wait; -1: for ever */
+} silent;
+
+static bool
+silent_wait(struct loop *l, int64_t timeout)
+{
+	l->came = 0;
+	loop_refresh(l);
+	if (!silent.timer.slot)
+		loop_timer_set(l, &silent.timer, l->now + CLOCK_MS);
+	if (timeout < 0 || timeout > silent.longest)
+		silent.longest = timeout < 0 ? CLOCK_NEVER : timeout;
+	return false;
+}
+
+static void
+polling_before_a_sleep(void)
+{
+	struct loop_tuning tuning = {LOOP_EPOLL, CLOCK_MS};
+	const struct backend *real = loop->backend;
+	struct backend fake = *real;
+
+	fake.wait = silent_wait;
+	silent.longest = 0;
+	CHECK(loop_tune(loop, &tuning) == 0);
+	CHECK(loop_timer_init(loop, &silent.timer, ring) == 0);
+	loop->backend = &fake;
+	loop_turn(loop, CLOCK_NEVER);
+	CHECK(silent.longest <= CLOCK_MS);
+	loop->backend = real;
+	loop_timer_done(loop, &silent.timer);
+	tuning.busy_poll = 0;
+	CHECK(loop_tune(loop, &tuning) == 0);
+}
+
 /* What a forked child does: the parent's registrations stay as they are. */
 static void
 reborn(void)
@@ -623,6 +662,7 @@ test_loop(void)
 	refused();
 	timing();
 	deferring();
+	polling_before_a_sleep();
 	refusing(LOOP_EPOLL);
 	refusing(LOOP_URING);
 	CHECK(loop_live_fds(loop) == 0 && loop_live_timers(loop) == 0);
