@@ -29,7 +29,8 @@ find_lua_path(char *out, size_t size)
 }
 
 /* A collected state gives back a megabyte that the next requests need again: without
- * these the heap would shrink and grow, and its pages fault in anew, many times a second.
+ * these the heap would shrink and grow, and its pages fault in anew, many times a second;
+ * a line of a megabyte would be mapped by itself.  What has nothing to do trims the heap.
  * And a seat's states are made in one thread and freed in another, so with an arena for
  * each thread the room of one that was replaced would not be used for the next: after 500
  * reloads 110 seats would take three times as much.  Small blocks take no lock (alloc.h).
@@ -39,9 +40,9 @@ keep_heap(void)
 {
 	if (!getenv("MALLOC_ARENA_MAX"))
 		mallopt(M_ARENA_MAX, 1);
-	mallopt(M_TRIM_THRESHOLD, 4 << 20);
+	mallopt(M_TRIM_THRESHOLD, 16 << 20);
 	mallopt(M_TOP_PAD, 512 << 10);
-	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+	mallopt(M_MMAP_THRESHOLD, 4 << 20);
 }
 
 /* A descriptor 0, 1 or 2 that was closed would be the next socket's number, and get its
