@@ -28,10 +28,18 @@ local function piece(case, line)
   return at and case.code:sub(at, at + 120):match("^[^\n]*\n?[^\n]*") or ""
 end
 
+-- A TCP connection that both have shut down lasts until the kernel has seen the last acknowledgement, which rarely
+-- comes a moment later than usual: then one more shutdown() succeeds.
+local function is_late_end(case, mine, theirs)
+  local number = mine and mine:match("^(%d+: true )true$")
+  return number and theirs == number .. 'nil "Transport endpoint is not connected" integer 107'
+    and piece(case, mine):find("request:shutdown", 1, true)
+end
+
 local function first_difference(case, a, b)
   local mine, theirs = lines(a), lines(b)
   for i = 1, math.max(#mine, #theirs) do
-    if mine[i] ~= theirs[i] then
+    if mine[i] ~= theirs[i] and not is_late_end(case, mine[i], theirs[i]) then
       return ("%s\nreal:    %s\ntesting: %s"):format(piece(case, mine[i] or theirs[i]), mine[i], theirs[i])
     end
   end
