@@ -25,6 +25,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable  # the system's
 TICK = os.sysconf("SC_CLK_TCK")
+ENDS = {signal.SIGTERM, signal.SIGHUP}  # what ends a run
 
 
 class Unusable(Exception):
@@ -92,6 +93,17 @@ def busy_seconds(cpu):
 
 
 @contextlib.contextmanager
+def ends_wait():
+    """What ends a run is put off, so that a process that is started inside is known before it can be forgotten.
+    Gives the function by which that process lets go of this."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    try:
+        yield lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def on_cpu(cpu):
     """What is started inside runs there."""
     before = os.sched_getaffinity(0)
@@ -146,8 +158,9 @@ class Server:
         if not shutil.which(self.command[0]):
             raise Unusable(f"there is no {self.command[0]}")
         with open(self.log, "w") as log, on_cpu(self.cpu):
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True)
+            with ends_wait() as unblock:
+                self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                start_new_session=True, preexec_fn=unblock)
 
     def connect(self):
         """A socket that is connected, or None."""
@@ -216,14 +229,16 @@ class Bench:
     def load(self, arguments, url):
         mode, *rest = arguments.split()
         command = [f"{self.build}/bench/load", mode, url, "-d", str(self.seconds), "-w", str(self.warmup), *rest]
-        with on_cpu(self.cpus[1]):
-            p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 bufsize=0)  # select() sees every line
+        p = None
         try:
+            with on_cpu(self.cpus[1]), ends_wait() as unblock:
+                p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                     bufsize=0, preexec_fn=unblock)  # unbuffered: select() sees every line
             yield p
         finally:
-            p.kill()
-            p.communicate()
+            if p:
+                p.kill()
+                p.communicate()
 
     def echo(self, server, arguments):
         """One run of bench/load.  The server's memory is taken while the connections are there."""

@@ -284,6 +284,17 @@ def arguments():
     return ap.parse_args()
 
 
+def end_all_with_this():
+    """Whoever ends the run ends the server and the load as well."""
+    def end(number, _):
+        for other in measure.ENDS:
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in measure.ENDS:
+        signal.signal(number, end)
+
+
 def begin(option, name, key, chosen):
     """The bench, the folder for results, and what they begin with: this machine, and with --add what is there."""
     available = sorted(os.sched_getaffinity(0))
@@ -304,9 +315,7 @@ def begin(option, name, key, chosen):
         versions["wrk"] = version("dpkg-query -W wrk")
     results |= {"base": BASE, "order": list(SERVERS), "date": time.strftime("%Y-%m-%d"), "machine": machine(cpus),
                 "rounds": option.rounds, "seconds": option.seconds, "versions": results["versions"] | versions}
-    # Whoever ends the run ends the server and the load as well.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_all_with_this()
     os.nice(option.nice)
     os.sched_setaffinity(0, {cpus[1]})
     return measure.Bench(build, cpus, option.seconds, option.warmup), out, results

@@ -194,6 +194,31 @@ describe("a run of the benchmark", function()
     assert.is_nil(host.state(server))
   end)
 
+  it("leaves none behind when it is ended in the midst of a start", function()
+    local out = python("-c", [[
+import os, signal, subprocess, sys
+sys.path.insert(0, "bench")
+import measure, run
+
+class Ended(subprocess.Popen):
+    def _execute_child(self, *arguments):
+        super()._execute_child(*arguments)
+        print(self.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+measure.subprocess.Popen = Ended
+run.end_all_with_this()
+try:
+    with measure.Server("{build}/bench/limit echo {url}", "tcp", 0, sys.argv[1]):
+        print("goes on")
+except SystemExit as e:
+    print("ended", e.code)
+]], host.build)
+    local pid = out:match("^(%d+)\nended 143\n$")
+    assert.is_truthy(pid, out)
+    assert.is_nil(host.state(tonumber(pid)))
+  end)
+
   it("says which axis grows", function()
     local folder = host.folder()
     local out = python("bench/axes.py", "--build", host.build, "--out", folder, "--rounds", "1", "--seconds", "0.02",
