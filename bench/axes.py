@@ -123,17 +123,6 @@ def sample(bench, axis, point, server):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def least_disturbed(bench, axis, value, server, option):
-    best = None
-    for _ in range(3):
-        figures = sample(bench, axis, value, server)
-        if best is None or figures["noise"] < best["noise"]:
-            best = figures
-        if best["noise"] <= option.noise:
-            break
-    return best
-
-
 def run_axis(bench, axis, option, progress, until):
     """[{"name": of the point, "moonport": [sample of each round], "epoll": the same}]"""
     points = [{"name": axis.name(p), "moonport": [], run.BASE: []} for p in axis.points]
@@ -146,7 +135,7 @@ def run_axis(bench, axis, option, progress, until):
         with run.alone(option):
             for value, point in zip(axis.points, points):
                 for server in (run.BASE, "moonport") if i % 2 == 0 else ("moonport", run.BASE):
-                    figures = least_disturbed(bench, axis, value, server, option)
+                    figures = run.least_disturbed(lambda v=value, s=server: sample(bench, axis, v, s), option.noise)
                     point[server].append(figures)
                     progress.say(f"{axis.title}: {point['name']}: {server}, round {i + 1} of {option.rounds}: "
                                  + report.brief(figures))

@@ -222,6 +222,8 @@ class Bench:
         figures |= {"server": 100 * cpu / wall, "load": 100 * load_cpu / wall,
                     "noise": 100 * max(0, *noise) / wall}
         if figures["requests"]:
+            if cpu <= 0:
+                raise Failed(f"no CPU time of the server was seen in {wall:.3f} s")
             figures |= {"cpu_us": 1e6 * cpu / figures["requests"]}
         return figures
 

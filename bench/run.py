@@ -169,20 +169,25 @@ def alone(option):
         yield
 
 
-def attempt(bench, server, workload, option, hurry):
-    """The least disturbed of a few samples, and how many were taken."""
-    best = None
-    for tries in range(1, (1 if hurry else 3) + 1):
+def least_disturbed(take, noise, most=3):
+    """The best of a few samples, and how many were taken: one without figures is taken again, too."""
+    best = why = None
+    for tries in range(1, most + 1):
         try:
-            figures = take(bench, server, workload)
-        except (measure.Unusable, measure.Failed):
+            figures = take()
+        except measure.Failed as e:
+            why = e
+            continue
+        except measure.Unusable:
             if not best:
                 raise
             break
         if best is None or figures.get("noise", 0) < best.get("noise", 0):
             best = figures
-        if best.get("noise", 0) <= option.noise:
+        if best.get("noise", 0) <= noise:
             break
+    if not best:
+        raise why
     return best | {"tries": tries}
 
 
@@ -194,7 +199,8 @@ def run_round(bench, workload, servers, option, say, hurry, left_out):
         if name in left_out:
             continue
         try:
-            taken[name] = attempt(bench, server, workload, option, hurry())
+            taken[name] = least_disturbed(lambda s=server: take(bench, s, workload), option.noise,
+                                          1 if hurry() else 3)
             say(f"{name} {report.brief(taken[name])}")
         except (measure.Unusable, measure.Failed) as why:
             left_out[name] = str(why)
