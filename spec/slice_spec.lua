@@ -48,7 +48,8 @@ local function seconds(text)
 end
 
 local function nth(p, event, n)
-  return host.eventually(event .. " " .. n .. " in:\n" .. host.read(p.log_path), function() return p:find(event)[n] end)
+  return host.eventually(function() return event .. " " .. n .. " in:\n" .. host.read(p.log_path) end,
+    function() return p:find(event)[n] end)
 end
 
 local function is_empty(p)
@@ -557,16 +558,21 @@ describe("a slice", function()
     end)
   end
 
+  -- Asks until some answer has a task like that, for the first may come before it has run at all.
+  local function seen(p, what, is_it)
+    host.eventually(function() return what .. " in:\n" .. host.read(p.log_path) end, function()
+      p:kill("USR1")
+      for _, e in ipairs(p:find("task")) do
+        if is_it(e) then return true end
+      end
+    end)
+  end
+
   it("leaves who computes to be seen: SIGUSR1 tells of it, with its place", function()
     local p = fixture { "-o", "cpu_limit=3" }
     local c <close> = begin(p, "\nself.wfile:write('x') self.wfile:flush()\nwhile true do end")
     assert.are.equal("x", c:receive(1))
-    host.eventually("a task that computes", function()
-      p:kill("USR1")
-      for _, e in ipairs(p:find("task")) do
-        if e.state == "computing" then return e.traceback:find("piece:%d: in") end
-      end
-    end)
+    seen(p, "a task that computes", function(e) return e.state == "computing" and e.traceback:find("piece:%d: in") end)
     c:all()
     p:stop()
   end)
@@ -576,11 +582,8 @@ describe("a slice", function()
     local p = host.start(path, { args = { "-o", "cpu_limit=3" } })
     host.write("while true do end", path)
     p:kill("HUP")
-    host.eventually("a task that loads", function()
-      p:kill("USR1")
-      for _, e in ipairs(p:find("task")) do
-        if e.script == path then return e.traceback:find("script.lua:1: in", 1, true) end
-      end
+    seen(p, "a task that loads", function(e)
+      return e.script == path and e.traceback:find("script.lua:1: in", 1, true)
     end)
     nth(p, "reload failed", 1)
     p:stop()

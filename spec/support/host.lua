@@ -27,7 +27,7 @@ local started = {} -- programs that run now
 
 ---Waits until condition() is true; its value.
 ---@generic T
----@param what string for the failure's message
+---@param what string|fun(): string for the failure's message
 ---@param condition fun(): T?
 ---@param seconds? number
 ---@return T
@@ -36,7 +36,7 @@ function M.eventually(what, condition, seconds)
   while true do
     local value = condition()
     if value then return value end
-    if sys.now() > deadline then error("waited in vain: " .. what, 2) end
+    if sys.now() > deadline then error("waited in vain: " .. (type(what) == "function" and what() or what), 2) end
     sys.poll(-1, "r", 0.005)
   end
 end
@@ -150,7 +150,7 @@ function Program:find(name, wait)
     return #found > 0 and found or nil
   end
   if not wait then return look() or {} end
-  return M.eventually("log event '" .. name .. "' in:\n" .. (M.read(self.log_path) or ""), look)
+  return M.eventually(function() return "log event '" .. name .. "' in:\n" .. (M.read(self.log_path) or "") end, look)
 end
 
 ---The URL of the n-th server (in the order of its name: "x", "x-2", "x-3").
