@@ -66,8 +66,8 @@ bool epoll_handle(struct loop *loop);
 
 struct loop {
 	const struct backend *backend;
-	void *backend_data; /* epoll's */
-	struct ring *ring;  /* io_uring's; NULL: the loop runs on epoll alone */
+	void *backend_data;  /* epoll's */
+	struct slots *slots; /* io_uring's; NULL: the loop runs on epoll alone */
 	int64_t now;
 	struct heap timers;
 	struct doubts doubts;
