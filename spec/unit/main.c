@@ -30,6 +30,7 @@ static const struct {
     {"roster", test_roster},
     {"script", test_script},
     {"signals", test_signals},
+    {"uring", test_uring},
     {"watch", test_watch},
 };
 

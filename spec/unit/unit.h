@@ -29,6 +29,7 @@ void test_pool(void);
 void test_roster(void);
 void test_script(void);
 void test_signals(void);
+void test_uring(void);
 void test_watch(void);
 
 #endif
