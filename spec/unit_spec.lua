@@ -4,7 +4,7 @@ local host = require("support.host")
 describe("the C unit", function()
   local tests = {
     "addr", "beneath", "buf", "busy", "heap", "journal", "json", "list", "listen", "log", "loop", "nearest",
-    "packsize", "pattern", "plain", "pool", "roster", "script", "signals", "watch",
+    "packsize", "pattern", "plain", "pool", "roster", "script", "signals", "uring", "watch",
   }
 
   local function run(arguments)
