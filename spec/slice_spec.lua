@@ -569,7 +569,7 @@ describe("a slice", function()
   end
 
   it("leaves who computes to be seen: SIGUSR1 tells of it, with its place", function()
-    local p = fixture { "-o", "cpu_limit=3" }
+    local p = fixture { "-o", "cpu_limit=1" }
     local c <close> = begin(p, "\nself.wfile:write('x') self.wfile:flush()\nwhile true do end")
     assert.are.equal("x", c:receive(1))
     seen(p, "a task that computes", function(e) return e.state == "computing" and e.traceback:find("piece:%d: in") end)
@@ -579,7 +579,7 @@ describe("a slice", function()
 
   it("leaves a script that is loaded to be seen, too", function()
     local path = script("function H:handle() end")
-    local p = host.start(path, { args = { "-o", "cpu_limit=3" } })
+    local p = host.start(path, { args = { "-o", "cpu_limit=1" } })
     host.write("while true do end", path)
     p:kill("HUP")
     seen(p, "a task that loads", function(e)

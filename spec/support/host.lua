@@ -9,7 +9,7 @@ local sys = require("sys")
 
 local M = { sys = sys }
 
-local LIMIT = 10 -- seconds that any one wait may take
+local LIMIT = 30 -- seconds that any one wait may take, also on a machine that is busy with other things
 M.LIMIT = LIMIT
 
 -- Seconds that may pass before what is to happen at once: others need the machine as well, now and then for
