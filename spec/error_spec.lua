@@ -65,6 +65,47 @@ describe("an error of a handler", function()
     end
   end)
 
+  it("reaches __close and handle_error as the value that was raised", function()
+    local q = host.start(host.write [[
+      local moonport = require("moonport")
+      local SENTINEL = setmetatable({}, { __tostring = function() return "a sentinel" end })
+      local H = {}
+      local function told(what, e)
+        moonport.log("info", ("%s %s %s"):format(what, type(e), e == SENTINEL or type(e) == "table" and e.code))
+      end
+      function H:handle()
+        local word = self.rfile:read("l")
+        local guard <close> = setmetatable({}, { __close = function(_, e) told("closes", e) end })
+        if word == "first" then error(SENTINEL) end
+        if word == "second" then (function() error(SENTINEL) end)() end
+        error({ code = "MINE" })
+      end
+      H.server = { handle_error = function(_, _, _, e)
+        told("tells", e)
+        if e == SENTINEL then error(e) end
+      end }
+      return H
+    ]])
+    local function raise(word)
+      local c <close> = host.connect(q:url())
+      c:send(word .. "\n")
+      c:all()
+    end
+    raise("table")
+    local told = q:find("script", true)
+    assert.are.same({ "closes table MINE", "tells table MINE" }, { told[1].message, told[2].message })
+    raise("first")
+    raise("second")
+    local events = q:find("handler error", true)
+    assert.are.equal(2, #events) -- what handle_error raised again
+    for i, line in ipairs { "10", "11" } do -- each where it was raised first, and not where the one before was
+      assert.are.equal("tells table true", q:find("script")[2 * i + 2].message)
+      assert.are.equal("a sentinel", events[i].error)
+      assert.matches("script.lua:" .. line .. ": in", events[i].traceback)
+    end
+    q:stop()
+  end)
+
   it("in setup or finish is an event of its own", function()
     local _, events = provoke("raise in finish")
     assert.are.equal(1, #events)

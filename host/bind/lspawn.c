@@ -20,7 +20,7 @@ ran(lua_State *L, int status, lua_KContext ctx)
 static int
 course(lua_State *L)
 {
-	lua_pushcfunction(L, state_traceback);
+	lua_pushcfunction(L, state_observe);
 	lua_insert(L, 1);
 	return ran(L, lua_pcallk(L, lua_gettop(L) - 2, 0, 1, 0, ran), 0);
 }

@@ -101,7 +101,7 @@ tell_stray(lua_State *L)
 	const char *code = lerror_code(L, 2), *text, *nl;
 	size_t n;
 
-	state_push_text(L, 2);
+	state_push_report(L, 2);
 	text = lua_tolstring(L, -1, &n);
 	nl = memmem(text, n, "\nstack traceback:", 17);
 	f[0] = log_bytes("error", text, nl ? (size_t)(nl - text) : n);

@@ -197,7 +197,7 @@ core_report(lua_State *L)
 	if (s->current)
 		report_error(s->current->owner, L);
 	else {
-		state_push_text(L, 3);
+		state_push_report(L, 3);
 		if (!lua_isnil(L, 2))
 			luaL_tolstring(L, 2, NULL);
 		else

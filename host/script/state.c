@@ -88,6 +88,33 @@ state_traceback(lua_State *L)
 }
 
 int
+state_observe(lua_State *L)
+{
+	int type = lua_type(L, 1);
+
+	if ((type != LUA_TTABLE && type != LUA_TUSERDATA) || lerror_code(L, 1))
+		return state_traceback(L);
+	trace_keep(L, 1, 1);
+	lua_settop(L, 1);
+	return 1;
+}
+
+void
+state_push_report(lua_State *L, int idx)
+{
+	idx = lua_absindex(L, idx);
+	state_push_text(L, idx);
+	trace_push_kept(L, idx);
+	if (lua_isnil(L, -1)) {
+		lua_pop(L, 1);
+		return;
+	}
+	lua_pushliteral(L, "\n");
+	lua_insert(L, -2);
+	lua_concat(L, 3);
+}
+
+int
 state_call(lua_State *L, int nargs, int nresults)
 {
 	int at = lua_gettop(L) - nargs, status;

@@ -53,7 +53,14 @@ void state_relieve(struct state *st);
  * an error value of the host stays as it is, anything else becomes a string. */
 int state_traceback(lua_State *L);
 
+/* The same where scripts are to get what was raised: a table or a userdata stays what it
+ * is, and its traceback is kept beside it (trace.h) until somebody reports it. */
+int state_observe(lua_State *L);
+
 /* Pushes what `tostring` would say of the value at idx, whatever it may be. */
 void state_push_text(lua_State *L, int idx);
+
+/* The same, followed by a newline and the traceback, where one is kept beside the value. */
+void state_push_report(lua_State *L, int idx);
 
 #endif

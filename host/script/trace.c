@@ -1,6 +1,7 @@
 #include "script/trace.h"
 
 #include <lauxlib.h>
+#include <stdbool.h>
 
 /* A stack with this many levels is deep; then so many of them are told. */
 enum { DEEP = 2000, TOLD = 20 };
@@ -40,4 +41,71 @@ trace_push(lua_State *L, lua_State *co, int level)
 	}
 	luaL_addstring(&b, "\n\t...\t(more levels)");
 	luaL_pushresult(&b);
+}
+
+/* Its address is the registry's key for the tracebacks, by value. */
+static const char KEPT;
+
+static bool
+can_keep(lua_State *L, int idx)
+{
+	return lua_istable(L, idx) || lua_type(L, idx) == LUA_TUSERDATA;
+}
+
+/* Those of values that are there no more go away by themselves. */
+static void
+push_all(lua_State *L)
+{
+	if (lua_rawgetp(L, LUA_REGISTRYINDEX, &KEPT) == LUA_TTABLE)
+		return;
+	lua_pop(L, 1);
+	lua_newtable(L);
+	lua_createtable(L, 0, 1);
+	lua_pushliteral(L, "k");
+	lua_setfield(L, -2, "__mode");
+	lua_setmetatable(L, -2);
+	lua_pushvalue(L, -1);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &KEPT);
+}
+
+void
+trace_keep(lua_State *L, int idx, int level)
+{
+	idx = lua_absindex(L, idx);
+	trace_push_kept(L, idx);
+	if (lua_isnil(L, -1)) {
+		push_all(L);
+		lua_pushvalue(L, idx);
+		trace_push(L, L, level);
+		lua_rawset(L, -3);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+}
+
+void
+trace_push_kept(lua_State *L, int idx)
+{
+	idx = lua_absindex(L, idx);
+	if (!can_keep(L, idx)) {
+		lua_pushnil(L);
+		return;
+	}
+	push_all(L);
+	lua_pushvalue(L, idx);
+	lua_rawget(L, -2);
+	lua_remove(L, -2);
+}
+
+void
+trace_forget(lua_State *L, int idx)
+{
+	idx = lua_absindex(L, idx);
+	if (!can_keep(L, idx))
+		return;
+	push_all(L);
+	lua_pushvalue(L, idx);
+	lua_pushnil(L);
+	lua_rawset(L, -3);
+	lua_pop(L, 1);
 }

@@ -11,4 +11,14 @@
  * Lua's own or, of a very deep stack, its innermost levels. */
 void trace_push(lua_State *L, lua_State *co, int level);
 
+/* For an error value that can hold none itself: remembers beside the table or userdata at
+ * idx the traceback from this level on, unless it has one.  For a message handler. */
+void trace_keep(lua_State *L, int idx, int level);
+
+/* Pushes what is remembered of the value at idx, or nil. */
+void trace_push_kept(lua_State *L, int idx);
+
+/* The error is over: the value may be raised again. */
+void trace_forget(lua_State *L, int idx);
+
 #endif

@@ -4,6 +4,7 @@
 #include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
+#include "script/trace.h"
 #include "server/counters.h"
 #include "server/instance.h"
 #include "server/report.h"
@@ -132,10 +133,11 @@ tell(lua_State *L, struct request *r)
 	forget_failure(L, r);
 	lua_pushvalue(L, FAILURE);
 	if (is_own_fault(L) && s->tell) {
-		state_push_text(L, -1);
+		state_push_report(L, -1);
 		if (s->tell(s, request_client(r, &room), lua_tostring(L, -1))) {
 			lua_pop(L, 1);
 			report_count(r, L);
+			trace_forget(L, -1);
 			return LUA_OK;
 		}
 		lua_pop(L, 1);
@@ -259,6 +261,7 @@ steps(lua_State *L, int status, lua_KContext step)
 	}
 	if (step == TOLD) {
 		report_late(L, r, status);
+		trace_forget(L, FAILURE);
 		lua_settop(L, MESSAGE_HANDLER);
 	}
 	if (step == SENT && task_woke(L) == -ETIMEDOUT && !request_stream(r)->datagram)
@@ -275,7 +278,7 @@ course_run(lua_State *L)
 		instance_build(L, r);
 	else
 		lua_newtable(L);
-	lua_pushcfunction(L, state_traceback);
+	lua_pushcfunction(L, state_observe);
 	return steps(L, LUA_OK, 0);
 }
 
@@ -319,7 +322,7 @@ last_steps(lua_State *L)
 
 	if (stage == RAN) /* it was the handler: this is its failure */
 		lua_remove(L, FAILURE - 1);
-	lua_pushcfunction(L, state_traceback);
+	lua_pushcfunction(L, state_observe);
 	lua_insert(L, MESSAGE_HANDLER);
 	return steps(L, LUA_ERRRUN, stage);
 }

@@ -4,6 +4,7 @@
 #include "script/coro.h"
 #include "script/lerror.h"
 #include "script/script.h"
+#include "script/trace.h"
 #include "server/counters.h"
 #include "server/engine.h"
 #include "server/request.h"
@@ -107,11 +108,12 @@ report(struct request *r, const struct task *t, lua_State *L, const char *event)
 		report_outcome(r, LOG_INFO, "cancelled", text);
 		return;
 	}
-	state_push_text(L, -1);
+	state_push_report(L, -1);
 	text = lua_tolstring(L, -1, &n);
 	if (!code) {
 		count_add(&c->errors, 1);
 		log_error(r, event, text, n, NULL);
+		trace_forget(L, -2);
 	} else if (strcmp(code, "cancelled") == 0) {
 		count_add(&c->cancelled, 1);
 		report_outcome(r, LOG_INFO, "cancelled", text);
