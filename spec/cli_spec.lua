@@ -330,6 +330,30 @@ end
 describe("the ready line", function()
   after_each(host.cleanup)
 
+  it("goes where a link leads", function()
+    local folder = host.folder()
+    local real, link = folder .. "/real", folder .. "/link"
+    host.write("old", real)
+    assert(os.execute(("ln -s real %s"):format(link)))
+    local pid = start_plain { "serve", UPPER, "-l", "tcp://127.0.0.1:0", "--ready-file", link }
+    host.eventually("the ready line", function() return host.read(real):find("^{.*}\n$") end)
+    ends(pid)
+    assert(os.execute(("test -L %s"):format(link)))
+    assert.are.equal(2, #sys.list(folder))
+  end)
+
+  it("goes into what is no file, and leaves it as it is", function()
+    local fifo = host.folder() .. "/fifo"
+    local p = assert(io.popen(([[mkfifo %s; exec 3<>%s
+      timeout %d %s/moonport serve %s -l tcp://127.0.0.1:0 --ready-file %s \
+        3<&- 2>/dev/null &
+      timeout 10 head -n 1 <&3; kill $!; wait $!; test -p %s && echo a FIFO
+      ]]):format(fifo, fifo, host.LIMIT, host.build, UPPER, fifo, fifo)))
+    local said = p:read("a")
+    p:close()
+    assert.matches('^{"event":"ready",.*}\na FIFO\n$', said)
+  end)
+
   it("is frozen: its keys and their order, on one line of a file", function()
     local folder = host.folder()
     local ready = folder .. "/ready"

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void
@@ -62,8 +63,9 @@ write_all(int fd, const char *p, size_t n)
 	return 0;
 }
 
+/* A file is there with all that is in it, or not at all. */
 static int
-write_file(const char *path, const struct buf *b)
+replace_file(const char *path, const struct buf *b)
 {
 	char *tmp = NULL;
 	int fd, rc;
@@ -81,6 +83,37 @@ write_file(const char *path, const struct buf *b)
 			unlink(tmp);
 	}
 	free(tmp);
+	return rc;
+}
+
+/* A FIFO that nobody reads is an error: there would be no end to the wait. */
+static int
+write_into(const char *path, const struct buf *b)
+{
+	int fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC), rc;
+
+	if (fd < 0)
+		return -errno;
+	rc = write_all(fd, buf_data(b), buf_len(b));
+	close(fd);
+	return rc;
+}
+
+/* What a link leads to is replaced, not the link, and a FIFO or a device is never. */
+static int
+write_file(const char *path, const struct buf *b)
+{
+	struct stat st;
+	char *real;
+	int rc;
+
+	if (stat(path, &st) < 0)
+		return replace_file(path, b);
+	if (!S_ISREG(st.st_mode))
+		return write_into(path, b);
+	real = realpath(path, NULL);
+	rc = real ? replace_file(real, b) : -errno;
+	free(real);
 	return rc;
 }
 
@@ -127,7 +160,7 @@ ready_write(struct host *h, const char *path)
 	line_put(&t, "}}\n");
 	if (t.lost)
 		rc = -ENOMEM;
-	else if (strcmp(path, "-") == 0)
+	else if (strcmp(path, "-") == 0 || strcmp(path, "/dev/stdout") == 0)
 		rc = write_all(STDOUT_FILENO, buf_data(&t.buf), buf_len(&t.buf));
 	else
 		rc = write_file(path, &t.buf);
