@@ -157,12 +157,12 @@ describe("the control API", function()
       assert.are.same({ { id = "ping", match = "^PING$", reply = { text = "+PONG\r\n" } },
         { id = "bin", match = { equals = { hex = "00ff" } },
           reply = { replies = { { text = "a" }, { fault = "reset" } } } } }, json.plain(list))
-      local stub = { id = "b/64", at = 1, match = { starts_with = { base64 = "AP8=" } }, reply = { hex = "00 01ff" } }
+      local stub = { id = "b64", at = 1, match = { starts_with = { base64 = "AP8=" } }, reply = { hex = "00 01ff" } }
       local r = ask("POST", path, stub)
       assert.are.equal(201, r.status)
       assert.are.same({ hex = "0001ff" }, r.json.reply)
       assert.are.equal(409, ask("POST", path, stub).status)
-      assert.are.equal("b/64", ask("GET", path).json.stubs[1].id)
+      assert.are.equal("b64", ask("GET", path).json.stubs[1].id)
       r = ask("PUT", path .. "/ping", { match = "^P", reply = { delay = 5, reply = { text = "x" } } })
       assert.are.same({ delay = 5, reply = { text = "x" } }, r.json.reply)
       assert.are.equal(201, ask("PUT", path .. "/new", { match = "n", reply = "" }).status)

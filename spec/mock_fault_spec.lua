@@ -265,6 +265,11 @@ describe("a mistake in a mock's script", function()
       "mock mock:on: mock.reset needs a connection, and datagrams have none" },
     ["an option"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { time = 1 })',
       "mock mock:on: there is no option time; there are id, required, times and at" },
+    ["an id that no path can name"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { id = "a/b" })',
+      "mock mock:on: an id must be 1 to 256 bytes of UTF-8 without /, \\, control characters, . and .." },
+    ["a toxic's name"] = { 'mock.server { "tcp://127.0.0.1:0" }:toxic { name = "a\\n", type = "noop" }',
+      'mock mock:toxic: toxic "a\\n": name must be 1 to 256 bytes of UTF-8 without /, \\, control characters, . '
+      .. "and .." },
     ["an id twice"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { id = "a" }):on("x", "y", { id = "a" })',
       'mock mock:on: there is a stub "a" already' },
     ["a truncation"] = { 'mock.truncate("abc", 3)',

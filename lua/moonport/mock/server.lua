@@ -6,6 +6,7 @@ local journal = require("moonport.journal")
 local known = require("moonport.mock.known")
 local link = require("moonport.toxics.link")
 local match = require("moonport.mock.match")
+local naming = require("moonport.naming")
 local plain = require("moonport.mock.plain")
 local reply = require("moonport.mock.reply")
 local secure = require("moonport.mock.secure")
@@ -129,7 +130,7 @@ local function check_options(options)
   local times, id, at = options.times, options.id, options.at
   if at ~= nil and (math.type(at) ~= "integer" or at < 1) then return "at is a place in the list, 1 for the first" end
   if times ~= nil and (math.type(times) ~= "integer" or times < 1) then return "times must be a number of 1 or more" end
-  if id ~= nil and (type(id) ~= "string" or id == "" or #id > 200) then return "an id is a string of 1 to 200 bytes" end
+  if id ~= nil and not naming.is(id) then return "an id " .. naming.RULE end
 end
 
 ---@param id string
