@@ -275,6 +275,11 @@ describe("a mistake in a mock's script", function()
     ["a truncation"] = { 'mock.truncate("abc", 3)',
       "mock.truncate: the reply has only 3 bytes, so none would be missing after 3" },
     ["a delay"] = { 'mock.delay("x", "abc")', "mock.delay needs a number of seconds, 0 or more" },
+    ["an option of a drip"] = { 'mock.drip("abc", { sise = 1 })',
+      "mock.drip: there is no option sise; there are size and delay" },
+    ["a drip's options"] = { 'mock.drip("abc", 2)', "mock.drip: the options are a table such as { size = 2 }" },
+    ["an option of a corruption"] = { 'mock.corrupt("abc", { places = { 1 } })',
+      "mock.corrupt: there is no option places; there are at, seed and bytes" },
     ["a toxic"] = { 'mock.server { "tcp://127.0.0.1:0" }:toxic { type = "latncy" }',
       'mock mock:toxic: toxic latncy_downstream: there is no type "latncy"; did you mean latency?' },
   } do

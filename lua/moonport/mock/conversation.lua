@@ -7,6 +7,7 @@ local blame = require("moonport.mock.blame")
 local datagram = require("moonport.mock.datagram")
 local diff = require("moonport.mock.diff")
 local match = require("moonport.mock.match")
+local known_options = require("moonport.mock.options")
 local serving = require("moonport.mock.serving")
 local stream = require("moonport.mock.stream")
 
@@ -266,6 +267,8 @@ local function fail(self, text)
   check(self, "expect")
 end
 
+local EXPECT = { "framing", "timeout" }
+
 ---The next frame, which has to match: its captures, or all of it. Else the conversation fails and ends.
 ---@param what any a matcher
 ---@param options? { framing?: any, timeout?: number }
@@ -274,8 +277,9 @@ function Conversation:expect(what, options)
   check(self, "expect")
   local m, wrong = match.get(what)
   if not m then error("c:expect: " .. wrong, 2) end
+  if options ~= nil then wrong = known_options.check(options, EXPECT, "{ timeout = 2 }") end
+  if wrong then error("c:expect: " .. wrong, 2) end
   options = options or {}
-  if type(options) ~= "table" then error("c:expect: the options are a table such as { timeout = 2 }", 2) end
   local seconds = options.timeout
   check_limit("expect", seconds)
   local frame, why = read(self, framing_of(self, options.framing), seconds)

@@ -2,6 +2,7 @@
 
 local moonport = require("moonport")
 local bits = require("moonport.mock.bits")
+local known_options = require("moonport.mock.options")
 
 local M = {}
 
@@ -406,8 +407,12 @@ function M.delay(seconds, reply) return fault("delay", { seconds = seconds, repl
 
 ---@param reply any
 ---@param options? { size?: integer, delay?: number } bytes at once; seconds in between
+---@return mock.Fault?
+---@return string? why
 function M.drip(reply, options)
   options = options or {}
+  local wrong = known_options.check(options, { "size", "delay" }, "{ size = 2 }")
+  if wrong then return nil, "mock.drip: " .. wrong end
   return fault("drip", { reply = reply, size = options.size, delay = options.delay })
 end
 
@@ -421,8 +426,12 @@ function M.starttls(reply) return fault("starttls", { reply = reply }) end
 
 ---@param reply any
 ---@param options? { at?: integer[], seed?: integer, bytes?: integer }
+---@return mock.Fault?
+---@return string? why
 function M.corrupt(reply, options)
   options = options or {}
+  local wrong = known_options.check(options, { "at", "seed", "bytes" }, "{ at = { 3 } }")
+  if wrong then return nil, "mock.corrupt: " .. wrong end
   return fault("corrupt", { reply = reply, at = options.at, seed = options.seed, bytes = options.bytes })
 end
 

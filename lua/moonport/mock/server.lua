@@ -7,6 +7,7 @@ local known = require("moonport.mock.known")
 local link = require("moonport.toxics.link")
 local match = require("moonport.mock.match")
 local naming = require("moonport.naming")
+local known_options = require("moonport.mock.options")
 local plain = require("moonport.mock.plain")
 local reply = require("moonport.mock.reply")
 local secure = require("moonport.mock.secure")
@@ -116,17 +117,13 @@ end
 
 -- ---------------------------------------------------------------- stubs
 
-local OPTIONS = { id = true, required = true, times = true, at = true }
+local OPTIONS = { "id", "required", "times", "at" }
 
 ---@param options table
 ---@return string? wrong
 local function check_options(options)
-  if type(options) ~= "table" then return "the options are a table such as { times = 2 }" end
-  for name in pairs(options) do
-    if not OPTIONS[name] then
-      return ("there is no option %s; there are id, required, times and at"):format(tostring(name))
-    end
-  end
+  local wrong = known_options.check(options, OPTIONS, "{ times = 2 }")
+  if wrong then return wrong end
   local times, id, at = options.times, options.id, options.at
   if at ~= nil and (math.type(at) ~= "integer" or at < 1) then return "at is a place in the list, 1 for the first" end
   if times ~= nil and (math.type(times) ~= "integer" or times < 1) then return "times must be a number of 1 or more" end
