@@ -254,12 +254,21 @@ describe("the control API", function()
       assert.are.same({ since + 1, 1 }, { one.next, #one.records })
       assert.are.equal(1, #ask("GET", "/journal?kind=closed,sent").json.records)
       assert.are.equal(0, #ask("GET", "/journal?conn=2").json.records)
-      assert.are.equal('{"dropped":0,"next":' .. since + 3 .. ',"records":[]}\n', ask("GET", "/journal?server=x").text)
+      assert.are.equal('{"dropped":0,"next":' .. since + 3 .. ',"records":[]}\n',
+        ask("GET", "/journal?server=we%22ird%0a").text) -- one that was there
+      assert.are.equal(3, #ask("GET", "/journal?server=redis&since=" .. since).json.records)
+      r = ask("GET", "/journal?server=redsi")
+      assert.are.same({ 404, 'there is no server "redsi"; did you mean "redis"?' }, { r.status, r.json.error })
       assert.are.equal(204, ask("DELETE", "/journal").status)
       assert.are.equal(0, #ask("GET", "/journal").json.records)
       for _, query in ipairs { "kind=recieved", "since=-1", "since=x", "limit=1e3", "wait=soon", "wait=2m",
         "conn=+1" } do
         assert.are.equal(400, ask("GET", "/journal?" .. query).status, query)
+      end
+      for _, wait in ipairs { "5", "60.1s", "60001ms", "99s" } do
+        r = ask("GET", "/journal?since=999&wait=" .. wait)
+        assert.are.same({ 400, 'wait must be a time such as "2s" or "500ms", at most 60 s' },
+          { r.status, r.json.error })
       end
     end)
 
@@ -268,7 +277,8 @@ describe("the control API", function()
       local fake = { mask = function() return 1 end, info = function() return { dropped = 0 } end }
       function fake.next() return nil, newest end
       function fake.last() return newest + 1 end -- as after the end of a slice, in which another has added one
-      local fakes, get = { ["moonport.journal"] = fake, moonport = { monotonic = function() return 0 end } }, nil
+      local fakes, get = { ["moonport.journal"] = fake, moonport = { monotonic = function() return 0 end },
+        ["moonport.admin.mocks"] = {} }, nil
       local real = {}
       for name, one in pairs(fakes) do real[name], package.loaded[name] = package.loaded[name] or false, one end
       package.loaded["moonport.admin.journal"] = nil
