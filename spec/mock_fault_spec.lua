@@ -263,6 +263,14 @@ describe("a mistake in a mock's script", function()
       "mock mock:on: a reply is a string, a list of replies, a function or a fault such as mock.reset, not a number" },
     ["a reset of datagrams"] = { 'mock.server { "udp://127.0.0.1:0" }:on("x", { "a", mock.reset })',
       "mock mock:on: mock.reset needs a connection, and datagrams have none" },
+    ["TLS without a certificate"] =
+      { 'mock.server { "tcp://127.0.0.1:0" }:on("x", { "a", mock.delay(1, mock.starttls "b") })',
+        'mock mock:on: mock.starttls needs a certificate: mock.server { ..., tls = "starttls" }' },
+    ["TLS in TLS"] = { 'mock.server { "tcp://127.0.0.1:0", tls = true }:otherwise(mock.starttls "b")',
+      'mock mock:otherwise: mock.starttls needs connections that begin without TLS: '
+      .. 'mock.server { ..., tls = "starttls" }' },
+    ["TLS of datagrams"] = { 'mock.server { "udp://127.0.0.1:0" }:on("x", mock.starttls "b")',
+      "mock mock:on: mock.starttls needs a connection, and datagrams have none" },
     ["an option"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { time = 1 })',
       "mock mock:on: there is no option time; there are id, required, times and at" },
     ["an id that no path can name"] = { 'mock.server { "tcp://127.0.0.1:0" }:on("x", "y", { id = "a/b" })',

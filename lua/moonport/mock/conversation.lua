@@ -307,20 +307,34 @@ local function no_tls(self, why)
   check(self, "starttls")
 end
 
----Has the peer begin TLS, after whatever the protocol says before that, and waits until it has. If it does not come to
----that the conversation is over.
-function Conversation:starttls()
-  needs_connection(self, "starttls")
-  local tls = self.server.tls
-  if not tls then error('c:starttls needs a certificate: mock.server { ..., tls = "starttls" }', 2) end
-  if self.tls then error("c:starttls: the conversation speaks TLS already", 2) end
+---@param self mock.Conversation
+local function begin_tls(self)
   self.wire.deadline = moonport.monotonic() + HANDSHAKE
-  local channel, why = self.wire:secure(tls, self.reader:give_up())
+  local channel, why = self.wire:secure(self.server.tls, self.reader:give_up())
   self.wire.deadline = nil
   if not channel then return no_tls(self, why) end
   self.tls = channel:info()
   self:note(("%s, %s%s"):format(self.tls.version, self.tls.cipher,
     self.tls.server_name and ", for " .. self.tls.server_name or ""))
+end
+
+---Has the peer begin TLS, after whatever the protocol says before that, and waits until it has. If it does not come to
+---that the conversation is over.
+function Conversation:starttls()
+  needs_connection(self, "starttls")
+  if not self.server.tls then
+    error('c:starttls needs a certificate: mock.server { ..., tls = "starttls" }', 2)
+  elseif self.tls then
+    error("c:starttls: the conversation speaks TLS already", 2)
+  end
+  begin_tls(self)
+end
+
+---What mock.starttls does, which stands for whatever the peer asks: that it asks twice is its fault, not the script's.
+function Conversation:secure()
+  check(self, "starttls")
+  if self.tls then return no_tls(self, "TLS: the client asks for it, and speaks it already") end
+  begin_tls(self)
 end
 
 -- ---------------------------------------------------------------- stubs

@@ -169,7 +169,7 @@ function Server:make_stub(pattern, answer, options, where, api)
   m, wrong = match.compile(pattern)
   if not m then return nil, wrong end
   if answer == nil then return nil, "what is the reply?" end
-  made, wrong = reply.compile(answer, self.datagram)
+  made, wrong = reply.compile(answer, self)
   if not made then return nil, wrong end
   local stub = {
     id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, call = made.f,
@@ -216,7 +216,7 @@ end
 ---@param answer any as on's; a function gets c and the frame
 ---@return mock.Server self
 function Server:otherwise(answer)
-  local made, why = reply.compile(answer, self.datagram)
+  local made, why = reply.compile(answer, self)
   if not made then error(("mock %s:otherwise: %s"):format(self.name or "", why), 2) end
   self.fallback = made
   return self
