@@ -205,6 +205,21 @@ describe("the control API", function()
       assert.are.same(state, json.plain(ask("PUT", "/servers/redis/state", state).json))
     end)
 
+    it("refuse a state that no table of Lua can be", function()
+      for _, state in ipairs { json.array { 1, 2 }, json.array {}, 5, "x", { hex = "00" } } do
+        local r = ask("POST", "/servers", { name = "t", state = state })
+        assert.are.same({ 400, "state must be an object" }, { r.status, r.json.error })
+      end
+      assert.are.equal(400, ask("PUT", "/servers/redis/state", json.array { 1 }).status)
+      local holed = { a = json.array { { b = json.array { 1, json.null, 2 } } } }
+      local why = "state.a[1].b[2]: a list of a state cannot hold null, nor can a list of Lua"
+      for _, r in ipairs { ask("PUT", "/servers/redis/state", holed), ask("POST", "/servers", { state = holed }) } do
+        assert.are.same({ 400, why }, { r.status, r.json.error })
+      end
+      local r = ask("PUT", "/servers/redis/state", { none = json.null, yes = true, list = json.array {} })
+      assert.are.equal('{"list":{},"yes":true}\n', r.text) -- as docs/control-api.md says
+    end)
+
     it("tell what they would answer, and what is connected", function()
       assert.are.equal("ping", ask("POST", "/match", { server = "redis", data = "PING" }).json.stub.id)
       local r = ask("POST", "/match", { server = "redis", data = { hex = "00" } })
