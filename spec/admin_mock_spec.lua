@@ -82,6 +82,28 @@ describe("the control API of moonport mock", function()
     p:stop()
   end)
 
+  it("makes nothing whose name no path can have", function()
+    local api <close> = client()
+    local rule = "must be 1 to 256 bytes of UTF-8 without /, \\, control characters, . and .."
+    for _, name in ipairs { "", ".", "..", "a/b", "a\\b", "a\n", ("x"):rep(257) } do
+      local status, told = api:ask("POST", "/servers/redis/stubs", { id = name, match = "^A", reply = "x" })
+      assert.are.same({ 400, "an id " .. rule }, { status, told.error })
+      status, told = api:ask("POST", "/servers/redis/toxics", { name = name, type = "noop" })
+      assert.are.equal(400, status)
+      assert.truthy(told.error:find(": name " .. rule, 1, true), told.error)
+      assert.are.equal(400, (api:ask("POST", "/servers", { toxics = json.array { { name = name, type = "noop" } } })))
+    end
+    assert.are.equal(0, #select(2, api:ask("GET", "/servers/redis/toxics")).toxics)
+    for _, name in ipairs { "...", "a b", "%2e%2f", "\u{1F319}", ("x"):rep(256) } do
+      local escaped = name:gsub("[^%w.]", function(c) return ("%%%02x"):format(c:byte()) end)
+      assert.are.equal(201, (api:ask("POST", "/servers/redis/stubs", { id = name, match = "^A", reply = "x" })))
+      assert.are.equal(204, (api:ask("DELETE", "/servers/redis/stubs/" .. escaped)))
+      assert.are.equal(201, (api:ask("POST", "/servers/redis/toxics", { name = name, type = "noop" })))
+      assert.are.equal(204, (api:ask("DELETE", "/servers/redis/toxics/" .. escaped)))
+    end
+    p:stop()
+  end)
+
   it("wakes each of 100 that wait for a frame of their own", function()
     local waiting = {}
     for i = 1, 100 do

@@ -157,12 +157,12 @@ describe("the control API", function()
       assert.are.same({ { id = "ping", match = "^PING$", reply = { text = "+PONG\r\n" } },
         { id = "bin", match = { equals = { hex = "00ff" } },
           reply = { replies = { { text = "a" }, { fault = "reset" } } } } }, json.plain(list))
-      local stub = { id = "b/64", at = 1, match = { starts_with = { base64 = "AP8=" } }, reply = { hex = "00 01ff" } }
+      local stub = { id = "b64", at = 1, match = { starts_with = { base64 = "AP8=" } }, reply = { hex = "00 01ff" } }
       local r = ask("POST", path, stub)
       assert.are.equal(201, r.status)
       assert.are.same({ hex = "0001ff" }, r.json.reply)
       assert.are.equal(409, ask("POST", path, stub).status)
-      assert.are.equal("b/64", ask("GET", path).json.stubs[1].id)
+      assert.are.equal("b64", ask("GET", path).json.stubs[1].id)
       r = ask("PUT", path .. "/ping", { match = "^P", reply = { delay = 5, reply = { text = "x" } } })
       assert.are.same({ delay = 5, reply = { text = "x" } }, r.json.reply)
       assert.are.equal(201, ask("PUT", path .. "/new", { match = "n", reply = "" }).status)
@@ -203,6 +203,21 @@ describe("the control API", function()
       assert.are.same({ n = 1, list = {}, bin = { hex = "ff" } }, ask("GET", "/servers/redis/state").json)
       local state = { a = { 1, 2.5, { b = "\u{1F319}" } }, bin = { hex = "00ff" } }
       assert.are.same(state, json.plain(ask("PUT", "/servers/redis/state", state).json))
+    end)
+
+    it("refuse a state that no table of Lua can be", function()
+      for _, state in ipairs { json.array { 1, 2 }, json.array {}, 5, "x", { hex = "00" } } do
+        local r = ask("POST", "/servers", { name = "t", state = state })
+        assert.are.same({ 400, "state must be an object" }, { r.status, r.json.error })
+      end
+      assert.are.equal(400, ask("PUT", "/servers/redis/state", json.array { 1 }).status)
+      local holed = { a = json.array { { b = json.array { 1, json.null, 2 } } } }
+      local why = "state.a[1].b[2]: a list of a state cannot hold null, nor can a list of Lua"
+      for _, r in ipairs { ask("PUT", "/servers/redis/state", holed), ask("POST", "/servers", { state = holed }) } do
+        assert.are.same({ 400, why }, { r.status, r.json.error })
+      end
+      local r = ask("PUT", "/servers/redis/state", { none = json.null, yes = true, list = json.array {} })
+      assert.are.equal('{"list":{},"yes":true}\n', r.text) -- as docs/control-api.md says
     end)
 
     it("tell what they would answer, and what is connected", function()
@@ -254,12 +269,21 @@ describe("the control API", function()
       assert.are.same({ since + 1, 1 }, { one.next, #one.records })
       assert.are.equal(1, #ask("GET", "/journal?kind=closed,sent").json.records)
       assert.are.equal(0, #ask("GET", "/journal?conn=2").json.records)
-      assert.are.equal('{"dropped":0,"next":' .. since + 3 .. ',"records":[]}\n', ask("GET", "/journal?server=x").text)
+      assert.are.equal('{"dropped":0,"next":' .. since + 3 .. ',"records":[]}\n',
+        ask("GET", "/journal?server=we%22ird%0a").text) -- one that was there
+      assert.are.equal(3, #ask("GET", "/journal?server=redis&since=" .. since).json.records)
+      r = ask("GET", "/journal?server=redsi")
+      assert.are.same({ 404, 'there is no server "redsi"; did you mean "redis"?' }, { r.status, r.json.error })
       assert.are.equal(204, ask("DELETE", "/journal").status)
       assert.are.equal(0, #ask("GET", "/journal").json.records)
       for _, query in ipairs { "kind=recieved", "since=-1", "since=x", "limit=1e3", "wait=soon", "wait=2m",
         "conn=+1" } do
         assert.are.equal(400, ask("GET", "/journal?" .. query).status, query)
+      end
+      for _, wait in ipairs { "5", "60.1s", "60001ms", "99s" } do
+        r = ask("GET", "/journal?since=999&wait=" .. wait)
+        assert.are.same({ 400, 'wait must be a time such as "2s" or "500ms", at most 60 s' },
+          { r.status, r.json.error })
       end
     end)
 
@@ -268,7 +292,8 @@ describe("the control API", function()
       local fake = { mask = function() return 1 end, info = function() return { dropped = 0 } end }
       function fake.next() return nil, newest end
       function fake.last() return newest + 1 end -- as after the end of a slice, in which another has added one
-      local fakes, get = { ["moonport.journal"] = fake, moonport = { monotonic = function() return 0 end } }, nil
+      local fakes, get = { ["moonport.journal"] = fake, moonport = { monotonic = function() return 0 end },
+        ["moonport.admin.mocks"] = {} }, nil
       local real = {}
       for name, one in pairs(fakes) do real[name], package.loaded[name] = package.loaded[name] or false, one end
       package.loaded["moonport.admin.journal"] = nil

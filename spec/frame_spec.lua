@@ -253,6 +253,7 @@ describe("moonport.frame", function()
     assert.are.equal('upto: the delimiter must be a string that is not empty, not ""', why { upto = "" })
     assert.are.equal("fixed: the size must be a number of bytes, 1 or more, not 0", why { fixed = 0 })
     assert.are.equal("fixed 1: max must be a number of bytes, 1 or more, not -1", why { fixed = 1, max = -1 })
+    assert.are.equal('any: there is no option "maxx"; there is max', why { any = { maxx = 1 } })
     assert.are.equal('length ">I4": a header of 3 bytes does not hold the 4 bytes of the number at offset 0',
       why { length = { header = 3 } })
     assert.are.equal('length ">I4": a header of 5 bytes does not hold the 4 bytes of the number at offset 2',
@@ -262,6 +263,8 @@ describe("moonport.frame", function()
     assert.are.equal('length: no such field as "head"; there are format, offset, header, adjust, strip and max',
       why { length = { head = 3 } })
     assert.matches("^a framing is made by moonport.frame, or is a string.pack format or a function, not 7$", why(7))
+    assert.has_error(function() frame.custom(print, { names = "x" }) end,
+      'custom: there is no option "names"; there are max and name')
   end)
 
   it("agrees with string.pack about every format", function()

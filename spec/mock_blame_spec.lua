@@ -149,6 +149,7 @@ describe("a mistake in a mock's conversation names its line:", function()
     ['c:serve ">s0"'] = 'bad pack format ">s0": the size after \'s\' must be 1 to 16, not 0',
     ["local f = c:frames(12)"] = no_framing,
     ['c:expect("x", 1)'] = "c:expect: the options are a table such as { timeout = 2 }",
+    ['c:expect("x", { timout = 1 })'] = "c:expect: there is no option timout; there are framing and timeout",
     ['c:expect("x", { timeout = "1" })'] = "c:expect: a time limit is a number of seconds, not 1",
     ['c:expect("x", { framing = 12 })'] = no_framing,
     ['c:shutdown "wrong"'] = 'c:shutdown needs "read", "write" or "both", not wrong',

@@ -126,6 +126,12 @@ describe("mock.control", function()
         { 400, 'there is no fault "no"; there are close, none, reset, shutdown, silence and stall' },
       ["'stub_add', { server = 's', stub = { match = 'x', replies = 1 } }"] =
         { 400, 'a stub has no field "replies"; there are id, match, reply, required and times' },
+      ["'stub_add', { server = 's', stub = { id = 'a/b', match = 'x', reply = 'y' } }"] =
+        { 400, "an id must be 1 to 256 bytes of UTF-8 without /, \\, control characters, . and .." },
+      ["'toxic_add', { server = 's', toxic = { name = '..', type = 'noop' } }"] =
+        { 400, 'toxic "..": name must be 1 to 256 bytes of UTF-8 without /, \\, control characters, . and ..' },
+      ["'toxic_patch', { server = 's', name = 'own', toxic = { name = 'a/b' } }"] =
+        { 400, 'toxic "a/b": name must be 1 to 256 bytes of UTF-8 without /, \\, control characters, . and ..' },
       ["'toxic_delete', { server = 's', name = 'x' }"] = { 404, "mock s has no toxic x" },
       ["'toxic_add', { server = 's', toxic = { name = 'own', type = 'timeout' } }"] =
         { 409, "mock s has a toxic own already" },

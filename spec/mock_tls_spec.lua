@@ -300,6 +300,30 @@ c = secure(c); c.sendall(b"noop\r\n"); say(line(c), end="")]]))
     m:stop()
   end)
 
+  it("is the client's mistake when it comes again: that is journaled, and ends the connection", function()
+    start(SMTP)
+    assert.are.equal("220 mock ESMTP\r\n220 go\r\nb''\n", python("s", [[
+c = connect(); say(line(c), end=""); c.sendall(b"STARTTLS\r\n"); say(line(c), end="")
+c = secure(c); c.sendall(b"STARTTLS\r\n"); say(repr(c.recv(100)))]]))
+    m:await("s", "closed [closed]")
+    assert.are.same({ "error TLS: the client asks for it, and speaks it already" }, m:journal("s", "error"))
+    m:stop()
+  end)
+
+  it("names the function that returns it where it cannot be", function()
+    start [[
+      local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
+      s:on("^go$", function() return mock.starttls "220 go" end)]]
+    local c <close> = m:connect("s")
+    c:send("go\n")
+    assert.are.equal("", c:all())
+    host.eventually("the error", function() return m:journal("s", "error")[1] end)
+    local said = m:journal("s", "error")[1]
+    assert.truthy(said:find('script.lua:2: what this function returned is no reply: mock.starttls needs a certificate: '
+      .. 'mock.server { ..., tls = "starttls" }', 1, true), said)
+    assert.are.equal(1, (m:finish()))
+  end)
+
   it("is refused where it cannot be", function()
     start [[
       local s = mock.server { "tcp://127.0.0.1:0", name = "s" }
@@ -421,6 +445,13 @@ c = secure(c, name="api.test"); c.sendall(b"x\n"); say(line(c), end="")]]))
     status, answer = api:ask("POST", "/servers/t/stubs", { match = "a", reply = { starttls = 1 } })
     assert.are.same({ 400, "starttls: true, and the reply before it" }, { status, answer.error })
     api:must("DELETE", "/servers/t")
+    local starttls = { match = "a", reply = { starttls = true, reply = "go" } }
+    local needed = 'mock.starttls needs a certificate: mock.server { ..., tls = "starttls" }'
+    api:must("POST", "/servers", { name = "plain" })
+    status, answer = api:ask("POST", "/servers/plain/stubs", starttls)
+    assert.are.same({ 400, needed }, { status, answer.error })
+    status, answer = api:ask("POST", "/servers", { otherwise = starttls.reply })
+    assert.are.same({ 400, "otherwise: " .. needed }, { status, answer.error })
     m:stop()
   end)
 

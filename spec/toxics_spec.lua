@@ -62,6 +62,8 @@ describe("a toxic", function()
   it("names what is wrong and what would be right", function()
     refused('a toxic must be a table such as {type = "latency", latency = 100}, not "latency"', "latency")
     refused('toxic without a name: type must be a string such as "latency", not nil', {})
+    refused('toxic "": name must be 1 to 256 bytes of UTF-8 without /, \\, control characters, . and ..',
+      { name = "", type = "latency" })
     refused('toxic x: there is no type "latencey"; did you mean latency?', { name = "x", type = "latencey" })
     refused('toxic x: latency has no field "jiter"; did you mean jitter?', { name = "x", type = "latency", jiter = 1 })
     refused('toxic x: latency has no attribute "delay"; there are jitter, latency',

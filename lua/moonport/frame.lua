@@ -47,12 +47,21 @@ local function size(name, what, value, least)
   return n
 end
 
+local OPTIONS = { max = true }
+
 ---@param name string
 ---@param options frame.Options?
+---@param known? table<string, boolean> only max unless given
 ---@return frame.Framing without its `next`
-local function new(name, options)
+local function new(name, options, known)
   if options ~= nil and type(options) ~= "table" then
     error(("%s: its options are a table such as { max = 4096 }, not %s"):format(name, text.show(options)), 0)
+  end
+  for key in pairs(options or {}) do
+    if not (known or OPTIONS)[key] then
+      local there = known and "there are max and name" or "there is max"
+      error(("%s: there is no option %s; %s"):format(name, text.show(key), there), 0)
+    end
   end
   local max = options and options.max
   return setmetatable({ name = name, max = max == nil and MAX or size(name, "max", max, 1) }, framing_mt)
@@ -193,7 +202,7 @@ function M.length(spec)
     end
   end
   local format = spec.format == nil and ">I4" or spec.format
-  local framing = new("length " .. text.show(format), spec)
+  local framing = new("length " .. text.show(format), { max = spec.max })
   local width, number = pack.integer(framing.name, format)
   local header, offset, adjust, strip = measures(framing.name, spec, width)
   if header > framing.max then error(("%s: its header is longer than max"):format(framing.name), 0) end
@@ -282,6 +291,8 @@ local function judged(framing, have, pos, frame, newpos, ...)
   return frame, newpos, ...
 end
 
+local OF_CUSTOM = { max = true, name = true }
+
 ---Whatever the function says: `f(buf, pos)` gives frame, newpos, ...; or nil and, if it knows, how many bytes there
 ---must be from pos on, without which it is asked again whenever bytes come; or nil, nil, why. There is always a byte
 ---at pos.
@@ -290,7 +301,7 @@ end
 ---@return frame.Framing
 function M.custom(f, options)
   if type(f) ~= "function" then error(("custom: a function is needed, not %s"):format(text.show(f)), 0) end
-  local framing = new("custom", options)
+  local framing = new("custom", options, OF_CUSTOM)
   if options and options.name ~= nil then framing.name = tostring(options.name) end
   framing.values = true
   local max = framing.max
@@ -333,7 +344,7 @@ local function from_table(value)
   local argument = value[kind]
   if not OF_OPTIONS[kind] then
     if kind == "line" and argument == true then argument = nil end
-    return M[kind](argument, value)
+    return M[kind](argument, { max = value.max })
   end
   local options = { max = value.max }
   if type(argument) == "table" then
@@ -357,7 +368,7 @@ function M.of(value)
       :format(text.show(value)), 0)
   end
   if getmetatable(value) == framing_mt then return value end
-  if type(value.next) == "function" then return M.custom(value.next, value) end
+  if type(value.next) == "function" then return M.custom(value.next, { max = value.max, name = value.name }) end
   return from_table(value)
 end
 

@@ -38,9 +38,10 @@ for name, fault in pairs(reply.faults) do M[name] = fault end
 -- Replies that are sent in another way, checked where they are written.
 for _, name in ipairs { "delay", "drip", "truncate", "corrupt", "starttls" } do
   M[name] = function(...)
-    local fault = reply[name](...)
-    local ok, why = reply.compile(fault, true)
-    if not ok and not tostring(why):find("needs a connection", 1, true) then error(why, 2) end
+    local fault, wrong = reply[name](...)
+    if not fault then error(wrong, 2) end
+    local ok, why = reply.compile(fault)
+    if not ok then error(why, 2) end
     return fault
   end
 end

@@ -117,7 +117,7 @@ end
 
 ---Records of the journal: seq, kind, server, conn, time, data, detail; data are bytes.
 ---@param filter? { server: string?, kind: (string|string[])?, since: integer?, conn: integer?, limit: integer?,
----wait: number? } wait: seconds for the first one
+---wait: number? } wait: seconds for the first one, at most 60
 ---@return table[] records
 ---@return { next: integer, dropped: integer } answer `next` is the `since` of what comes later
 function Mocks:journal(filter)

@@ -8,6 +8,7 @@
 ---     pipe:finish()
 
 local kinds = require("moonport.toxics.kinds")
+local naming = require("moonport.naming")
 local nearest = require("moonport.nearest")
 local pipe = require("moonport.toxics.pipe")
 local random = require("moonport.toxics.random")
@@ -54,7 +55,7 @@ local function sorted_keys(...)
 end
 
 local function show(value)
-  if type(value) == "string" then return ("%q"):format(value) end
+  if type(value) == "string" then return (("%q"):format(value):gsub("\n", "n")) end
   return type(value) == "table" and "a table" or tostring(value)
 end
 
@@ -129,8 +130,8 @@ local function name_of(spec)
   local name = spec.name
   if name == nil and type(spec.type) == "string" then
     return ("%s_%s"):format(spec.type, spec.stream == nil and "downstream" or tostring(spec.stream))
-  elseif name ~= nil and (type(name) ~= "string" or name == "") then
-    fail(show(name), "name must be a string that is not empty")
+  elseif name ~= nil and not naming.is(name) then
+    fail(show(name), "name %s", naming.RULE)
   end
   return name or "without a name"
 end

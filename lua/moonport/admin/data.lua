@@ -135,17 +135,40 @@ function M.stubs(value)
   return each(value, "stubs", M.stub)
 end
 
----State is any JSON, with bytes that are no text as {"hex": ...}.
+local part_of_state
+
+---@param list any[]
+---@param where string
+---@return any[]
+local function list_of_state(list, where)
+  return each(list, where, function(value, place)
+    if value == json.null then refuse(400, place .. ": a list of a state cannot hold null, nor can a list of Lua") end
+    return part_of_state(value, place)
+  end)
+end
+
+---Any JSON, with bytes that are no text as {"hex": ...}.
 ---@param value any
+---@param where string
 ---@return any
+function part_of_state(value, where)
+  if value == json.null then return nil end
+  if type(value) ~= "table" then return value end
+  if json.is_array(value) then return list_of_state(value, where) end
+  local only, hex = next(value)
+  if only == "hex" and type(hex) == "string" and next(value, only) == nil then return bytes.unhex(hex, where) end
+  local out = {}
+  for k, v in pairs(value) do out[k] = part_of_state(v, where .. "." .. k) end
+  return out
+end
+
+---@param value any
+---@return table?
 function M.state(value)
   if value == nil or value == json.null then return nil end
-  if type(value) ~= "table" then return value end
-  local only, hex = next(value)
-  if only == "hex" and type(hex) == "string" and next(value, only) == nil then return bytes.unhex(hex, "state") end
-  local out = {}
-  for k, v in pairs(value) do out[k] = M.state(v) end
-  return out
+  local state = not json.is_array(value) and part_of_state(value, "state")
+  if type(state) ~= "table" then refuse(400, "state must be an object") end
+  return state
 end
 
 -- ---------------------------------------------------------------- out

@@ -5,6 +5,7 @@ local moonport = require("moonport")
 
 local bytes = require("moonport.admin.bytes")
 local json = require("moonport.json")
+local mocks = require("moonport.admin.mocks")
 local near = require("moonport.admin.near")
 local refuse = require("moonport.admin.refuse")
 local router = require("moonport.admin.router")
@@ -42,13 +43,16 @@ function M.shown(seq, kind, server, conn, time, data, detail, length)
   return out
 end
 
----@param text string "2s", "500ms", "2"
+---@param text string "2s", "500ms"
 ---@return number seconds
 local function seconds(text)
-  local number, unit = text:match("^(%d*%.?%d+)(m?s?)$")
-  number = tonumber(number)
-  if not number or unit == "m" then refuse(400, 'wait is a time such as "2s" or "500ms"') end
-  return math.min(unit == "ms" and number / 1000 or number, MAX_WAIT)
+  local digits, unit = text:match("^(%d*%.?%d+)(m?s)$")
+  local number = tonumber(digits)
+  if number and unit == "ms" then number = number / 1000 end
+  if not number or number > MAX_WAIT then
+    refuse(400, ('wait must be a time such as "2s" or "500ms", at most %d s'):format(MAX_WAIT))
+  end
+  return number
 end
 
 ---@param text string?
@@ -70,6 +74,7 @@ local function filter_of(query)
     for kind in query.kind:gmatch("[^,]+") do kinds[#kinds + 1] = kind end
     kinds = M.mask(kinds)
   end
+  if query.server then mocks.check(query.server) end
   return { kinds = kinds, server = query.server, conn = count(query.conn, "conn"),
     limit = math.min(count(query.limit, "limit", LIMIT), MAX_LIMIT) }
 end

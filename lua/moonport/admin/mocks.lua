@@ -1,6 +1,7 @@
 --- Asks the mocks, which live in Lua states of their own, and finds the servers that they are.
 
 local control = require("moonport.control")
+local journal = require("moonport.journal")
 local near = require("moonport.admin.near")
 local refuse = require("moonport.admin.refuse")
 
@@ -35,6 +36,12 @@ function M.find(name)
     refuse(404, ("there is no server %q%s"):format(name, near(name, names)))
   end
   return server
+end
+
+---Refuses the name of a server that neither is there nor was: the journal knows those.
+---@param name string
+function M.check(name)
+  if not journal.info().servers[name] then M.find(name) end
 end
 
 ---@param unit any

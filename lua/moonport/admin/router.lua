@@ -2,11 +2,10 @@
 --- memory, and nothing here opens a file.
 
 local near = require("moonport.admin.near")
+local naming = require("moonport.naming")
 local refuse = require("moonport.admin.refuse")
 
 local M = {}
-
-local MAX_NAME = 256
 
 ---@class admin.Route
 ---@field method string
@@ -55,9 +54,7 @@ end
 ---@return string
 local function name_of(part)
   local name = M.unescape(part, "path")
-  if name == "" or name == "." or name == ".." or #name > MAX_NAME or name:find("[%c/\\]") or not utf8.len(name) then
-    refuse(400, "a name in a path must be 1 to 256 bytes of UTF-8 without /, \\, control characters, . and ..")
-  end
+  if not naming.is(name) then refuse(400, "a name in a path " .. naming.RULE) end
   return name
 end
 

@@ -7,6 +7,7 @@ local blame = require("moonport.mock.blame")
 local datagram = require("moonport.mock.datagram")
 local diff = require("moonport.mock.diff")
 local match = require("moonport.mock.match")
+local known_options = require("moonport.mock.options")
 local serving = require("moonport.mock.serving")
 local stream = require("moonport.mock.stream")
 
@@ -266,6 +267,8 @@ local function fail(self, text)
   check(self, "expect")
 end
 
+local EXPECT = { "framing", "timeout" }
+
 ---The next frame, which has to match: its captures, or all of it. Else the conversation fails and ends.
 ---@param what any a matcher
 ---@param options? { framing?: any, timeout?: number }
@@ -274,8 +277,9 @@ function Conversation:expect(what, options)
   check(self, "expect")
   local m, wrong = match.get(what)
   if not m then error("c:expect: " .. wrong, 2) end
+  if options ~= nil then wrong = known_options.check(options, EXPECT, "{ timeout = 2 }") end
+  if wrong then error("c:expect: " .. wrong, 2) end
   options = options or {}
-  if type(options) ~= "table" then error("c:expect: the options are a table such as { timeout = 2 }", 2) end
   local seconds = options.timeout
   check_limit("expect", seconds)
   local frame, why = read(self, framing_of(self, options.framing), seconds)
@@ -303,20 +307,34 @@ local function no_tls(self, why)
   check(self, "starttls")
 end
 
----Has the peer begin TLS, after whatever the protocol says before that, and waits until it has. If it does not come to
----that the conversation is over.
-function Conversation:starttls()
-  needs_connection(self, "starttls")
-  local tls = self.server.tls
-  if not tls then error('c:starttls needs a certificate: mock.server { ..., tls = "starttls" }', 2) end
-  if self.tls then error("c:starttls: the conversation speaks TLS already", 2) end
+---@param self mock.Conversation
+local function begin_tls(self)
   self.wire.deadline = moonport.monotonic() + HANDSHAKE
-  local channel, why = self.wire:secure(tls, self.reader:give_up())
+  local channel, why = self.wire:secure(self.server.tls, self.reader:give_up())
   self.wire.deadline = nil
   if not channel then return no_tls(self, why) end
   self.tls = channel:info()
   self:note(("%s, %s%s"):format(self.tls.version, self.tls.cipher,
     self.tls.server_name and ", for " .. self.tls.server_name or ""))
+end
+
+---Has the peer begin TLS, after whatever the protocol says before that, and waits until it has. If it does not come to
+---that the conversation is over.
+function Conversation:starttls()
+  needs_connection(self, "starttls")
+  if not self.server.tls then
+    error('c:starttls needs a certificate: mock.server { ..., tls = "starttls" }', 2)
+  elseif self.tls then
+    error("c:starttls: the conversation speaks TLS already", 2)
+  end
+  begin_tls(self)
+end
+
+---What mock.starttls does, which stands for whatever the peer asks: that it asks twice is its fault, not the script's.
+function Conversation:secure()
+  check(self, "starttls")
+  if self.tls then return no_tls(self, "TLS: the client asks for it, and speaks it already") end
+  begin_tls(self)
 end
 
 -- ---------------------------------------------------------------- stubs

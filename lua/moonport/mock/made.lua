@@ -40,7 +40,7 @@ function M.new(data)
   why = add_stubs(one, data.stubs) or add_toxics(one, data.toxics)
   if why then return nil, why end
   if data.otherwise ~= nil then
-    one.fallback, why = reply.compile(data.otherwise, one.datagram)
+    one.fallback, why = reply.compile(data.otherwise, one)
     if why then return nil, "otherwise: " .. why end
   end
   if type(data.state or {}) ~= "table" then return nil, "a state is an object" end

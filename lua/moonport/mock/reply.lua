@@ -2,6 +2,7 @@
 
 local moonport = require("moonport")
 local bits = require("moonport.mock.bits")
+local known_options = require("moonport.mock.options")
 
 local M = {}
 
@@ -35,11 +36,11 @@ local OF_CONNECTIONS = { reset = true, close = true, shutdown = true, stall = tr
 
 -- ---------------------------------------------------------------- made from what the author wrote
 
----@type table<string, fun(fault: table, datagram: boolean): mock.Reply?, string?>
+---@type table<string, fun(fault: table, server: mock.Server?): mock.Reply?, string?>
 local FAULTS = {}
 
-local function plain_fault(value, datagram)
-  if datagram and OF_CONNECTIONS[value.kind] then
+local function plain_fault(value, server)
+  if server and server.datagram and OF_CONNECTIONS[value.kind] then
     return nil, ("mock.%s needs a connection, and datagrams have none"):format(value.kind)
   end
   return { kind = value.kind }
@@ -49,21 +50,21 @@ for name in pairs(M.faults) do FAULTS[name] = plain_fault end
 local function is_count(value, least) return math.type(value) == "integer" and value >= least end
 local function is_seconds(value) return type(value) == "number" and value >= 0 and value < math.huge end
 
-function FAULTS.delay(value, datagram)
+function FAULTS.delay(value, server)
   if not is_seconds(value.seconds) then return nil, "mock.delay needs a number of seconds, 0 or more" end
-  local reply, why = M.compile(value.reply, datagram)
+  local reply, why = M.compile(value.reply, server)
   return reply and { kind = "delay", seconds = value.seconds, reply = reply }, why
 end
 
-function FAULTS.drip(value, datagram)
+function FAULTS.drip(value, server)
   local size, delay = value.size or 1, value.delay or 0.01
   if not is_count(size, 1) then return nil, "mock.drip: size must be a number of bytes, 1 or more" end
   if not is_seconds(delay) then return nil, "mock.drip: delay must be a number of seconds, 0 or more" end
-  local reply, why = M.compile(value.reply, datagram)
+  local reply, why = M.compile(value.reply, server)
   return reply and { kind = "drip", size = size, delay = delay, reply = reply }, why
 end
 
-function FAULTS.truncate(value, datagram)
+function FAULTS.truncate(value, server)
   if not is_count(value.n, 0) then return nil, "mock.truncate needs a number of bytes, 0 or more" end
   local how = value.how or M.faults.close
   if how ~= M.faults.close and how ~= M.faults.reset then
@@ -72,13 +73,25 @@ function FAULTS.truncate(value, datagram)
     return nil, ("mock.truncate: the reply has only %d bytes, so none would be missing after %d"):format(#value.reply,
       value.n)
   end
-  local reply, why = M.compile(value.reply, datagram)
+  local reply, why = M.compile(value.reply, server)
   return reply and { kind = "truncate", n = value.n, how = how.kind, reply = reply }, why
 end
 
-function FAULTS.starttls(value, datagram)
-  if datagram then return nil, "mock.starttls needs a connection, and datagrams have none" end
-  local reply, why = M.compile(value.reply, datagram)
+---@param server mock.Server
+---@return string? why
+local function no_starttls(server)
+  if server.datagram then return "mock.starttls needs a connection, and datagrams have none" end
+  if not server.tls then return 'mock.starttls needs a certificate: mock.server { ..., tls = "starttls" }' end
+  if not server.tls.starttls then
+    return 'mock.starttls needs connections that begin without TLS: mock.server { ..., tls = "starttls" }'
+  end
+end
+
+function FAULTS.starttls(value, server)
+  local why = server and no_starttls(server)
+  if why then return nil, why end
+  local reply
+  reply, why = M.compile(value.reply, server)
   return reply and { kind = "starttls", reply = reply }, why
 end
 
@@ -91,14 +104,14 @@ local function check_places(places)
   end
 end
 
-function FAULTS.corrupt(value, datagram)
+function FAULTS.corrupt(value, server)
   local at, seed, n = value.at, value.seed, value.bytes or 1
   local wrong
   if at ~= nil then wrong = check_places(at) end
   if seed ~= nil and math.type(seed) ~= "integer" then wrong = "mock.corrupt: the seed must be an integer" end
   if not is_count(n, 1) then wrong = "mock.corrupt: bytes must be a number of 1 or more" end
   if wrong then return nil, wrong end
-  local reply, why = M.compile(value.reply, datagram)
+  local reply, why = M.compile(value.reply, server)
   if not at and not seed then seed = math.random(1 << 31) end
   return reply and { kind = "corrupt", at = at, seed = seed, n = n, reply = reply }, why
 end
@@ -106,10 +119,10 @@ end
 ---@param list any[]
 ---@return mock.Reply?
 ---@return string? why
-local function sequence(list, datagram)
+local function sequence(list, server)
   local replies = {}
   for i, value in ipairs(list) do
-    local reply, why = M.compile(value, datagram)
+    local reply, why = M.compile(value, server)
     if not reply then return nil, why end
     if reply.kind == "sequence" then return nil, "a sequence cannot stand in a sequence" end
     replies[i] = reply
@@ -118,23 +131,23 @@ local function sequence(list, datagram)
 end
 
 ---@param value any
----@param datagram boolean the server has no connections
+---@param server? mock.Server whose reply it is; nil: not known yet, and not asked
 ---@return mock.Reply? reply
 ---@return string? why
-function M.compile(value, datagram)
+function M.compile(value, server)
   local kind = type(value)
   if kind == "string" then
     return { kind = "bytes", bytes = value }
   elseif kind == "function" then
     return { kind = "call", f = value }
   elseif getmetatable(value) == fault_mt then
-    return FAULTS[value.kind](value, datagram)
+    return FAULTS[value.kind](value, server)
   elseif kind == "table" and #value > 0 then
-    return sequence(value, datagram)
+    return sequence(value, server)
   elseif kind == "table" and next(value) ~= nil then
     local of_data, why = M.of_data(value)
     if of_data == nil then return nil, why end
-    return M.compile(of_data, datagram)
+    return M.compile(of_data, server)
   end
   return nil, ("a reply is a string, a list of replies, a function or a fault such as mock.reset, not %s")
     :format(kind == "table" and "an empty table" or "a " .. kind)
@@ -293,7 +306,7 @@ end
 local function returned(c, f, result)
   if type(result) == "string" then return c:send(result) end
   if not result or result == true then return end
-  local inner, why = M.compile(result, c.datagram)
+  local inner, why = M.compile(result, c.server)
   if inner and inner.kind == "sequence" then why = "a sequence has no place there: give it to :on instead" end
   if why then error(("%swhat this function returned is no reply: %s"):format(place_of(f), why), 0) end
   return play(inner, c)
@@ -316,8 +329,8 @@ function PLAY.delay(reply, c, ...)
 end
 
 function PLAY.starttls(reply, c, ...)
-  play(reply.reply, c, ...)
-  c:starttls()
+  if not c.tls then play(reply.reply, c, ...) end
+  c:secure()
 end
 
 local restore_mt = { __close = function(was) was.c.filter = was.filter end }
@@ -406,8 +419,12 @@ function M.delay(seconds, reply) return fault("delay", { seconds = seconds, repl
 
 ---@param reply any
 ---@param options? { size?: integer, delay?: number } bytes at once; seconds in between
+---@return mock.Fault?
+---@return string? why
 function M.drip(reply, options)
   options = options or {}
+  local wrong = known_options.check(options, { "size", "delay" }, "{ size = 2 }")
+  if wrong then return nil, "mock.drip: " .. wrong end
   return fault("drip", { reply = reply, size = options.size, delay = options.delay })
 end
 
@@ -421,8 +438,12 @@ function M.starttls(reply) return fault("starttls", { reply = reply }) end
 
 ---@param reply any
 ---@param options? { at?: integer[], seed?: integer, bytes?: integer }
+---@return mock.Fault?
+---@return string? why
 function M.corrupt(reply, options)
   options = options or {}
+  local wrong = known_options.check(options, { "at", "seed", "bytes" }, "{ at = { 3 } }")
+  if wrong then return nil, "mock.corrupt: " .. wrong end
   return fault("corrupt", { reply = reply, at = options.at, seed = options.seed, bytes = options.bytes })
 end
 

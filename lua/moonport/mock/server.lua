@@ -6,6 +6,8 @@ local journal = require("moonport.journal")
 local known = require("moonport.mock.known")
 local link = require("moonport.toxics.link")
 local match = require("moonport.mock.match")
+local naming = require("moonport.naming")
+local known_options = require("moonport.mock.options")
 local plain = require("moonport.mock.plain")
 local reply = require("moonport.mock.reply")
 local secure = require("moonport.mock.secure")
@@ -115,21 +117,17 @@ end
 
 -- ---------------------------------------------------------------- stubs
 
-local OPTIONS = { id = true, required = true, times = true, at = true }
+local OPTIONS = { "id", "required", "times", "at" }
 
 ---@param options table
 ---@return string? wrong
 local function check_options(options)
-  if type(options) ~= "table" then return "the options are a table such as { times = 2 }" end
-  for name in pairs(options) do
-    if not OPTIONS[name] then
-      return ("there is no option %s; there are id, required, times and at"):format(tostring(name))
-    end
-  end
+  local wrong = known_options.check(options, OPTIONS, "{ times = 2 }")
+  if wrong then return wrong end
   local times, id, at = options.times, options.id, options.at
   if at ~= nil and (math.type(at) ~= "integer" or at < 1) then return "at is a place in the list, 1 for the first" end
   if times ~= nil and (math.type(times) ~= "integer" or times < 1) then return "times must be a number of 1 or more" end
-  if id ~= nil and (type(id) ~= "string" or id == "" or #id > 200) then return "an id is a string of 1 to 200 bytes" end
+  if id ~= nil and not naming.is(id) then return "an id " .. naming.RULE end
 end
 
 ---@param id string
@@ -171,7 +169,7 @@ function Server:make_stub(pattern, answer, options, where, api)
   m, wrong = match.compile(pattern)
   if not m then return nil, wrong end
   if answer == nil then return nil, "what is the reply?" end
-  made, wrong = reply.compile(answer, self.datagram)
+  made, wrong = reply.compile(answer, self)
   if not made then return nil, wrong end
   local stub = {
     id = options.id or new_id(self, api and "a" or ""), match = m, reply = made, bytes = made.bytes, call = made.f,
@@ -218,7 +216,7 @@ end
 ---@param answer any as on's; a function gets c and the frame
 ---@return mock.Server self
 function Server:otherwise(answer)
-  local made, why = reply.compile(answer, self.datagram)
+  local made, why = reply.compile(answer, self)
   if not made then error(("mock %s:otherwise: %s"):format(self.name or "", why), 2) end
   self.fallback = made
   return self
