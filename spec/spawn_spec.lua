@@ -564,6 +564,22 @@ describe("moonport.spawn", function()
     q:stop()
   end)
 
+  it("that is still writing when its request is over is cut, and the peer is not blamed", function()
+    local q = host.start(host.write [[
+      local moonport = require("moonport")
+      function handle(self)
+        moonport.spawn(function() self.wfile:write(("a"):rep(20000000)) end)
+        moonport.sleep(0)
+        self.server:shutdown()
+      end]])
+    local c <close> = host.connect(q:url())
+    local told = q:find("cancelled", true)[1]
+    assert.matches("spawned task", told.why, 1, true)
+    assert.is_true(#c:all() < 20000000)
+    assert.are.same({}, q:find("peer gone"))
+    assert.are.equal(0, q:wait())
+  end)
+
   it("shows up when the host is asked what runs", function()
     local q = case.start()
     local c <close> = host.connect(q:url())

@@ -153,6 +153,24 @@ tell(lua_State *L, struct request *r)
 	return lua_pcallk(L, n + 1, 0, MESSAGE_HANDLER, TOLD, steps);
 }
 
+/* Either the peer went away, or a task beside the request was still writing at its end. */
+static void
+tell_unsent(struct request *r, int error)
+{
+	struct counters *c = request_site(r)->counters;
+
+	r->failed = true;
+	if (error == ECANCELED) {
+		count_add(&c->cancelled, 1);
+		report_outcome(
+		    r, LOG_INFO, "cancelled",
+		    "the request was over before a spawned task had written all");
+		return;
+	}
+	count_add(&c->peers_gone, 1);
+	report_outcome(r, LOG_INFO, "peer gone", strerror(error));
+}
+
 /* What was written goes out. */
 static int
 send_written(lua_State *L, struct request *r)
@@ -170,11 +188,8 @@ send_written(lua_State *L, struct request *r)
 	stream_flush(st);
 	if (!st->error && !st->abortive && buf_len(&st->out) > 0)
 		return stream_park_out(L, st, SENT, steps);
-	if (st->error && !r->failed) {
-		r->failed = true;
-		count_add(&request_site(r)->counters->peers_gone, 1);
-		report_outcome(r, LOG_INFO, "peer gone", strerror(st->error));
-	}
+	if (st->error && !r->failed)
+		tell_unsent(r, st->error);
 	return 0;
 }
 
