@@ -896,6 +896,38 @@ describe("max_requests_per_child", function()
     close_all(clients)
   end)
 
+  it("stops accepting at once, also when a request is always there", function()
+    local p = start(script([[
+      for line in self.rfile:lines("L") do
+        local began = os.clock()
+        repeat until os.clock() - began > 0.005
+        self.wfile:write(line)
+      end]]), "max_requests_per_child=1000000", "max_children=2", "drain_timeout=60")
+    local clients, answered = {}, 0
+    local function is_refused() -- else 20 wait or are served
+      for i = #clients, 1, -1 do
+        if sys.poll(clients[i].fd, "r", 0) then
+          table.remove(clients, i):close()
+          answered = answered + 1
+        end
+      end
+      while #clients < 20 do
+        local ok, c = pcall(host.connect, p:url())
+        if not ok then return true end
+        c:send("here\n")
+        c:finish()
+        clients[#clients + 1] = c
+      end
+      return false
+    end
+    host.eventually("answers", function() return is_refused() or answered > 100 end)
+    p:kill("TERM")
+    host.eventually("connections refused", is_refused, host.SOON)
+    close_all(clients)
+    assert_ends(p)
+    assert.are.same({}, p:find("child died"))
+  end)
+
   it("counts for the server: stats", function()
     local p = start(obedient(), "max_requests_per_child=4", "max_children=2")
     for i = 1, 10 do assert.are.equal("here " .. i, ask(p, "here " .. i)) end
