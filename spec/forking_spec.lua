@@ -886,6 +886,32 @@ describe("max_requests_per_child", function()
     assert.are.same({}, p:find("cancelled"))
   end)
 
+  it("drains: those whom the kernel had let in have their turn, also when no child is there to accept", function()
+    local p = start(obedient(), "max_requests_per_child=2", "max_children=3", "drain_timeout=60")
+    host.eventually("three children", function() return #p:children() == 3 end)
+    p:kill("STOP") -- so that none is replaced
+    for i = 1, 6 do assert.are.equal("here " .. i, ask(p, "here " .. i)) end
+    host.eventually("no child alive", function()
+      for _, child in ipairs(p:children()) do
+        if child.state ~= "Z" then return false end
+      end
+      return true
+    end)
+    local clients = {}
+    for i = 1, 3 do
+      clients[i] = host.connect(p:url())
+      clients[i]:send("late\n")
+      clients[i]:finish()
+    end
+    p:kill("TERM")
+    p:kill("CONT")
+    for _, c in ipairs(clients) do
+      assert.are.equal("late\n", c:all())
+      c:close()
+    end
+    assert.are.equal(9, assert_ends(p).requests)
+  end)
+
   it("cancels at the deadline", function()
     local p = start(obedient(), "max_requests_per_child=10", "max_children=6", "drain_timeout=0.2")
     local clients = greet(p:url(), 3)

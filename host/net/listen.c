@@ -337,6 +337,16 @@ listener_admit(struct listener *l, const struct listen_options *o, char *why, si
 	return fail(rc, text, why, size);
 }
 
+int
+listener_accept(const struct listener *l, struct addr *peer)
+{
+	int fd;
+
+	peer->len = sizeof(peer->ss);
+	fd = accept4(l->fd, addr_sa_out(peer), &peer->len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 uint64_t
 listener_drops(int fd)
 {

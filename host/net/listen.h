@@ -47,6 +47,10 @@ int listener_refuse(struct listener *l);
 int listener_admit(struct listener *l, const struct listen_options *o, char *why,
 		   size_t size);
 
+/* A connection that waits, non-blocking and CLOEXEC, and who is behind it.  Errors:
+ * accept(2)'s; -EAGAIN: none waits. */
+int listener_accept(const struct listener *l, struct addr *peer);
+
 /* Connections or datagrams that this socket has lost because its queue was full;
  * 0 where the kernel does not tell. */
 uint64_t listener_drops(int fd);
