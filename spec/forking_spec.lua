@@ -912,6 +912,25 @@ describe("max_requests_per_child", function()
     assert.are.equal(9, assert_ends(p).requests)
   end)
 
+  for _, kind in ipairs { "tcp", "unix" } do
+    it("drains: nobody is let in any more by a child that is blocked in C, " .. kind, function()
+      local gate = host.gate()
+      local url = kind == "tcp" and "tcp://127.0.0.1:0" or "unix://@moonport-" .. host.folder():match("[^/]+$")
+      local p = host.start(host.write(obedient(gate)), { listen = url, args = {
+        "--mixin=forking", "-o", "max_requests_per_child=10", "-o", "max_children=2", "-o", "drain_timeout=60",
+      } })
+      local blocked <close> = host.connect(p:url())
+      assert.are.equal("blocking", blocked:ask("block"))
+      p:kill("TERM")
+      host.eventually("the idle child gone", function() return #p:children() == 1 end)
+      assert.has_error(function() host.connect(p:url()):close() end)
+      gate:pass()
+      assert.are.equal("let through", blocked:line())
+      blocked:close()
+      assert_ends(p)
+    end)
+  end
+
   it("cancels at the deadline", function()
     local p = start(obedient(), "max_requests_per_child=10", "max_children=6", "drain_timeout=0.2")
     local clients = greet(p:url(), 3)

@@ -378,6 +378,13 @@ remove_path(struct listener *l)
 }
 
 void
+listener_shut(struct listener *l)
+{
+	if (l->fd >= 0)
+		(void)shutdown(l->fd, SHUT_RDWR);
+}
+
+void
 listener_close(struct listener *l)
 {
 	if (l->fd < 0)

@@ -55,6 +55,10 @@ int listener_accept(const struct listener *l, struct addr *peer);
  * 0 where the kernel does not tell. */
 uint64_t listener_drops(int fd);
 
+/* Has the kernel refuse whoever connects, for good and also while other processes have the
+ * socket: they get -EINVAL when they accept.  What waits to be accepted is lost. */
+void listener_shut(struct listener *l);
+
 /* Removes the path, if it is still this listener's, and closes the descriptor. */
 void listener_close(struct listener *l);
 

@@ -128,6 +128,10 @@ accept_some(struct server *s)
 			begin_connection(s, fd, &peer);
 			continue;
 		}
+		if (fd == -EINVAL && s->newest) { /* its parent stops */
+			server_drain(s);
+			return;
+		}
 		count_add(&s->site.counters->accept_errors, 1);
 		failed++;
 		if (accepting_is_transient(-fd) && failed < ACCEPTING_BATCH)
