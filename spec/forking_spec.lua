@@ -948,27 +948,11 @@ describe("max_requests_per_child", function()
         repeat until os.clock() - began > 0.005
         self.wfile:write(line)
       end]]), "max_requests_per_child=1000000", "max_children=2", "drain_timeout=60")
-    local clients, answered = {}, 0
-    local function is_refused() -- else 20 wait or are served
-      for i = #clients, 1, -1 do
-        if sys.poll(clients[i].fd, "r", 0) then
-          table.remove(clients, i):close()
-          answered = answered + 1
-        end
-      end
-      while #clients < 20 do
-        local ok, c = pcall(host.connect, p:url())
-        if not ok then return true end
-        c:send("here\n")
-        c:finish()
-        clients[#clients + 1] = c
-      end
-      return false
-    end
-    host.eventually("answers", function() return is_refused() or answered > 100 end)
+    local crowd = common.crowd(p:url(), 20, "here\n")
+    host.eventually("answers", function() return crowd:is_refused() or crowd.answered > 100 end)
     p:kill("TERM")
-    host.eventually("connections refused", is_refused, host.SOON)
-    close_all(clients)
+    host.eventually("connections refused", function() return crowd:is_refused() end, host.SOON)
+    crowd:close()
     assert_ends(p)
     assert.are.same({}, p:find("child died"))
   end)

@@ -347,6 +347,18 @@ listener_accept(const struct listener *l, struct addr *peer)
 	return fd < 0 ? -errno : fd;
 }
 
+int
+listener_waiting(const struct listener *l, int backlog)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	if (l->transport != TRANSPORT_TCP ||
+	    getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return backlog + 1; /* one more than it says */
+	return (int)info.tcpi_unacked;
+}
+
 uint64_t
 listener_drops(int fd)
 {

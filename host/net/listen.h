@@ -51,6 +51,10 @@ int listener_admit(struct listener *l, const struct listen_options *o, char *why
  * accept(2)'s; -EAGAIN: none waits. */
 int listener_accept(const struct listener *l, struct addr *peer);
 
+/* How many connections wait; of a Unix socket, where the kernel does not tell, how many
+ * there can be with such a backlog. */
+int listener_waiting(const struct listener *l, int backlog);
+
 /* Connections or datagrams that this socket has lost because its queue was full;
  * 0 where the kernel does not tell. */
 uint64_t listener_drops(int fd);
