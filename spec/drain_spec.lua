@@ -1,6 +1,7 @@
 --- Leaving: signals, drains, timeouts, cancelled requests, and new code for old.
 
 local host = require("support.host")
+local common = require("support.mixin")
 local sys = host.sys
 
 local LEAVING = "spec/fixtures/leaving.lua"
@@ -158,6 +159,43 @@ describe("a drain", function()
       c:close()
     end
     assert_ends(p)
+  end)
+
+  -- Each is over before the next one is accepted.
+  local function start_busy(seconds, ...)
+    return host.start(host.write(common.script(([[
+      local line, began = self.rfile:readline(), os.clock()
+      repeat until os.clock() - began > %s
+      self.wfile:write(line)]]):format(seconds))), { args = { "--mixin=sync", ... } })
+  end
+
+  it("does not serve those who come while it serves these", function()
+    local p = start_busy(0.005)
+    local crowd = common.crowd(p:url(), 20, "here\n")
+    host.eventually("answers", function() return crowd:is_refused() or crowd.answered > 100 end)
+    p:kill("TERM")
+    host.eventually("connections refused", function() return crowd:is_refused() end, host.SOON)
+    crowd:close()
+    assert_ends(p)
+  end)
+
+  it("serves these no longer than drain_timeout allows", function()
+    local p = start_busy(0.005, "--option=drain_timeout=0.2")
+    p:kill("STOP")
+    local clients, answered = {}, 0
+    for i = 1, 400 do
+      clients[i] = host.connect(p:url())
+      clients[i]:send("hello\n")
+      clients[i]:finish()
+    end
+    p:kill("TERM")
+    p:kill("CONT")
+    assert_ends(p)
+    for _, c in ipairs(clients) do
+      if c:all() == "hello\n" then answered = answered + 1 end
+      c:close()
+    end
+    assert(answered > 0 and answered < 200, answered .. " were served")
   end)
 
   it("sends the whole of a reply to a client that reads late", function()

@@ -886,6 +886,51 @@ describe("max_requests_per_child", function()
     assert.are.same({}, p:find("cancelled"))
   end)
 
+  it("drains: those whom the kernel had let in have their turn, also when no child is there to accept", function()
+    local p = start(obedient(), "max_requests_per_child=2", "max_children=3", "drain_timeout=60")
+    host.eventually("three children", function() return #p:children() == 3 end)
+    p:kill("STOP") -- so that none is replaced
+    for i = 1, 6 do assert.are.equal("here " .. i, ask(p, "here " .. i)) end
+    host.eventually("no child alive", function()
+      for _, child in ipairs(p:children()) do
+        if child.state ~= "Z" then return false end
+      end
+      return true
+    end)
+    local clients = {}
+    for i = 1, 3 do
+      clients[i] = host.connect(p:url())
+      clients[i]:send("late\n")
+      clients[i]:finish()
+    end
+    p:kill("TERM")
+    p:kill("CONT")
+    for _, c in ipairs(clients) do
+      assert.are.equal("late\n", c:all())
+      c:close()
+    end
+    assert.are.equal(9, assert_ends(p).requests)
+  end)
+
+  for _, kind in ipairs { "tcp", "unix" } do
+    it("drains: nobody is let in any more by a child that is blocked in C, " .. kind, function()
+      local gate = host.gate()
+      local url = kind == "tcp" and "tcp://127.0.0.1:0" or "unix://@moonport-" .. host.folder():match("[^/]+$")
+      local p = host.start(host.write(obedient(gate)), { listen = url, args = {
+        "--mixin=forking", "-o", "max_requests_per_child=10", "-o", "max_children=2", "-o", "drain_timeout=60",
+      } })
+      local blocked <close> = host.connect(p:url())
+      assert.are.equal("blocking", blocked:ask("block"))
+      p:kill("TERM")
+      host.eventually("the idle child gone", function() return #p:children() == 1 end)
+      assert.has_error(function() host.connect(p:url()):close() end)
+      gate:pass()
+      assert.are.equal("let through", blocked:line())
+      blocked:close()
+      assert_ends(p)
+    end)
+  end
+
   it("cancels at the deadline", function()
     local p = start(obedient(), "max_requests_per_child=10", "max_children=6", "drain_timeout=0.2")
     local clients = greet(p:url(), 3)
@@ -894,6 +939,22 @@ describe("max_requests_per_child", function()
     assert.are.equal(3, #p:find("cancelled"))
     assert.are.equal(3, #p:find("script")) -- finish
     close_all(clients)
+  end)
+
+  it("stops accepting at once, also when a request is always there", function()
+    local p = start(script([[
+      for line in self.rfile:lines("L") do
+        local began = os.clock()
+        repeat until os.clock() - began > 0.005
+        self.wfile:write(line)
+      end]]), "max_requests_per_child=1000000", "max_children=2", "drain_timeout=60")
+    local crowd = common.crowd(p:url(), 20, "here\n")
+    host.eventually("answers", function() return crowd:is_refused() or crowd.answered > 100 end)
+    p:kill("TERM")
+    host.eventually("connections refused", function() return crowd:is_refused() end, host.SOON)
+    crowd:close()
+    assert_ends(p)
+    assert.are.same({}, p:find("child died"))
   end)
 
   it("counts for the server: stats", function()

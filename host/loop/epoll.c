@@ -37,7 +37,8 @@ enum {
 /* So often a single stream is polled; then it is registered. */
 enum { POLLS = 3 };
 
-/* A poll that only a signal can interrupt lasts no longer, in ms. */
+/* The pipe of signals is looked at so often, in ms, also while a single stream is polled.
+ */
 enum { MOMENT = 100 };
 
 struct data {
@@ -50,6 +51,7 @@ struct data {
 	struct list fresh; /* streams that are not registered yet */
 	unsigned streams;  /* that are */
 	unsigned others;   /* of all that is registered: not the pipe of signals */
+	int64_t looked;    /* when a poll of a single stream was also one of the set */
 	struct door door;
 };
 
@@ -65,6 +67,7 @@ ep_open(struct loop *loop)
 	d->levels = 0;
 	d->loop = loop;
 	d->streams = d->others = 0;
+	d->looked = 0;
 	door_init(&d->door);
 	list_init(&d->fresh);
 	d->ep = epoll_create1(EPOLL_CLOEXEC);
@@ -333,16 +336,20 @@ wait_at_door(struct data *d, int ms)
 }
 
 /* The only stream that there is.  poll(2) and epoll(7) have the same names for what comes.
- * A signal ends the wait; one that comes just before that is seen a moment later. */
+ * A signal ends the wait; one that comes just before that is seen a moment later, also when
+ * the stream always has something. */
 static int
 wait_for(struct data *d, struct loop_fd *f, int ms)
 {
 	struct pollfd p[] = {{.fd = f->fd, .events = POLLIN | POLLRDHUP},
 			     {.fd = d->ep, .events = POLLIN}};
-	bool alone = d->others == 0;
+	int64_t now = d->loop->now;
+	bool alone = d->others == 0 && now - d->looked < MOMENT * CLOCK_MS;
 	int n = 0, rc;
 
-	if (alone && (ms < 0 || ms > MOMENT))
+	if (!alone)
+		d->looked = now;
+	else if (ms < 0 || ms > MOMENT)
 		ms = MOMENT;
 	f->polls++;
 	rc = poll(p, alone ? 1 : 2, ms);

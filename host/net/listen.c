@@ -337,6 +337,28 @@ listener_admit(struct listener *l, const struct listen_options *o, char *why, si
 	return fail(rc, text, why, size);
 }
 
+int
+listener_accept(const struct listener *l, struct addr *peer)
+{
+	int fd;
+
+	peer->len = sizeof(peer->ss);
+	fd = accept4(l->fd, addr_sa_out(peer), &peer->len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int
+listener_waiting(const struct listener *l, int backlog)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	if (l->transport != TRANSPORT_TCP ||
+	    getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return backlog + 1; /* one more than it says */
+	return (int)info.tcpi_unacked;
+}
+
 uint64_t
 listener_drops(int fd)
 {
@@ -365,6 +387,13 @@ remove_path(struct listener *l)
 	if (dir >= 0)
 		close(dir);
 	l->ino = 0;
+}
+
+void
+listener_shut(struct listener *l)
+{
+	if (l->fd >= 0)
+		(void)shutdown(l->fd, SHUT_RDWR);
 }
 
 void

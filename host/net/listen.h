@@ -47,9 +47,21 @@ int listener_refuse(struct listener *l);
 int listener_admit(struct listener *l, const struct listen_options *o, char *why,
 		   size_t size);
 
+/* A connection that waits, non-blocking and CLOEXEC, and who is behind it.  Errors:
+ * accept(2)'s; -EAGAIN: none waits. */
+int listener_accept(const struct listener *l, struct addr *peer);
+
+/* How many connections wait; of a Unix socket, where the kernel does not tell, how many
+ * there can be with such a backlog. */
+int listener_waiting(const struct listener *l, int backlog);
+
 /* Connections or datagrams that this socket has lost because its queue was full;
  * 0 where the kernel does not tell. */
 uint64_t listener_drops(int fd);
+
+/* Has the kernel refuse whoever connects, for good and also while other processes have the
+ * socket: they get -EINVAL when they accept.  What waits to be accepted is lost. */
+void listener_shut(struct listener *l);
 
 /* Removes the path, if it is still this listener's, and closes the descriptor. */
 void listener_close(struct listener *l);

@@ -110,7 +110,7 @@ accepting_go_on(struct server *s)
 }
 
 static void
-accept_some(struct server *s)
+accept_some(struct server *s, int most)
 {
 	struct addr peer;
 	int fd = 0, failed = 0;
@@ -118,7 +118,7 @@ accept_some(struct server *s)
 	if (s->defers)
 		sched_yield(); /* there may be none left then */
 	/* A handler that runs at once may stop the server. */
-	for (int i = 0; i < ACCEPTING_BATCH && s->fd.fd >= 0 && accepting_allowed(s); i++) {
+	for (int i = 0; i < most && s->fd.fd >= 0 && accepting_allowed(s); i++) {
 		if (!accepting_ready(s))
 			return;
 		fd = loop_accept(&s->fd, &s->accept_op, &peer);
@@ -127,6 +127,10 @@ accept_some(struct server *s)
 		if (fd >= 0) {
 			begin_connection(s, fd, &peer);
 			continue;
+		}
+		if (fd == -EINVAL && s->newest) { /* its parent stops */
+			server_drain(s);
+			return;
 		}
 		count_add(&s->site.counters->accept_errors, 1);
 		failed++;
@@ -146,10 +150,16 @@ accept_some(struct server *s)
 void
 accepting_empty(struct server *s)
 {
+	int64_t until = clock_after(clock_now() + PAUSE, s->site.attrs.drain_timeout);
+	int n = listener_waiting(&s->listener, (int)s->site.attrs.request_queue_size);
+
 	loop_cancel(&s->accept_op);
 	s->fd.readable = true;
-	for (int i = 0; i < 64 && accepting_allowed(s) && !s->accept_op.fd; i++)
-		accept_some(s);
+	for (int i = 0; i < n && accepting_allowed(s) && !s->accept_op.fd; i++) {
+		if (clock_now() > until)
+			return;
+		accept_some(s, 1);
+	}
 }
 
 int
@@ -207,7 +217,7 @@ take_some(struct server *s)
 	if (s->pulls)
 		pull_some(s);
 	else if (transport_is_stream(s->site.view.transport))
-		accept_some(s);
+		accept_some(s, ACCEPTING_BATCH);
 	else
 		datagrams_receive(s);
 }

@@ -27,8 +27,8 @@ void accepting_resume(struct server *s);
  * up. */
 void accepting_pause(struct server *s, int err);
 
-/* Connections that the kernel has already let in get their turn, as far as the ceiling
- * allows. */
+/* Connections that the kernel has already let in get their turn, as far as the ceiling and
+ * drain_timeout allow; those that come meanwhile do not. */
 void accepting_empty(struct server *s);
 
 /* For a request that began by pulling: accepts a connection, or receives a datagram.  What

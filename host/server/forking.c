@@ -37,9 +37,18 @@ static const int64_t EARLY = CLOCK_SECOND, RETRY = 100 * CLOCK_MS;
  * marking would copy all the pages that it shares with the parent. */
 enum { GARBAGE = 16 * 1024 };
 
+/* A connection that has no child yet. */
+struct waiting {
+	int fd;
+	struct addr client;
+};
+
 struct family {
 	struct children children;
 	bool prefork;
+	/* What gather() has taken, and nobody has begun: from `at` to `nwaiting`. */
+	struct waiting *waiting;
+	unsigned at, nwaiting;
 	bool fork_due;            /* one is missing */
 	struct loop_timer retry;  /* set: no fork before that */
 	struct loop_task replace; /* forks what is missing */
@@ -295,6 +304,27 @@ begin(struct server *s, const struct arrival *a)
 }
 
 static void
+drop_waiting(struct family *f)
+{
+	while (f->at < f->nwaiting)
+		close(f->waiting[f->at++].fd);
+}
+
+/* A drain has begun: as children leave, each that waits gets one to itself. */
+static void
+fork_for_waiting(struct family *f)
+{
+	struct server *s = f->children.server;
+
+	while (f->at < f->nwaiting && f->children.nspare > 0) {
+		struct waiting *w = &f->waiting[f->at++];
+		struct arrival a = {.fd = w->fd, .client = &w->client};
+		if (begin(s, &a) < 0)
+			count_add(&s->site.counters->accept_errors, 1);
+	}
+}
+
+static void
 fork_missing(struct loop_task *t)
 {
 	struct family *f = LIST_ENTRY(t, struct family, replace);
@@ -304,6 +334,8 @@ fork_missing(struct loop_task *t)
 	int listener = s->listener.fd;
 
 	f->fork_due = false;
+	if (s->draining)
+		fork_for_waiting(f);
 	while (!s->draining && f->children.nspare > 0) {
 		pid = may_fork(s) ? children_fork(&f->children, NULL, &slot) : -EBUSY;
 		if (pid == 0) {
@@ -361,9 +393,10 @@ gone(struct children *c, const struct child *child, const struct counters *count
 	accepting_resume(s);
 	if (count_get(&counted->accept_errors) > 0)
 		log_failed(s, f);
-	if (!f->prefork || s->draining)
+	if (!f->prefork || (s->draining && f->at == f->nwaiting))
 		return;
-	if (count_get(&counted->ended) == 0 && now - child->began < EARLY && !f->retry.slot)
+	if (!s->draining && count_get(&counted->ended) == 0 && now - child->began < EARLY &&
+	    !f->retry.slot)
 		loop_timer_set(s->site.engine->loop, &f->retry, now + RETRY);
 	else
 		want_fork(f);
@@ -393,6 +426,12 @@ open_family(struct server *s, char *why, size_t size)
 	/* For a limited number of requests nobody is kept ready. */
 	f->prefork = s->elsewhere =
 	    s->site.attrs.max_requests_per_child > 1 && s->budget == UINT64_MAX;
+	if (f->prefork) {
+		f->waiting =
+		    calloc((size_t)s->site.attrs.max_children, sizeof(*f->waiting));
+		if (!f->waiting)
+			goto fail;
+	}
 	if (children_init(&f->children, s, (unsigned)s->site.attrs.max_children, gone) < 0)
 		goto fail;
 	if (loop_timer_init(loop, &f->retry, on_retry) < 0) {
@@ -408,6 +447,7 @@ open_family(struct server *s, char *why, size_t size)
 	return 0;
 
 fail:
+	free(f->waiting);
 	free(f);
 	return -ENOMEM;
 }
@@ -421,7 +461,7 @@ active(const struct server *s)
 	if (!f)
 		return 0;
 	if (!f->prefork || s->draining)
-		return f->children.n;
+		return f->children.n + f->nwaiting - f->at;
 	children_count(&f->children, &sum);
 	return count_get(&sum.requests) - count_get(&sum.ended);
 }
@@ -481,6 +521,7 @@ cancel(struct server *s, const char *why)
 	struct family *f = s->mixin;
 
 	(void)why;
+	drop_waiting(f);
 	children_signal(&f->children, SIGTERM);
 	children_give_up(&f->children, clock_after(MOMENT, s->site.attrs.cancel_grace));
 }
@@ -490,8 +531,28 @@ kill_all(struct server *s)
 {
 	struct family *f = s->mixin;
 
-	if (f)
-		children_kill(&f->children);
+	if (!f)
+		return;
+	drop_waiting(f);
+	children_kill(&f->children);
+}
+
+/* Idle children leave at once, and a busy one would leave the queue behind.  That nothing
+ * is begun yet makes it quick: few come meanwhile. */
+static void
+gather(struct server *s)
+{
+	struct family *f = s->mixin;
+	uint64_t busy = active(s);
+
+	for (int failed = 0; busy + f->nwaiting < f->children.max;) {
+		struct waiting *w = &f->waiting[f->nwaiting];
+		w->fd = listener_accept(&s->listener, &w->client);
+		if (w->fd >= 0)
+			f->nwaiting++;
+		else if (!accepting_is_transient(-w->fd) || ++failed == ACCEPTING_BATCH)
+			return;
+	}
 }
 
 static void
@@ -501,8 +562,10 @@ drained(struct server *s)
 
 	if (!f)
 		return;
-	if (f->prefork)
+	if (f->prefork) {
 		children_signal(&f->children, SIGQUIT);
+		want_fork(f);
+	}
 	if (!s->site.attrs.block_on_close)
 		cancel(s, NULL);
 }
@@ -525,10 +588,12 @@ close_family(struct server *s)
 
 	if (!f)
 		return;
+	drop_waiting(f);
 	children_close(&f->children);
 	s->mixin = NULL;
 	list_remove(&f->replace.link);
 	loop_timer_done(s->site.engine->loop, &f->retry);
+	free(f->waiting);
 	free(f);
 }
 
@@ -552,6 +617,7 @@ const struct policy policy_forking = {
     .retire = retire,
     .adopted = adopted,
     .told = told,
+    .gather = gather,
     .drained = drained,
     .cancel = cancel,
     .kill = kill_all,

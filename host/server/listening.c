@@ -121,6 +121,9 @@ listening_drain(struct server *s)
 		return;
 	}
 	loop_release_fd(&s->fd);
+	/* A child may still have it: pre-forked, or not yet begun. */
+	if (s->policy->forks && !s->shared)
+		listener_shut(&s->listener);
 	listener_close(&s->listener);
 	s->site.view.fd = -1;
 }

@@ -56,6 +56,9 @@ struct policy {
 	/* What became of a reload (see reload_ask), for those who asked elsewhere.  NULL:
 	 * nobody does. */
 	void (*told)(struct server *s, int64_t began, unsigned number, const char *why);
+	/* The server is to stop, and others accept for it: takes what waits in the
+	 * kernel's queue, as far as the ceiling allows.  NULL: they never do. */
+	void (*gather)(struct server *s);
 	/* The server has stopped accepting.  NULL: nothing to do. */
 	void (*drained)(struct server *s);
 	/* Cancels what runs; `why` is a literal. */

@@ -149,13 +149,23 @@ server_end_drain(struct server *s)
 		s->policy->close(s);
 }
 
+/* A pre-forked child leaves them to its parent: while it served them, others would come. */
+static void
+take_waiting(struct server *s)
+{
+	if (s->elsewhere && s->policy->gather)
+		s->policy->gather(s);
+	else if (s->fd.fd >= 0 && !s->newest)
+		accepting_empty(s);
+}
+
 void
 server_drain(struct server *s)
 {
 	if (s->draining)
 		return;
-	if (s->fd.fd >= 0 && transport_is_stream(s->site.view.transport))
-		accepting_empty(s);
+	if (transport_is_stream(s->site.view.transport))
+		take_waiting(s);
 	s->draining = true;
 	loop_timer_set(s->site.engine->loop, &s->paused, CLOCK_NEVER);
 	listening_drain(s);

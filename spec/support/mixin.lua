@@ -33,6 +33,34 @@ function M.close_all(clients)
   for _, c in ipairs(clients) do c:close() end
 end
 
+-- So many clients that say something and no more, and have or wait for an answer; each is followed by another one.
+local Crowd = {}
+Crowd.__index = Crowd
+
+function M.crowd(url, n, text)
+  return setmetatable({ url = url, n = n, text = text, clients = {}, answered = 0 }, Crowd)
+end
+
+-- To be called again and again: whether one could not connect.
+function Crowd:is_refused()
+  for i = #self.clients, 1, -1 do
+    if M.has_answer(self.clients[i]) then
+      table.remove(self.clients, i):close()
+      self.answered = self.answered + 1
+    end
+  end
+  while #self.clients < self.n do
+    local ok, c = pcall(host.connect, self.url)
+    if not ok then return true end
+    c:send(self.text)
+    c:finish()
+    self.clients[#self.clients + 1] = c
+  end
+  return false
+end
+
+function Crowd:close() M.close_all(self.clients) end
+
 function M.has_answer(client) return sys.poll(client.fd, "r", 0) end
 
 return M
