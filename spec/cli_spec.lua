@@ -491,6 +491,14 @@ describe("moonport check", function()
     assert.are.equal(UPPER .. ": ok\n", out)
     assert.matches("^moonport: [^\n]*:1: [^\n]+\nmoonport: [^\n]*has no handle[^\n]*\n$", err)
   end)
+
+  it("goes on to the others when one would end the process", function()
+    local leaves, bad = host.write("\nos.exit(0)"), host.write("x =")
+    local code, out, err = host.run { "check", leaves, UPPER, bad }
+    assert.are.equal(100, code)
+    assert.are.equal(UPPER .. ": ok\n", out)
+    assert.matches("^moonport: [^\n]*:2: only a request can end the process: [^\n]+\nmoonport: [^\n]*:1: ", err)
+  end)
 end)
 
 describe("moonport try", function()
