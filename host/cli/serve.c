@@ -276,10 +276,10 @@ finish(struct serving *sv)
 static int
 serve(struct serving *sv, const struct options *o, char *why, size_t size)
 {
-	int rc = host_begin(&sv->host, why, size);
+	int rc = catch_signals(sv, why, size); /* before there are children */
 
 	if (rc == 0)
-		rc = catch_signals(sv, why, size);
+		rc = host_begin(&sv->host, why, size);
 	if (rc == 0)
 		rc = announce(sv, o, why, size);
 	if (rc < 0)
