@@ -128,6 +128,27 @@ describe("bad input:", function()
     p:stop()
   end)
 
+  it("an address that is given twice, and nothing else stays bound", function()
+    local folder = host.folder()
+    local path = folder .. "/s"
+    local function twice(one, other, ...)
+      complains({ "serve", UPPER, "--listen=" .. one, "--listen=" .. (other or one) }, 111, ...)
+      assert.is_nil(sys.stat(path))
+    end
+    local p = host.start(UPPER) -- for a port that is free when it has ended
+    local tcp = p:url()
+    p:stop()
+    local udp, port = tcp:gsub("^tcp", "udp"), tcp:match("%d+$")
+    for _, url in ipairs { "unix://" .. path, "unixgram://" .. path, "unix://@" .. path, tcp, udp } do
+      twice(url, nil, "cannot listen on " .. url .. " twice: upper, of this host itself, does already\n")
+    end
+    twice("unix://" .. path, "unix://" .. folder .. "/./s",
+      "/./s: upper, of this host itself, listens on unix://" .. path .. "\n")
+    twice("unix://" .. path, "unixgram://" .. path,
+      "unixgram://" .. path .. ": upper, of this host itself, listens on unix://" .. path .. "\n")
+    twice("tcp://0.0.0.0:" .. port, tcp, tcp .. ": upper, of this host itself, listens on tcp://0.0.0.0:" .. port)
+  end)
+
   it("a ready file that cannot be written, and nothing stays bound", function()
     local folder = host.folder()
     complains({ "serve", UPPER, "--log-level=error", "--listen=unix://" .. folder .. "/s",
