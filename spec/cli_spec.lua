@@ -156,6 +156,22 @@ describe("bad input:", function()
     assert.is_nil(sys.stat(folder .. "/s"))
   end)
 
+  for _, mixin in ipairs { "async", "threading" } do
+    it("too few descriptors, and says what it needed them for: " .. mixin, function()
+      local refused = 0
+      for n = 4, 64 do -- with fewer there is no program to load
+        local ok, p = pcall(host.start, UPPER, { nofile = n, args = { "--mixin=" .. mixin } })
+        if ok then
+          p:stop()
+          break
+        end
+        refused = refused + 1
+        assert.matches("ended with 111 before it was ready:.*\nmoonport: cannot [^\n]+: Too many open files\n$", p)
+      end
+      assert.is_true(refused > 2, refused .. " were refused")
+    end)
+  end
+
   it("a script that is missing", function()
     local path = host.folder() .. "/none.lua"
     serve_complains(path, 111, path, "No such file or directory")

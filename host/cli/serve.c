@@ -41,6 +41,15 @@ complain(int rc, const char *why)
 	return rc == -EINVAL || rc == -EISDIR ? EXIT_USAGE : EXIT_SYSTEM;
 }
 
+int
+cannot_start(int rc)
+{
+	char why[160];
+
+	snprintf(why, sizeof(why), "cannot start: %s", strerror(-rc));
+	return complain(rc, why);
+}
+
 /* ---- the host, or its workers ---- */
 
 static void
@@ -331,7 +340,7 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 	signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how children end */
 	rc = host_init(&sv.host, log, lua_path);
 	if (rc < 0)
-		return complain(rc, strerror(-rc));
+		return cannot_start(rc);
 	sv.host.sandbox = o->sandbox;
 	sv.host.strict = o->strict;
 	sv.host.tuning = o->tuning;
