@@ -51,7 +51,11 @@ int listener_admit(struct listener *l, const struct listen_options *o, char *why
  * 0 where the kernel does not tell. */
 uint64_t listener_drops(int fd);
 
-/* Removes the path, if it is still this listener's, and closes the descriptor. */
+/* Removes the path, if it is still this listener's: for a process that ends at once.  Any
+ * thread. */
+void listener_remove_path(struct listener *l);
+
+/* The same, and closes the descriptor. */
 void listener_close(struct listener *l);
 
 #endif
