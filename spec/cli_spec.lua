@@ -128,12 +128,49 @@ describe("bad input:", function()
     p:stop()
   end)
 
+  it("an address that is given twice, and nothing else stays bound", function()
+    local folder = host.folder()
+    local path = folder .. "/s"
+    local function twice(one, other, ...)
+      complains({ "serve", UPPER, "--listen=" .. one, "--listen=" .. (other or one) }, 111, ...)
+      assert.is_nil(sys.stat(path))
+    end
+    local p = host.start(UPPER) -- for a port that is free when it has ended
+    local tcp = p:url()
+    p:stop()
+    local udp, port = tcp:gsub("^tcp", "udp"), tcp:match("%d+$")
+    for _, url in ipairs { "unix://" .. path, "unixgram://" .. path, "unix://@" .. path, tcp, udp } do
+      twice(url, nil, "cannot listen on " .. url .. " twice: upper, of this host itself, does already\n")
+    end
+    twice("unix://" .. path, "unix://" .. folder .. "/./s",
+      "/./s: upper, of this host itself, listens on unix://" .. path .. "\n")
+    twice("unix://" .. path, "unixgram://" .. path,
+      "unixgram://" .. path .. ": upper, of this host itself, listens on unix://" .. path .. "\n")
+    twice("tcp://0.0.0.0:" .. port, tcp, tcp .. ": upper, of this host itself, listens on tcp://0.0.0.0:" .. port)
+  end)
+
   it("a ready file that cannot be written, and nothing stays bound", function()
     local folder = host.folder()
     complains({ "serve", UPPER, "--log-level=error", "--listen=unix://" .. folder .. "/s",
       "--ready-file=" .. folder .. "/none/ready" }, 111, folder .. "/none/ready", "No such file or directory")
     assert.is_nil(sys.stat(folder .. "/s"))
   end)
+
+  for _, mixin in ipairs { "async", "threading" } do
+    it("too few descriptors, and says what it needed them for: " .. mixin, function()
+      local refused = 0
+      for n = 4, 64 do -- with fewer there is no program to load
+        local ok, p = pcall(host.start, UPPER, { nofile = n, args = { "--mixin=" .. mixin } })
+        if ok then
+          p:stop()
+          break
+        end
+        refused = refused + 1
+        assert.matches("ended with 111 before it was ready:.*\nmoonport: cannot [^\n]+: Too many open files\n$", p)
+      end
+      assert.is_true(refused > 2, refused .. " were refused")
+    end)
+  end
 
   it("a script that is missing", function()
     local path = host.folder() .. "/none.lua"
@@ -514,6 +551,14 @@ describe("moonport check", function()
     assert.are.equal(100, code)
     assert.are.equal(UPPER .. ": ok\n", out)
     assert.matches("^moonport: [^\n]*:1: [^\n]+\nmoonport: [^\n]*has no handle[^\n]*\n$", err)
+  end)
+
+  it("goes on to the others when one would end the process", function()
+    local leaves, bad = host.write("\nos.exit(0)"), host.write("x =")
+    local code, out, err = host.run { "check", leaves, UPPER, bad }
+    assert.are.equal(100, code)
+    assert.are.equal(UPPER .. ": ok\n", out)
+    assert.matches("^moonport: [^\n]*:2: only a request can end the process: [^\n]+\nmoonport: [^\n]*:1: ", err)
   end)
 end)
 

@@ -109,6 +109,10 @@ describe("SIGHUP", function()
     { "an attribute out of range", version("two", "H.timeout = -1"), "script%.lua: timeout: it must be" },
     { "a wait while it is loaded", "require('moonport').sleep(1)", "script%.lua:1: this waits" },
     { "a broken module", "require('broken')", "broken%.lua:1: " },
+    { "an end of the process", "local H = {}\nos.exit(0)", "script%.lua:2: only a request can end the process: " },
+    { "an end of the process in a module", "require('leaves')", "leaves%.lua:1: only a request can end the process" },
+    { "an end of the process in a finalizer",
+      "setmetatable({}, { __gc = function() os.exit(0) end })\nerror('no luck')", "script%.lua:2: no luck" },
     { "a missing module", "require('missing')", "script%.lua:1: module 'missing' not found" },
     { "an endless string", "return ('x'):rep(1 << 40)", "script%.lua:1: .*resulting string too large\n?" },
     { "bytecode", string.dump(function() end), "script%.lua" },
@@ -125,6 +129,7 @@ describe("SIGHUP", function()
       local folder = host.folder()
       local path = host.write(version("one"), folder .. "/script.lua")
       host.write("return return", folder .. "/broken.lua")
+      host.write("os.exit(0)", folder .. "/leaves.lua")
       host.write("local n = 0\nwhile true do n = n + 1 end", folder .. "/loops.lua")
       local p = host.start(path, { args = case[4] and { "-o", case[4] } })
       local descriptors = p:descriptors()
@@ -146,6 +151,30 @@ describe("SIGHUP", function()
       new:close()
       repaired:close()
       host.eventually("descriptors back", function() return p:descriptors() == descriptors end)
+      p:stop()
+    end)
+  end
+
+  for _, how in ipairs { "--mixin=async", "--mixin=threading", "--mixin=forking", "--workers=2" } do
+    it("keeps the old code when loading, init or save would end the process: " .. how, function()
+      local path = host.write(version("one"))
+      local p = host.start(path, { args = { how } })
+      local function keeps(word, code)
+        host.write(code, path)
+        local why = reload(p, "reload failed").why
+        assert.matches("script%.lua:%d+: only a request can end the process: call os%.exit in a handler", why)
+        assert.are.equal(word .. " b", generations.ask(p, "b"))
+      end
+      local function takes(word, extra)
+        host.write(version(word, extra), path)
+        reload(p, "reloaded")
+        assert.are.equal(word .. " a", generations.ask(p, "a"))
+      end
+      keeps("one", "os.exit(0)")
+      takes("two", "function H.save() return {} end")
+      keeps("two", version("three", "function H.init() os.exit(0) end"))
+      takes("four", "function H.save() os.exit(0) end")
+      keeps("four", version("five"))
       p:stop()
     end)
   end

@@ -103,6 +103,35 @@ for _, scheme in ipairs(schemes) do
       assert.is_nil(sys.stat(folder .. "/nothing"))
     end)
 
+    for _, how in ipairs { "--mixin=async", "--mixin=sync", "--mixin=threading" } do
+      it("goes away when a handler calls os.exit: " .. how, function()
+        local folder = host.folder()
+        for line, code in pairs { ["os.exit(0)"] = 0, ["os.exit(7)"] = 7, ["os.exit(7, true)"] = 7 } do
+          local script = host.write("local H = {} function H:handle() " .. line .. " end return H")
+          local url, other = scheme .. "://" .. folder .. "/s", "unix://" .. folder .. "/t"
+          local p = host.start(script, { listen = { url, other }, args = { how } })
+          local c <close> = host.connect(url, scheme == "unixgram" and { bind = "unixgram://" .. folder .. "/c" })
+          c:send("x")
+          assert.are.equal(code, p:wait())
+          assert.is_nil(sys.stat(folder .. "/s"))
+          assert.is_nil(sys.stat(folder .. "/t"))
+          os.remove(folder .. "/c")
+        end
+      end)
+    end
+
+    it("stays when a handler calls os.exit in a worker", function()
+      local url = new_url()
+      local script = host.write("local H = {} function H:handle() os.exit(3) end return H")
+      local p = host.start(script, { listen = url, args = { "--workers=2" } })
+      local before = sys.stat((url:match("://(.*)")))
+      local c <close> = host.connect(url, scheme == "unixgram" and { bind = "unixgram://" .. host.folder() .. "/c" })
+      c:send("x")
+      p:find("worker died", true)
+      assert.are.same(before.ino, sys.stat((url:match("://(.*)"))).ino)
+      p:stop()
+    end)
+
     -- torture list 33
     it("that a successor has bound stays when the old owner ends", function()
       local script, url = host.write(ECHO), new_url()

@@ -16,7 +16,7 @@ check_command(const struct options *o, struct log *log, const char *lua_path)
 	int code = EXIT_DONE, rc = host_init(&h, log, lua_path);
 
 	if (rc < 0)
-		return complain(rc, strerror(-rc));
+		return cannot_start(rc);
 	h.sandbox = o->sandbox;
 	h.strict = o->strict;
 	for (int i = 0; i < o->nentries; i++) {

@@ -3,11 +3,13 @@
 #include "bind/lmoonport.h"
 #include "cli/options.h"
 #include "cli/serve.h"
+#include "loop/signals.h"
 
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -63,16 +65,43 @@ fill_standard_descriptors(void)
 struct start {
 	int argc;
 	char **argv;
+	sigset_t mask;
 	int code;
 };
 
+/* What a server is asked for by, and what ends other programs. */
+static const int asking[] = {SIGHUP, SIGUSR1};
+
+/* Such a signal waits until it is known which of the two this is. */
+static void
+hold_signals(struct start *st)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(asking) / sizeof(*asking); i++)
+		sigaddset(&set, asking[i]);
+	sigprocmask(SIG_BLOCK, &set, &st->mask);
+}
+
+/* A server keeps them while it loads its scripts; it has no loop to hear them by yet.  They
+ * are not blocked any more, nor ignored: what a script starts gets them as usual. */
+static void
+let_signals(const struct start *st, bool serves)
+{
+	if (serves)
+		signals_keep(asking, sizeof(asking) / sizeof(*asking));
+	sigprocmask(SIG_SETMASK, &st->mask, NULL);
+}
+
 static int
-command(const struct options *o)
+command(const struct start *st, const struct options *o)
 {
 	struct log log = {
 	    .fd = STDERR_FILENO, .level = o->log_level, .format = o->log_format};
 	char lua_path[2 * PATH_MAX + 64];
 
+	let_signals(st, o->command == COMMAND_SERVE || o->command == COMMAND_MOCK);
 	log.multiline = isatty(STDERR_FILENO);
 	find_lua_path(lua_path, sizeof(lua_path));
 	switch (o->command) {
@@ -104,15 +133,16 @@ run(void *arg)
 		fprintf(stderr, "moonport: %s\n", why);
 		st->code = EXIT_USAGE;
 	} else
-		st->code = command(&o);
+		st->code = command(st, &o);
 	options_free(&o);
 }
 
 int
 main(int argc, char **argv)
 {
-	struct start st = {argc, argv, EXIT_DONE};
+	struct start st = {.argc = argc, .argv = argv, .code = EXIT_DONE};
 
+	hold_signals(&st);
 	keep_heap();
 	fill_standard_descriptors();
 	if (stack_call(run, &st) < 0) {

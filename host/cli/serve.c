@@ -41,6 +41,15 @@ complain(int rc, const char *why)
 	return rc == -EINVAL || rc == -EISDIR ? EXIT_USAGE : EXIT_SYSTEM;
 }
 
+int
+cannot_start(int rc)
+{
+	char why[160];
+
+	snprintf(why, sizeof(why), "cannot start: %s", strerror(-rc));
+	return complain(rc, why);
+}
+
 /* ---- the host, or its workers ---- */
 
 static void
@@ -276,10 +285,10 @@ finish(struct serving *sv)
 static int
 serve(struct serving *sv, const struct options *o, char *why, size_t size)
 {
-	int rc = host_begin(&sv->host, why, size);
+	int rc = catch_signals(sv, why, size); /* before there are children */
 
 	if (rc == 0)
-		rc = catch_signals(sv, why, size);
+		rc = host_begin(&sv->host, why, size);
 	if (rc == 0)
 		rc = announce(sv, o, why, size);
 	if (rc < 0)
@@ -319,6 +328,22 @@ serve_by_workers(struct serving *sv, const struct options *o, char *why, size_t 
 	return rc;
 }
 
+/* Whose sockets' paths go away when a handler ends the process by os.exit: there is no
+ * other way to find them then.  NULL: they are gone. */
+static struct host *_Atomic served;
+
+/* In whichever thread; the others go on.  A forked child's copy stands for nothing. */
+static void
+at_exit(void)
+{
+	struct host *h = served;
+
+	if (!h || h->pid != getpid())
+		return;
+	for (struct list *l = h->servers.next; l != &h->servers; l = l->next)
+		listener_remove_path(&LIST_ENTRY(l, struct server, link)->listener);
+}
+
 int
 serve_command(const struct options *o, struct log *log, const char *lua_path)
 {
@@ -331,7 +356,9 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 	signal(SIGCHLD, SIG_DFL); /* ignored, it would hide how children end */
 	rc = host_init(&sv.host, log, lua_path);
 	if (rc < 0)
-		return complain(rc, strerror(-rc));
+		return cannot_start(rc);
+	served = &sv.host;
+	(void)atexit(at_exit);
 	sv.host.sandbox = o->sandbox;
 	sv.host.strict = o->strict;
 	sv.host.tuning = o->tuning;
@@ -344,6 +371,7 @@ serve_command(const struct options *o, struct log *log, const char *lua_path)
 	stop_watching(&sv);
 	if (rc == 0 && o->command == COMMAND_MOCK)
 		code = mock_verdict(&sv.host);
+	served = NULL;
 	host_free(&sv.host);
 	free(sv.token);
 	if (sv.host.left_behind) /* nothing that they use may go away */

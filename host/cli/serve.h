@@ -14,4 +14,7 @@ int try_command(const struct options *o, struct log *log, const char *lua_path);
 /* Writes "moonport: WHY" to standard error; returns the exit code that fits rc. */
 int complain(int rc, const char *why);
 
+/* The same for a host that cannot be made: what the system says. */
+int cannot_start(int rc);
+
 #endif

@@ -249,7 +249,7 @@ try_command(const struct options *o, struct log *log, const char *lua_path)
 	int code = EXIT_DONE, rc = host_init(&t.host, log, lua_path);
 
 	if (rc < 0)
-		return complain(rc, strerror(-rc));
+		return cannot_start(rc);
 	t.host.sandbox = o->sandbox;
 	t.host.strict = o->strict;
 	snprintf(why, sizeof(why), "out of memory");

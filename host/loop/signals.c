@@ -3,30 +3,37 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
-/* What a signal handler can see: where to write, and which signals are written and not
- * read yet.  Those are not written again: a pipe full of one would have no room for
- * another.  A signal comes to any thread. */
+/* What a signal handler can see: where to write (-1: nowhere yet), and which signals have
+ * come and are not read yet.  Those are not written again: a pipe full of one would have no
+ * room for another.  A signal comes to any thread. */
 static _Atomic sig_atomic_t signal_fd = -1;
-static _Atomic sig_atomic_t written[NSIG];
+static _Atomic sig_atomic_t pending[NSIG];
 
 /* After which signals the process may live no longer than so many seconds. */
 static volatile sig_atomic_t last_signo, last_other, last_seconds;
 
 static void
+write_signal(int signo)
+{
+	unsigned char c = (unsigned char)signo;
+
+	if (signal_fd >= 0)
+		(void)!write(signal_fd, &c, 1);
+}
+
+static void
 on_signal(int signo)
 {
 	int saved = errno;
-	unsigned char c = (unsigned char)signo;
 
 	if ((signo == last_signo || signo == last_other) && last_seconds > 0)
 		alarm((unsigned)last_seconds);
-	if (signal_fd >= 0 && signo != SIGPIPE && !written[signo]) {
-		written[signo] = 1;
-		(void)!write(signal_fd, &c, 1);
-	}
+	if (signo != SIGPIPE && !atomic_exchange(&pending[signo], 1))
+		write_signal(signo);
 	errno = saved;
 }
 
@@ -40,7 +47,7 @@ on_readable(struct loop_op *op)
 	s->pipe.readable = false;
 	loop_poll(&s->pipe, op, false);
 	for (ssize_t i = 0; i < n; i++) {
-		written[got[i]] = 0; /* one that comes from here on is a new one */
+		pending[got[i]] = 0; /* one that comes from here on is a new one */
 		s->caught(s->arg, got[i]);
 	}
 }
@@ -52,6 +59,29 @@ dispose(int signo, void (*handler)(int))
 
 	sigfillset(&sa.sa_mask);
 	sigaction(signo, &sa, NULL);
+}
+
+void
+signals_keep(const int *signos, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		dispose(signos[i], on_signal);
+}
+
+static void
+forget_pending(void)
+{
+	for (int i = 0; i < NSIG; i++)
+		pending[i] = 0;
+}
+
+/* Those that came before there was a pipe; one that comes just now may be there twice. */
+static void
+write_pending(void)
+{
+	for (int i = 0; i < NSIG; i++)
+		if (pending[i])
+			write_signal(i);
 }
 
 int
@@ -71,9 +101,10 @@ signals_open(struct signals *s, struct loop *loop, const int *signos, size_t n,
 	}
 	s->op.done = on_readable;
 	loop_poll(&s->pipe, &s->op, false);
-	for (int i = 0; i < NSIG; i++) /* in a child they are its parent's */
-		written[i] = 0;
+	if (signal_fd >= 0) /* a child: they are its parent's */
+		forget_pending();
 	signal_fd = fds[1];
+	write_pending();
 	dispose(SIGPIPE, on_signal);
 	for (size_t i = 0; i < n; i++)
 		dispose(signos[i], on_signal);
@@ -96,6 +127,7 @@ signals_close(struct signals *s)
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
 		dispose(all[i], SIG_IGN);
 	signal_fd = -1;
+	forget_pending();
 	loop_close_fd(&s->pipe);
 	close(s->write_fd);
 }

@@ -16,6 +16,10 @@ struct signals {
 	void *arg;
 };
 
+/* Before there is a loop: from here on these end the process no more.  Of each, one that
+ * comes is kept for signals_open(), after which it is caught as if it came then. */
+void signals_keep(const int *signos, size_t n);
+
 /* Catches the `n` signals in `signos`; caught() is then called from the loop, once
  * or more for each burst.  SIGPIPE is caught and forgotten.
  * Errors: -EMFILE, -ENFILE, -ENOMEM. */

@@ -206,7 +206,7 @@ set_up(lua_State *L)
 	add_scripts(L, m);
 	keep_places(L, &m->started.host, 3);
 	if (host_begin(&m->started.host, why, sizeof(why)) < 0)
-		luaL_error(L, "%s: cannot start: %s", WHO, why);
+		luaL_error(L, "%s: %s", WHO, why);
 	return 0;
 }
 

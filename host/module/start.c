@@ -267,7 +267,7 @@ set_up(lua_State *L)
 	add_all(L, st, luaL_checkstring(L, 1));
 	keep_places(L, st, 3);
 	if (host_begin(&st->host, why, sizeof(why)) < 0)
-		luaL_error(L, "moonport.start: cannot start: %s", why);
+		luaL_error(L, "moonport.start: %s", why);
 	return 0;
 }
 

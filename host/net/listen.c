@@ -270,7 +270,7 @@ refuse_udp(struct listener *l)
 }
 
 /* The path stays, and leads to no socket any more.  Its inode is kept open, as the socket
- * kept it before: see remove_path(). */
+ * kept it before: see listener_remove_path(). */
 static int
 refuse_unix(struct listener *l)
 {
@@ -372,8 +372,8 @@ listener_drops(int fd)
 
 /* The descriptor is still open here: it pins its inode, so that an equal number is
  * really this socket's and not that of a successor's. */
-static void
-remove_path(struct listener *l)
+void
+listener_remove_path(struct listener *l)
 {
 	char path[ADDR_TEXT];
 	struct stat st;
@@ -401,7 +401,7 @@ listener_close(struct listener *l)
 {
 	if (l->fd < 0)
 		return;
-	remove_path(l);
+	listener_remove_path(l);
 	close(l->fd);
 	l->fd = -1;
 }

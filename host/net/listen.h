@@ -63,7 +63,11 @@ uint64_t listener_drops(int fd);
  * socket: they get -EINVAL when they accept.  What waits to be accepted is lost. */
 void listener_shut(struct listener *l);
 
-/* Removes the path, if it is still this listener's, and closes the descriptor. */
+/* Removes the path, if it is still this listener's: for a process that ends at once.  Any
+ * thread. */
+void listener_remove_path(struct listener *l);
+
+/* The same, and closes the descriptor. */
 void listener_close(struct listener *l);
 
 #endif

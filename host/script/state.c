@@ -228,6 +228,37 @@ bounded_date(lua_State *L)
 	return lua_gettop(L);
 }
 
+/* os.exit, which is upvalue 1, for requests: new code that ends the process as it is loaded
+ * would take the old code's requests with it. */
+static int
+request_exit(lua_State *L)
+{
+	const struct sched *s = sched_of(L);
+
+	if (s && (!s->current || s->current->chore))
+		return luaL_error(L,
+				  "only a request can end the process: call os.exit in a "
+				  "handler, not while the script is loaded");
+	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_insert(L, 1);
+	lua_call(L, lua_gettop(L) - 1, 0);
+	return 0;
+}
+
+/* Has the os library's functions that can do harm look at what they are asked for. */
+static void
+watch_os(lua_State *L)
+{
+	lua_getglobal(L, "os");
+	lua_getfield(L, -1, "date");
+	lua_pushcclosure(L, bounded_date, 1);
+	lua_setfield(L, -2, "date");
+	lua_getfield(L, -1, "exit");
+	lua_pushcclosure(L, request_exit, 1);
+	lua_setfield(L, -2, "exit");
+	lua_pop(L, 1);
+}
+
 static int
 refuse_sethook(lua_State *L)
 {
@@ -278,11 +309,7 @@ open_libraries(lua_State *L)
 	files_watch(L);
 	finalizer_guard(L);
 	lxpcall_install(L);
-	lua_getglobal(L, "os");
-	lua_getfield(L, -1, "date");
-	lua_pushcclosure(L, bounded_date, 1);
-	lua_setfield(L, -2, "date");
-	lua_pop(L, 1);
+	watch_os(L);
 	lua_getglobal(L, "debug");
 	lua_pushcfunction(L, refuse_sethook);
 	lua_setfield(L, -2, "sethook");

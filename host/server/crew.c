@@ -88,7 +88,7 @@ crew_new(struct server *server, struct crew **out, char *why, size_t size)
 	if (rc == 0)
 		rc = foreman_open(c, loop);
 	if (rc < 0) {
-		snprintf(why, size, "%s", strerror(-rc));
+		snprintf(why, size, "cannot start threads: %s", strerror(-rc));
 		goto fail;
 	}
 	rc = crew_adopt(c);

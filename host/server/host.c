@@ -6,7 +6,6 @@
 #include "script/script.h"
 #include "server/admin.h"
 #include "server/control.h"
-#include "server/listening.h"
 #include "server/report.h"
 #include "server/roster.h"
 #include "server/server.h"
@@ -135,7 +134,7 @@ host_add(struct host *h, const char *script, const struct url *url,
 		snprintf(why, size, "out of memory");
 		rc = -ENOMEM;
 	} else
-		rc = listening_bind(s, url, true, why, size);
+		rc = host_bind(s, url, why, size);
 	if (rc < 0) {
 		server_close(s);
 		return rc;

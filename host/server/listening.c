@@ -74,7 +74,7 @@ listening_watch(struct server *s, char *why, size_t size)
 		flags |= one_by_one ? LOOP_STAYS : LOOP_SHARED;
 	rc = loop_add(s->site.engine->loop, &s->fd, s->listener.fd, flags);
 	if (rc < 0)
-		snprintf(why, size, "%s", strerror(-rc));
+		snprintf(why, size, "cannot start accepting: %s", strerror(-rc));
 	else
 		accepting_resume(s);
 	return rc;

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int
 host_unit_load(struct host *h, const char *path, const struct attrs *a, struct unit **out,
@@ -81,33 +82,55 @@ check(struct host *h, const char *name, char *why, size_t size)
 	return 0;
 }
 
-/* The server that listens there, or for all addresses there; NULL: none of this host. */
-static const struct server *
-find_holder(const struct host *h, const struct url *url)
+/* A path may be written in two ways, and be that of a socket of the other kind. */
+static bool
+holds(const struct server *s, const struct url *url, const struct addr *a)
 {
+	const struct listener *l = &s->listener;
+	struct stat st;
+
+	if (!s->name || l->fd < 0)
+		return false;
+	if (transport_is_unix(url->transport) && *url->path != '@')
+		return l->ino && lstat(url->path, &st) == 0 && st.st_dev == l->dev &&
+		       st.st_ino == l->ino;
+	return l->transport == url->transport && addr_overlap(&l->addr, a);
+}
+
+/* What the system takes for somebody else's may be a server of this host: one that listens
+ * there, or for all addresses there. */
+static void
+name_holder(const struct host *h, const struct url *url, char *why, size_t size)
+{
+	char asked[ADDR_TEXT], held[ADDR_TEXT], rest[256];
 	struct server *s = NULL;
 	struct addr a;
-	char why[256];
 
-	if (url_resolve(url, true, &a, why, sizeof(why)) < 0)
-		return NULL;
-	while ((s = host_next(h, s)))
-		if (s->name && s->listener.fd >= 0 &&
-		    s->site.view.transport == url->transport &&
-		    addr_overlap(&s->site.view.addr, &a))
-			break;
-	return s;
+	if (url_resolve(url, true, &a, rest, sizeof(rest)) < 0)
+		return;
+	while ((s = host_next(h, s)) && !holds(s, url, &a))
+		;
+	if (!s)
+		return;
+	addr_url(&a, url->transport, asked, sizeof(asked));
+	addr_url(&s->listener.addr, s->listener.transport, held, sizeof(held));
+	if (strcmp(asked, held) == 0)
+		snprintf(why, size,
+			 "cannot listen on %s twice: %s, of this host itself, does already",
+			 asked, s->name);
+	else
+		snprintf(why, size,
+			 "cannot listen on %s: %s, of this host itself, listens on %s",
+			 asked, s->name, held);
 }
 
 int
 host_bind(struct server *s, const struct url *url, char *why, size_t size)
 {
 	int rc = listening_bind(s, url, true, why, size);
-	const struct server *holder = rc == -EADDRINUSE ? find_holder(s->host, url) : NULL;
-	size_t n = strlen(why);
 
-	if (holder && n < size)
-		snprintf(why + n, size - n, ": by %s, of this host itself", holder->name);
+	if (rc == -EADDRINUSE)
+		name_holder(s->host, url, why, size);
 	return rc;
 }
 

@@ -28,7 +28,7 @@ int host_open(struct host *h, struct unit *u, const char *name, const struct url
 	      const struct policy *policy, const struct attrs *attrs, struct server **out,
 	      char *why, size_t size);
 
-/* listening_bind(), listening; where the address is in use by another server of the host,
+/* listening_bind(), listening; if another server of the host listens there,
  * why names it. */
 int host_bind(struct server *s, const struct url *url, char *why, size_t size);
 

@@ -43,6 +43,26 @@ while_handled(struct loop *loop, struct seen *seen)
 	CHECK(seen->hups == 2);
 }
 
+/* What comes before there is a loop is caught once there is. */
+static void
+kept(struct loop *loop, struct signals *signals, struct seen *seen)
+{
+	static const int signos[] = {SIGHUP, SIGUSR1};
+
+	*seen = (struct seen){0};
+	signals_keep(signos, 2);
+	raise(SIGHUP);
+	raise(SIGHUP);
+	CHECK(signals_open(signals, loop, signos, 2, caught, seen) == 0);
+	CHECK(seen->hups == 0);
+	loop_turn(loop, 0);
+	CHECK(seen->hups == 1 && seen->usr1s == 0);
+	raise(SIGHUP);
+	loop_turn(loop, 0);
+	CHECK(seen->hups == 2);
+	signals_close(signals);
+}
+
 void
 test_signals(void)
 {
@@ -57,6 +77,7 @@ test_signals(void)
 	while_handled(loop, &seen);
 	signals_close(&signals);
 	raise(SIGHUP); /* does nothing any more */
+	kept(loop, &signals, &seen);
 	loop_free(loop);
 	signal(SIGPIPE, SIG_IGN);
 }
