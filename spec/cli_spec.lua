@@ -160,7 +160,7 @@ describe("bad input:", function()
     it("too few descriptors, and says what it needed them for: " .. mixin, function()
       local refused = 0
       for n = 4, 64 do -- with fewer there is no program to load
-        local ok, p = pcall(host.start, UPPER, { nofile = n, args = { "--mixin=" .. mixin } })
+        local ok, p = pcall(host.start, UPPER, { nofile = n, loop = "epoll", args = { "--mixin=" .. mixin } })
         if ok then
           p:stop()
           break
