@@ -146,15 +146,7 @@ describe("a drain", function()
   it("serves those whom the kernel had let in before", function()
     local p = host.start(LEAVING)
     p:kill("STOP")
-    local clients = {}
-    for i = 1, 300 do
-      clients[i] = host.connect(p:url())
-      clients[i]:send("hello\n")
-      clients[i]:finish()
-    end
-    p:kill("TERM")
-    p:kill("CONT")
-    for _, c in ipairs(clients) do
+    for _, c in ipairs(common.late(p, 300, "hello\n")) do
       assert.are.equal("hello\nbye\n", c:all())
       c:close()
     end
@@ -182,14 +174,7 @@ describe("a drain", function()
   it("serves these no longer than drain_timeout allows", function()
     local p = start_busy(0.005, "--option=drain_timeout=0.2")
     p:kill("STOP")
-    local clients, answered = {}, 0
-    for i = 1, 400 do
-      clients[i] = host.connect(p:url())
-      clients[i]:send("hello\n")
-      clients[i]:finish()
-    end
-    p:kill("TERM")
-    p:kill("CONT")
+    local clients, answered = common.late(p, 400, "hello\n"), 0
     assert_ends(p)
     for _, c in ipairs(clients) do
       if c:all() == "hello\n" then answered = answered + 1 end

@@ -897,15 +897,7 @@ describe("max_requests_per_child", function()
       end
       return true
     end)
-    local clients = {}
-    for i = 1, 3 do
-      clients[i] = host.connect(p:url())
-      clients[i]:send("late\n")
-      clients[i]:finish()
-    end
-    p:kill("TERM")
-    p:kill("CONT")
-    for _, c in ipairs(clients) do
+    for _, c in ipairs(common.late(p, 3, "late\n")) do
       assert.are.equal("late\n", c:all())
       c:close()
     end

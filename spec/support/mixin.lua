@@ -29,6 +29,19 @@ function M.greet(url, n, word, answer, options)
   return clients
 end
 
+-- Clients that have said all they have to say to a server that is stopped, which then is to end.
+function M.late(p, n, text)
+  local clients = {}
+  for i = 1, n do
+    clients[i] = host.connect(p:url())
+    clients[i]:send(text)
+    clients[i]:finish()
+  end
+  p:kill("TERM")
+  p:kill("CONT")
+  return clients
+end
+
 function M.close_all(clients)
   for _, c in ipairs(clients) do c:close() end
 end
