@@ -13,6 +13,7 @@
 #include "script/lerror.h"
 #include "script/script.h"
 #include "script/task.h"
+#include "script/trace.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -102,6 +103,7 @@ tell_stray(lua_State *L)
 	size_t n;
 
 	state_push_report(L, 2);
+	trace_forget(L, 2);
 	text = lua_tolstring(L, -1, &n);
 	nl = memmem(text, n, "\nstack traceback:", 17);
 	f[0] = log_bytes("error", text, nl ? (size_t)(nl - text) : n);

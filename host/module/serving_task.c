@@ -7,6 +7,7 @@
 #include "script/lerror.h"
 #include "script/state.h"
 #include "script/task.h"
+#include "script/trace.h"
 #include "server/accepting.h"
 #include "server/crew.h"
 #include "server/forking.h"
@@ -198,6 +199,7 @@ core_report(lua_State *L)
 		report_error(s->current->owner, L);
 	else {
 		state_push_report(L, 3);
+		trace_forget(L, 3);
 		if (!lua_isnil(L, 2))
 			luaL_tolstring(L, 2, NULL);
 		else

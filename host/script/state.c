@@ -90,12 +90,8 @@ state_traceback(lua_State *L)
 int
 state_observe(lua_State *L)
 {
-	int type = lua_type(L, 1);
-
-	if ((type != LUA_TTABLE && type != LUA_TUSERDATA) || lerror_code(L, 1))
+	if (lerror_code(L, 1) || !trace_keep(L, 1, 1))
 		return state_traceback(L);
-	trace_keep(L, 1, 1);
-	lua_settop(L, 1);
 	return 1;
 }
 

@@ -1,7 +1,6 @@
 #include "script/trace.h"
 
 #include <lauxlib.h>
-#include <stdbool.h>
 
 /* A stack with this many levels is deep; then so many of them are told. */
 enum { DEEP = 2000, TOLD = 20 };
@@ -68,10 +67,12 @@ push_all(lua_State *L)
 	lua_rawsetp(L, LUA_REGISTRYINDEX, &KEPT);
 }
 
-void
+bool
 trace_keep(lua_State *L, int idx, int level)
 {
 	idx = lua_absindex(L, idx);
+	if (!can_keep(L, idx))
+		return false;
 	trace_push_kept(L, idx);
 	if (lua_isnil(L, -1)) {
 		push_all(L);
@@ -81,6 +82,7 @@ trace_keep(lua_State *L, int idx, int level)
 		lua_pop(L, 1);
 	}
 	lua_pop(L, 1);
+	return true;
 }
 
 void
